@@ -10,14 +10,14 @@ from sam2fast.amg.utils import MaskData, batch_iterator
 from sam2fast.io.rle import UncompressedRLE, list_run_lengths
 from sam2fast.kernels.run_lengths import encode_upsampled
 
-# Maximum bytes of logits kept until NMS. Beyond this limit, logits are encoded as run lengths before NMS.
+# Maximum bytes of logits that are stored until NMS. Beyond this limit, logits are encoded as run lengths before NMS.
 MAX_LOGIT_BYTES = 256 << 20
 # Number of masks encoded per call.
 ENCODE_BATCH_SIZE = 64
 
 
 class Crop(NamedTuple):
-    """Stores the box of a crop and the size of its image."""
+    """Stores the box of a crop and the size of the whole image."""
 
     box: tuple[int, int, int, int]  # XYXY in pixels of the image, excluding the last row and column
     image_size: tuple[int, int]  # (H, W)
@@ -57,13 +57,13 @@ class Candidates(NamedTuple):
         )
 
     def select(self, keep: Tensor) -> "Candidates":
-        """Returns the candidates at indices ``keep (K)``, or at the True entries of bool ``keep (N)``."""
+        """Returns candidates: at indices ``keep (K)``, or at True entries of a bool mask ``keep (N)``."""
         if keep.dtype == torch.bool:
-            keep = keep.nonzero()[:, 0]  # converted once, since each bool index synchronises with the GPU
+            keep = keep.nonzero()[:, 0]  # mask converted once, since each use of a bool index synchronises with the GPU
         return Candidates(*(column[keep] for column in self))
 
     def mask_data(self, rles: list[UncompressedRLE]) -> MaskData:
-        """Returns SAM 2's ``MaskData`` of these masks and their run lengths."""
+        """Returns SAM 2's ``MaskData`` of these candidates, with run lengths ``rles``."""
         return MaskData(
             iou_preds=self.iou_preds,
             points=self.points,
@@ -74,7 +74,7 @@ class Candidates(NamedTuple):
 
 
 def encode(logits: Sequence[Tensor], crop: Crop, threshold: float) -> list[UncompressedRLE]:
-    """Encodes masks with ``logits (h, w)`` of a crop as uncompressed run lengths at the image's size."""
+    """Encodes masks of a crop, given by ``logits (h, w)``, as uncompressed run lengths at the image's size."""
     rles: list[UncompressedRLE] = []
     for (together,) in batch_iterator(ENCODE_BATCH_SIZE, logits):
         runs = encode_upsampled(torch.stack(tuple(together)), crop.size, threshold, crop.origin, crop.image_size)
@@ -87,16 +87,16 @@ class CandidateBuffer:
 
     Args:
         threshold: Logit above which a pixel belongs to a mask.
-        max_logit_bytes: Maximum bytes of stored logits. Beyond this limit, run lengths replace them.
+        max_logit_bytes: Maximum bytes of stored logits. Beyond this limit, run lengths replace logits.
     """
 
     def __init__(self, crop: Crop, threshold: float, device: torch.device, max_logit_bytes: int | None = None) -> None:
         self.crop = crop
         self.threshold = threshold
         self.max_logit_bytes = MAX_LOGIT_BYTES if max_logit_bytes is None else max_logit_bytes
-        self._batches = [Candidates.none(device)]  # without logits
-        self._encoded: list[UncompressedRLE] = []  # run lengths of the first candidates
-        self._logits: list[Tensor] = []  # logits (h, w) of the other candidates
+        self._batches = [Candidates.none(device)]  # candidates without logits
+        self._encoded: list[UncompressedRLE] = []  # run lengths of candidates that were added first
+        self._logits: list[Tensor] = []  # logits (h, w) of all later candidates
 
     def add(self, batch: Candidates) -> None:
         """Appends a batch of candidates."""
@@ -111,7 +111,7 @@ class CandidateBuffer:
         return Candidates(*(torch.cat(column) for column in zip(*self._batches, strict=True)))
 
     def take(self, keep: Tensor) -> list[UncompressedRLE]:
-        """Returns uncompressed run lengths, at the image's size, of the candidates at ``keep (K)``, in this order."""
+        """Returns uncompressed run lengths, at the image's size, of candidates at indices ``keep (K)``, in order."""
         first, indices = len(self._encoded), keep.tolist()
         late = iter(encode([self._logits[i - first] for i in indices if i >= first], self.crop, self.threshold))
         return [self._encoded[i] if i < first else next(late) for i in indices]

@@ -1,4 +1,4 @@
-"""Checks parameters of the automatic mask generator, and computes the batch size of its decoder."""
+"""Checks parameters of the automatic mask generator, and computes the decoder's batch size."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,19 +12,19 @@ from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.prompt_inputs import LARGEST
 from sam2fast.utils.embedded import NANO
 
-# Default thresholds of the generator, and lower thresholds for nano, since its scores are lower.
+# Default thresholds of the generator. Nano has lower thresholds, since nano predicts lower scores.
 THRESHOLDS: Mapping[str, Any] = {"pred_iou_thresh": 0.8, "stability_score_thresh": 0.95}
 THRESHOLDS_OF_NANO: Mapping[str, Any] = {"pred_iou_thresh": 0.5, "stability_score_thresh": 0.7}
 # Maximum batch size on the CPU. Larger batches only need more memory.
 CPU_PROMPTS = 16
-# Upper bound of the decoder's memory per prompt, in sizes of an fp32 image embedding.
+# Upper bound of the decoder's memory per prompt, as a multiple of the size of an fp32 image embedding.
 EMBEDDINGS_PER_PROMPT = 16
 # Fraction of the free GPU memory that the decoder may use.
 MEMORY_SHARE = 0.7
 
 
 def thresholds_of(config: str) -> Mapping[str, Any]:
-    """Returns the thresholds for a model with this configuration, as arguments of the generator."""
+    """Returns the generator's threshold arguments for a model with the configuration ``config``."""
     return THRESHOLDS_OF_NANO if config == NANO.config else THRESHOLDS
 
 
@@ -34,7 +34,8 @@ def grids_of_layers(
     """Returns grids ``(N, 2)`` of points (x, y) in [0, 1] for the whole image and each layer of crops.
 
     Args:
-        points_per_side: Points per side of the grid for the whole image. Layer i has ``points_per_side / factor**i``.
+        points_per_side: Points per side of the grid for the whole image. Grids of layer i have
+            ``points_per_side / factor**i`` points per side.
         point_grids: Grids to use instead of ``points_per_side``.
         layers: Number of layers of crops.
         factor: Ratio of points per side between successive layers.
@@ -61,7 +62,7 @@ def grids_of_layers(
     if len(grids) <= layers:
         raise ValueError(f"point_grids has {len(grids)} grids, but crop_n_layers {layers} needs {layers + 1}")
     for i, grid in enumerate(grids):
-        if grid.ndim != 2 or grid.shape[1] != 2 or not (np.abs(grid) <= LARGEST).all():  # False for NaN
+        if grid.ndim != 2 or grid.shape[1] != 2 or not (np.abs(grid) <= LARGEST).all():  # comparisons are False for NaN
             raise ValueError(f"point_grids[{i}] must be finite points (N, 2), got shape {grid.shape}")
     return grids
 
@@ -74,7 +75,7 @@ def _points_in_layer(points_per_side: int, layer: int, factor: float) -> int:
 
 
 def check_integers(**values: tuple[Any, int]) -> None:
-    """Checks pairs of a value and its minimum. Raises ValueError if a value is not an integer or too small."""
+    """Checks pairs (value, minimum). Raises ValueError if a value is not an integer, or below the minimum."""
     for name, (value, least) in values.items():
         if not isinstance(value, int | np.integer) or value < least:
             raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
@@ -92,14 +93,14 @@ def check_limits(least: float = -np.inf, most: float = np.inf, **values: Any) ->
 
 
 def decoder_batch_size(limit: int, model: SAM2Base) -> int:
-    """Returns the number of prompts per decoder call: as many as fit into free GPU memory, at most ``limit``."""
+    """Returns the number of prompts per decoder call: at most ``limit`` prompts that fit into free GPU memory."""
     device = model.device
     if device.type == "cpu":
         return min(limit, CPU_PROMPTS)
     if device.type != "cuda":
         return limit
     free = torch.cuda.mem_get_info(device)[0]
-    # Memory that torch has reserved but does not use, except the memory pools of CUDA graphs.
+    # Unused memory that torch has reserved, without the memory pools of CUDA graphs.
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     free += max(0, unused - memory_of_graphs(device))
     embedding = 4 * model.hidden_dim * model.sam_image_embedding_size**2

@@ -20,7 +20,7 @@ from sam2fast.kernels.mask_ops import masks_to_boxes
 from sam2fast.kernels.run_lengths import decode_masks, encode_masks
 from sam2fast.utils.async_copies import copy_to_device
 
-# Maximum distance from a crop's edge, in pixels, of a box that counts as cut off.
+# Maximum distance in pixels from a crop's edge to a box that counts as cut off.
 EDGE_DISTANCE = 20.0
 
 Boxes = TypeVar("Boxes", list[int], list[float], np.ndarray, Tensor)
@@ -59,7 +59,7 @@ class MaskData:
         """Filters every column in place, by indices ``keep (K)`` or by a bool mask ``keep (N)``."""
         keep = torch.as_tensor(keep)
         if keep.dtype != torch.bool:
-            keep = keep.long()  # an empty list becomes a float tensor
+            keep = keep.long()  # an empty list has become a float tensor
         for name, column in self._stats.items():
             if isinstance(column, Tensor):
                 self._stats[name] = column[keep.to(column.device)]
@@ -89,7 +89,7 @@ class MaskData:
 
 
 def build_point_grid(n_per_side: int) -> np.ndarray:
-    """Returns ``(n * n, 2)`` points (x, y) in [0, 1], row by row, each at the centre of its cell.
+    """Returns the centres of ``n * n`` grid cells, row by row: points ``(n * n, 2)``, (x, y) in [0, 1].
 
     Raises:
         ValueError: If ``n_per_side`` is not positive.
@@ -104,7 +104,7 @@ def build_point_grid(n_per_side: int) -> np.ndarray:
 def build_all_layer_point_grids(n_per_side: int, n_layers: int, scale_per_layer: float) -> list[np.ndarray]:
     """Returns point grids of the whole image and each layer of crops.
 
-    Each layer has ``scale_per_layer`` times fewer points per side than the previous one.
+    Each layer has ``scale_per_layer`` times fewer points per side than the previous layer.
 
     Raises:
         ValueError: If a layer would have no points.
@@ -122,8 +122,8 @@ def generate_crop_boxes(
         overlap_ratio: Overlap of adjacent crops in the first layer, as a fraction of the image's shorter side.
 
     Returns:
-        Boxes XYXY in pixels, excluding the last row and column, ordered column by column; and the layer of each box. If
-        the image has fewer pixels than crops, some boxes are empty.
+        Boxes XYXY in pixels, ordered column by column, and the layer of each box. Boxes exclude the last row and
+        column. If the image has fewer pixels than crops, some boxes are empty.
     """
     height, width = im_size
     boxes, layers = [[0, 0, width, height]], [0]
@@ -139,7 +139,7 @@ def generate_crop_boxes(
 
 
 def batch_iterator(batch_size: int, *args: Any) -> Iterator[list[Any]]:
-    """Yields lists with a slice of each argument, ``batch_size`` entries at a time. The last slices may be shorter.
+    """Yields lists with a slice of each argument. Slices have ``batch_size`` entries; the last slices may be shorter.
 
     Raises:
         ValueError: If there are no ``args``, or their lengths differ.
@@ -154,7 +154,7 @@ def batch_iterator(batch_size: int, *args: Any) -> Iterator[list[Any]]:
 def is_box_near_crop_edge(
     boxes: Tensor, crop_box: Sequence[int], orig_box: Sequence[int], atol: float = EDGE_DISTANCE
 ) -> Tensor:
-    """Returns True for boxes near an edge of the crop that is not an edge of the image. The object is probably cut off.
+    """Returns True for each box near an edge of the crop, unless the edge is an edge of the image.
 
     Args:
         boxes: Boxes ``(N, 4)`` XYXY in pixels of the crop.
@@ -176,7 +176,7 @@ def is_box_near_crop_edge(
 
 
 def box_xyxy_to_xywh(box_xyxy: Boxes) -> Boxes:
-    """Converts a box (list), or an array or tensor of boxes ``(..., 4)``, to x, y, width, height. Returns a copy."""
+    """Returns copies of boxes XYXY as x, y, width, height: one box (list), or an array or tensor ``(..., 4)``."""
     box = copy.deepcopy(box_xyxy)
     if isinstance(box, list):
         box[2:] = [box[2] - box[0], box[3] - box[1]]
@@ -209,7 +209,7 @@ def zeros_if_empty(boxes: Tensor) -> Tensor:
 
 
 def calculate_stability_score(masks: Tensor, mask_threshold: float, threshold_offset: float) -> Tensor:
-    """Computes the IoU ``(...)`` between masks of logits ``(..., H, W)`` at the threshold plus and minus an offset.
+    """Computes the IoU ``(...)`` of two masks of logits ``(..., H, W)``: at the threshold plus and minus an offset.
 
     As in SAM 2, the result is NaN if no logit is above the lower level.
     """
@@ -228,12 +228,12 @@ def uncrop_masks(masks: Tensor, crop_box: Sequence[int], orig_h: int, orig_w: in
 
 
 def remove_small_regions(mask: np.ndarray, area_thresh: float, mode: str) -> tuple[np.ndarray, bool]:
-    """Returns the bool mask ``(H, W)`` without small holes or islands, and True if it has changed.
+    """Returns the bool mask ``(H, W)`` without small holes or islands, and True if the mask has changed.
 
     Args:
         area_thresh: Area in pixels below which an 8-connected region is small.
         mode: ``holes`` to fill small background regions, or ``islands`` to remove small foreground regions. If all
-            islands are small, the largest one stays (the first of equal ones).
+            islands are small, the largest island stays. Among equal islands, the first stays.
 
     Raises:
         ValueError: If ``mode`` is another value.

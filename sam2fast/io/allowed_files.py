@@ -9,20 +9,20 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
 
-IN_ADDRESSES = "%/:?=&#+,;@!$'()*~[]"  # characters that are not quoted
+IN_ADDRESSES = "%/:?=&#+,;@!$'()*~[]"  # characters that are not quoted in addresses
 SECONDS = 30.0  # timeout for the server's answer, and between two parts of the answer
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *args: Any) -> None:
-        """Follows no redirect: another host would get the headers, or be reachable only from this machine."""
+        """Refuses redirects. Another host would get the headers, or may be reachable only from this machine."""
 
 
 class HostFiles:
     """Reads files from one host, and ``data:`` URIs. Refuses other addresses and redirects.
 
     Args:
-        host: Address such as ``https://example.org``. Relative addresses are resolved against it.
+        host: Address such as ``https://example.org``. Relative addresses are resolved against this address.
         max_megabytes: Maximum size of a file.
 
     Raises:
@@ -37,7 +37,7 @@ class HostFiles:
         self._open = urllib.request.build_opener(_NoRedirects).open
 
     def read(self, address: Any, headers: Mapping[str, str], body: bytes | None = None) -> bytes:
-        """Returns the content of a file, or with ``body`` the answer to a POST request.
+        """Returns the content of a file. With ``body``, returns the answer to a POST request.
 
         Raises:
             ValueError: If the address is refused, or the content is too large or cannot be read.
@@ -86,7 +86,7 @@ class FolderFiles:
         self._folders, self._most = [folder.resolve(strict=True) for folder in folders], max_megabytes << 20
 
     def find(self, path: str) -> Path:
-        """Returns a file by its absolute path, or by its path relative to a folder.
+        """Returns the file with this absolute path, or with this path relative to a folder.
 
         Raises:
             ValueError: If the path is not allowed, or the file does not exist or is too large. The message does not

@@ -1,4 +1,4 @@
-"""Writes files and folders atomically, locks them, removes temporary files, and adds paths to file-system errors."""
+"""Writes and locks files and folders, removes temporary files, and adds paths to file-system errors."""
 
 import errno
 import math
@@ -13,9 +13,9 @@ from typing import IO
 
 # Error codes for a full disk or an exhausted quota.
 FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
-# Seconds without a change after which a temporary file counts as abandoned, if other machines may be writing it.
+# Seconds without changes after which a temporary file counts as abandoned, if other machines may write the file.
 STALE_AFTER_SECONDS = 600.0
-# A path that cannot exist. Its name explains the reason in messages.
+# Path that cannot exist. In messages, the name explains the reason.
 NOWHERE = Path(os.devnull, "no home directory")
 
 
@@ -32,15 +32,15 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def atomic_path(path: Path, workspace: Path | None = None, in_folder: bool = False) -> Iterator[Path]:
-    """Context manager that yields a temporary path for a file or folder, which replaces ``path`` at the end.
+    """Context manager that yields a temporary path. At the end, the file or folder there replaces ``path``.
 
-    After an error, the temporary file is removed. If ``path`` is a symlink, its target is replaced or created. Replaced
-    files keep their modes, but not their owners or hard links.
+    After an error, the temporary file is removed. If ``path`` is a symlink, the target of the symlink is replaced or
+    created. The new file has the mode of the replaced file, but not its owner or hard links.
 
     Args:
-        workspace: Folder on the same file system for the temporary path, see :func:`temporary_path`.
-        in_folder: If True, the temporary path is a folder, and a path in it with the name of ``path`` is yielded. Some
-            writers need the suffix, or create other files in the folder.
+        workspace: Folder for the temporary path, on the same file system; see :func:`temporary_path`.
+        in_folder: If True, yields a path with the name of ``path`` in a temporary folder, for writers that need the
+            suffix or create other files in the folder.
 
     Raises:
         OSError: If the path cannot be written, or is a device or a pipe.
@@ -56,7 +56,7 @@ def atomic_path(path: Path, workspace: Path | None = None, in_folder: bool = Fal
                 partial = partial / target.name
             yield partial
             for new in [partial, *(partial.iterdir() if partial.is_dir() else ())]:
-                with suppress(FileNotFoundError):  # a new file
+                with suppress(FileNotFoundError):  # the target may be a new file
                     shutil.copymode(target / new.relative_to(partial), new)
             if partial.is_dir() and target.is_dir():
                 replace_all([(partial, target)])
@@ -66,10 +66,10 @@ def atomic_path(path: Path, workspace: Path | None = None, in_folder: bool = Fal
 
 @contextmanager
 def filled(target: Path, last: str) -> Iterator[Path]:
-    """Context manager that yields a temporary folder, and moves it to ``target`` at the end. Removes it after an error.
+    """Context manager that yields a temporary folder. Moves the folder to ``target`` at the end. Removes it on errors.
 
-    If ``target`` exists, it may be a mount point, which cannot be replaced. Then files are moved into it one by one,
-    and the file named ``last`` is moved last.
+    An existing ``target`` may be a mount point, which cannot be replaced. If ``target`` exists, files are moved into
+    ``target`` one by one, and the file named ``last`` is moved last.
 
     Raises:
         FileExistsError: If another process has written files into ``target``.
@@ -90,7 +90,8 @@ def filled(target: Path, last: str) -> Iterator[Path]:
 
 @contextmanager
 def temporary_path(path: Path, workspace: Path | None = None) -> Iterator[Path]:
-    """Context manager that yields a path ``.NAME.NUMBER.part`` in ``workspace``, or beside ``path``, and removes it."""
+    """Context manager that yields, and later removes, a path ``.NAME.NUMBER.part`` in ``workspace`` or near
+    ``path``."""
     partial = beside(path if workspace is None else workspace / path.name)
     try:
         yield partial
@@ -102,7 +103,7 @@ def temporary_path(path: Path, workspace: Path | None = None) -> Iterator[Path]:
 def replace_all(moves: Sequence[tuple[Path, Path]]) -> None:
     """Moves new files and folders to their targets, in this order. After an error, restores the previous targets.
 
-    If the process is killed, previous targets stay in a folder :func:`beside` the last target; see :func:`restore`.
+    If the process is killed, previous targets stay in a folder :func:`beside` the last target. See :func:`restore`.
     """
     before = beside(moves[-1][1])
     before.mkdir()
@@ -126,7 +127,7 @@ def replace_all(moves: Sequence[tuple[Path, Path]]) -> None:
 
 
 def restore(path: Path) -> None:
-    """Restores a folder that a killed process moved away in :func:`replace_all`, and removes its temporary files."""
+    """Restores a folder that a killed process moved away in :func:`replace_all`, and removes temporary files."""
     for partial in list(path.parent.iterdir()):
         previous = partial / f"{path.name}.0"
         if target_of(partial) == path and previous.exists() and not os.path.lexists(path):
@@ -136,10 +137,10 @@ def restore(path: Path) -> None:
 
 @contextmanager
 def locked(path: Path, on_wait: Callable[[], object] | None = None) -> Iterator[None]:
-    """Context manager that holds a lock on ``path``, so that only one process writes it.
+    """Context manager that holds a lock on ``path``, so that only one process writes ``path``.
 
     Args:
-        on_wait: Function called before waiting for another process. If None, does not wait but raises an error.
+        on_wait: Function called before waiting for another process. If None, raises an error instead of waiting.
 
     Raises:
         OSError: If another process is writing ``path``.
@@ -158,7 +159,8 @@ def locked(path: Path, on_wait: Callable[[], object] | None = None) -> Iterator[
         yield
     finally:
         try:
-            # The file is removed while the lock is held. The next process notices this, and creates a new file.
+            # The lock file is removed while the lock is held. The next process notices the removal, and creates a new
+            # file.
             with suppress(OSError):  # on Windows, open files cannot be removed; the file may stay
                 Path(lock.lock_file).unlink()
         finally:
@@ -166,7 +168,7 @@ def locked(path: Path, on_wait: Callable[[], object] | None = None) -> Iterator[
 
 
 def resolve_symlinks(path: Path) -> Path:
-    """Returns the file that ``open`` would create or replace: ``path``, or its target if it is a symlink.
+    """Returns the file that ``open`` would create or replace: ``path``, or for a symlink its target.
 
     Raises:
         OSError: If symlinks form a loop.
@@ -183,7 +185,7 @@ def resolve_symlinks(path: Path) -> Path:
 
 
 def expanded(path: str | Path) -> Path:
-    """Expands ``~`` in a path. Without a home directory, returns a path below :data:`NOWHERE`, which cannot exist."""
+    """Expands ``~`` in a path. If there is no home directory, returns a path below :data:`NOWHERE`."""
     path = Path(path)
     try:
         return path.expanduser()
@@ -192,7 +194,7 @@ def expanded(path: str | Path) -> Path:
 
 
 def beside(path: Path) -> Path:
-    """Returns the temporary path ``.NAME.NUMBER.part`` for a path; see :func:`target_of`."""
+    """Returns a temporary path ``.NAME.NUMBER.part`` beside ``path``. See :func:`target_of`."""
     return path.with_name(f".{path.name}.{int.from_bytes(os.urandom(6), 'big')}.part")
 
 
@@ -211,7 +213,7 @@ def remove(path: Path) -> None:
 
 
 def remove_leftovers(paths: Iterable[Path], is_spread: bool = False) -> None:
-    """Removes temporary files and folders that killed processes left for these paths. Ignores errors of folders.
+    """Removes temporary files and folders of killed processes, for these paths. Ignores errors of folders.
 
     Args:
         is_spread: If True, other processes may be writing the paths, so recently changed files and folders stay.
@@ -221,10 +223,11 @@ def remove_leftovers(paths: Iterable[Path], is_spread: bool = False) -> None:
     for folder in filter(Path.is_dir, {path.parent for path in targets}):
         for path in list(folder.iterdir()):
             target = target_of(path)
-            with suppress(FileNotFoundError):  # another process removed it first
+            with suppress(FileNotFoundError):  # another process may have removed the path
                 if target in targets and _changed(path) <= latest:
                     if path.is_dir():
-                        # Renamed first, so that a process that still writes it cannot move it to the target.
+                        # Renames the path first, so that a process that still writes to the path cannot move it to the
+                        # target.
                         with suppress(OSError):
                             path = path.rename(beside(target))
                             shutil.rmtree(path, ignore_errors=True)
@@ -239,7 +242,7 @@ def _changed(path: Path) -> float:
 
 @contextmanager
 def annotate_oserror(path: Path) -> Iterator[None]:
-    """Context manager that adds ``path`` to an ``OSError`` without a file name, for example of a full disk."""
+    """Context manager that adds ``path`` to an ``OSError`` without a file name, such as an error of a full disk."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Reads OpenEXR and DPX files, frames of cinema, which Pillow does not read. FFmpeg decodes them."""
+"""Reads OpenEXR and DPX files, which contain frames of cinema. FFmpeg decodes these files, since Pillow cannot."""
 
 import re
 import struct
@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from sam2fast.io.value_scale import Scale
 
 EXR, DPX = b"\x76\x2f\x31\x01", (b"SDPX", b"XPDS")
-HAS_PARTS = 0x10  # flag of an EXR file with several parts
-DWA, DWA_SINCE = (b"\x08", b"\x09"), 17  # compressions that older PyAV decodes to black, without an error
-DPX_HEADER = 1634  # bytes that FFmpeg requires
+HAS_PARTS = 0x10  # flag of EXR files with several parts
+DWA, DWA_SINCE = (b"\x08", b"\x09"), 17  # compressions, and first PyAV that decodes them; older PyAV returns black
+DPX_HEADER = 1634  # minimum bytes that FFmpeg requires
 PRINTING_DENSITY, LINEAR, LOGARITHMIC = 1, 2, 3  # transfer characteristics of DPX
 VIDEO = range(4, 11)
-LOG_BLACK, LOG_WHITE, LOG_STEPS = 95, 685, 300  # codes of 10 bits; 300 codes are a factor of 10
+LOG_BLACK, LOG_WHITE, LOG_STEPS = 95, 685, 300  # 10-bit codes of black and white, and codes per factor of 10
 # Pixel formats of FFmpeg: the letters of the channels, then f for floats, bits, and the byte order.
 PIXEL_FORMAT = re.compile(r"(gbra?p|gray|ya|rgba?|abgr)(f?)\d*(be)?(?:le)?")
 
@@ -30,8 +30,8 @@ class CinemaFile(NamedTuple):
     height: int
     transfer: int  # transfer characteristic of DPX; LINEAR for EXR
     remark: str  # description of the values for notes; empty for values of video
-    advice: str  # for files that cannot be decoded
-    since: int = 0  # the oldest PyAV that decodes it
+    advice: str  # advice for files that cannot be decoded
+    since: int = 0  # oldest PyAV that decodes the file
 
     @property
     def is_linear(self) -> bool:
@@ -39,7 +39,7 @@ class CinemaFile(NamedTuple):
         return self.transfer in (PRINTING_DENSITY, LINEAR, LOGARITHMIC)
 
     def decode(self) -> NDArray[Any]:
-        """Returns ``(H, W)`` or ``(H, W, 3)`` without alpha: linear light as floats, 1 is white; or uint8 to display.
+        """Returns values ``(H, W)`` or ``(H, W, 3)`` without alpha: linear light as floats (white is 1), or uint8.
 
         Raises ValueError if the file cannot be decoded, or PyAV is missing.
         """
@@ -86,7 +86,7 @@ def read_cinema_file(stream: BinaryIO) -> CinemaFile | None:
 
 def show_light(values: NDArray[Any], scale: Scale) -> NDArray[np.uint8]:
     """Converts linear light to 8 bits by the curve of sRGB. Values beyond the scale are clipped, and NaN is black."""
-    with np.errstate(invalid="ignore", over="ignore"):  # NaN, infinity, and values that half floats do not have
+    with np.errstate(invalid="ignore", over="ignore"):  # NaN, infinity, and values beyond half floats
         if scale != (0, 1):
             values = (values.astype(np.float32) - scale.black) / (scale.white - scale.black)
         return _srgb_of_halfs()[values.astype(np.float16).view(np.uint16)]
@@ -94,7 +94,7 @@ def show_light(values: NDArray[Any], scale: Scale) -> NDArray[np.uint8]:
 
 @cache
 def _srgb_of_halfs() -> NDArray[np.uint8]:
-    """The table of all 65,536 half floats."""
+    """Returns a table of sRGB values of all 65,536 half floats."""
     light = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
     light = np.nan_to_num(light, nan=0).clip(0, 1)
     shown = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
@@ -103,14 +103,14 @@ def _srgb_of_halfs() -> NDArray[np.uint8]:
 
 @cache
 def _light_of_codes(bits: int) -> NDArray[np.float32]:
-    """The table of Cineon's logarithmic codes."""
+    """Returns a table of linear light of Cineon's logarithmic codes."""
     codes = np.arange(1 << bits) * (1023 / (2**bits - 1))
     black = 10 ** ((LOG_BLACK - LOG_WHITE) / LOG_STEPS)
     return ((10 ** ((codes - LOG_WHITE) / LOG_STEPS) - black) / (1 - black)).astype(np.float32)
 
 
 def _read_planes(frame: Any) -> tuple[NDArray[Any], int]:
-    """Returns the grey or RGB values of a decoded frame, and their bits."""
+    """Returns the grey or RGB values of a decoded frame, and the number of bits of a value."""
     match = PIXEL_FORMAT.fullmatch(frame.format.name)
     if match is None:
         raise ValueError(f"its pixels have FFmpeg's format {frame.format.name}; convert it to RGB")
@@ -136,7 +136,7 @@ def _read_dpx(content: bytes) -> CinemaFile:
         raise ValueError("it is truncated")
     width, height = struct.unpack_from(f"{order}II", content, 772)
     transfer = content[801]
-    if transfer == LINEAR and content[160:].startswith(b"Lavc"):  # older FFmpeg wrote it into every file
+    if transfer == LINEAR and content[160:].startswith(b"Lavc"):  # older FFmpeg wrote LINEAR into every file
         transfer = 0
     remarks = dict.fromkeys(VIDEO, "")
     remarks |= {LINEAR: "is linear", LOGARITHMIC: "is logarithmic", PRINTING_DENSITY: "is logarithmic"}
@@ -162,7 +162,7 @@ def _read_exr(content: bytes) -> CinemaFile:
 
 
 def _read_exr_parts(content: bytes) -> tuple[list[dict[str, bytes]], int]:
-    """Returns the attributes of each part, and where the table of chunks begins."""
+    """Returns the attributes of each part, and the offset of the table of chunks."""
     parts: list[dict[str, bytes]] = [{}]
     at, has_parts = 8, bool(content[5] & HAS_PARTS)
     while True:
@@ -173,14 +173,14 @@ def _read_exr_parts(content: bytes) -> tuple[list[dict[str, bytes]], int]:
                 parts.append({})
                 continue
             return parts, at
-        at = content.index(b"\0", at) + 1  # the type
+        at = content.index(b"\0", at) + 1  # skips the attribute's type
         (size,) = struct.unpack_from("<I", content, at)
         parts[-1][name] = content[at + 4 : at + 4 + size]
         at += 4 + size
 
 
 def _check_chunks(content: bytes, at: int, parts: list[dict[str, bytes]]) -> None:
-    """Raises ValueError if chunks of pixels are missing, which FFmpeg would show as black."""
+    """Raises ValueError if chunks of pixels are missing. FFmpeg would show missing chunks as black."""
     table = np.frombuffer(content[at : at + (len(content) - at) // 8 * 8], "<u8")
     first = np.minimum.accumulate(table)  # the table ends where the first chunk begins
     ends = at + 8 * np.arange(1, len(table) + 1)

@@ -12,13 +12,13 @@ from PIL import ImageFile
 
 from sam2fast.io.value_scale import FULL
 
-SIZE_MARKER = b"\xff\x4f\xff\x51"  # in a JPEG 2000 image
-BITS_OFFSET = 42  # offset of the number of bits from this marker
+SIZE_MARKER = b"\xff\x4f\xff\x51"  # marker in JPEG 2000 images
+BITS_OFFSET = 42  # offset of the number of bits from SIZE_MARKER
 HEAD = 1 << 16  # leading bytes of a file that contain the marker
 
 
 def read_deep_colours(stream: BinaryIO, image: ImageFile.ImageFile) -> NDArray[Any] | None:
-    """Returns values ``(H, W, C)`` of a file that Pillow opened, or None if Pillow keeps all bits.
+    """Returns values ``(H, W, C)`` of a file that Pillow opened, or None if Pillow reads all bits.
 
     Raises:
         ValueError: If imagecodecs is needed but not installed.
@@ -36,7 +36,7 @@ def read_deep_colours(stream: BinaryIO, image: ImageFile.ImageFile) -> NDArray[A
 
 
 def _read_ppm(stream: BinaryIO, size: tuple[int, int], offset: int, most: int) -> NDArray[Any]:
-    """Returns 16-bit values, scaled to the full range like Pillow's grey values."""
+    """Returns 16-bit values. As in Pillow's grey images, values are scaled to the full range."""
     width, height = size
     stream.seek(offset)
     content = stream.read(6 * width * height)

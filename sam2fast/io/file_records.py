@@ -22,7 +22,7 @@ def file_sha256(path: Path) -> str:
 
 
 def read_record(path: Path, record_type: type[Facts], failure: type[Exception]) -> Facts:
-    """Reads an export's JSON into a dataclass with a field ``format``, or raises ``failure`` if it is damaged."""
+    """Reads an export's JSON into a dataclass with a field ``format``. Raises ``failure`` if the JSON is damaged."""
     try:
         content = dict(json.loads(path.read_text(encoding="utf-8")))
         known = {field.name: field.default for field in fields(record_type)}

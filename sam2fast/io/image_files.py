@@ -1,4 +1,4 @@
-"""Reads a page and at most three bands of an image file, and chooses the scale of its values."""
+"""Reads a page and at most three bands of an image file, and chooses the scale of the values."""
 
 import io
 import sys
@@ -31,13 +31,13 @@ from sam2fast.io.value_scale import Scale, choose_scale, sample_values, to_eight
 
 COLOURS = 3
 EIGHT_BITS = ("1", "L", "LA", "P", "RGB", "RGBA")  # Pillow's modes
-DEEP_COLOURS = ("RGB;16", "RGBA;16", "LA;16")  # Pillow's raw modes that it unpacks in either byte order
+DEEP_COLOURS = ("RGB;16", "RGBA;16", "LA;16")  # raw modes that Pillow unpacks in either byte order
 AnyFile: TypeAlias = str | Path | bytes | bytearray | memoryview | BinaryIO
 
 
 @dataclass(frozen=True)
 class FileImage:
-    """Stores an image with the values in its file.
+    """Stores an image with the unscaled values of the file.
 
     Attributes:
         values: Values ``(H, W)`` (grey) or ``(H, W, 3)`` (RGB), upright, in uint8 or the file's dtype.
@@ -45,7 +45,7 @@ class FileImage:
         bands: Numbers of the selected bands from 1, and number of bands.
         is_negative: True if the smallest value is white.
         nodata: Value of pixels without data, or None.
-        is_linear: True if the values are linear light. They are shown by the curve of sRGB.
+        is_linear: True if the values are linear light. Linear light is shown by the curve of sRGB.
         remark: Description of the values for notes.
     """
 
@@ -58,18 +58,18 @@ class FileImage:
     remark: str = ""
 
     def samples(self) -> NDArray[Any]:
-        """Returns values that determine the scale, see :func:`~sam2fast.io.value_scale.choose_scale`."""
+        """Returns the values that :func:`~sam2fast.io.value_scale.choose_scale` chooses a scale from."""
         return sample_values(self.values, self.nodata)
 
     def own_scale(self) -> Scale | None:
-        """Returns the values that become black and white, or None if values are not scaled."""
+        """Returns the scale of this image, or None if values are not scaled."""
         return Scale(0.0, 1.0) if self.is_linear else choose_scale(self.samples())
 
     def pixels(self, scale: Scale | None) -> NDArray[Any]:
         """Returns pixels ``(H, W)`` or ``(H, W, 3)``, uint8 or floats in [0, 1].
 
         Args:
-            scale: Result of :meth:`own_scale`, or scale of a folder of frames.
+            scale: Result of :meth:`own_scale`, or the common scale of a folder of frames.
         """
         if self.is_linear:
             return show_light(self.values, scale or Scale(0.0, 1.0))
@@ -91,7 +91,7 @@ class FileImage:
         return entries
 
     def note(self, scale: Scale | None) -> str:
-        """Returns a description of page, bands and range. It is empty if there is nothing to report."""
+        """Returns a description of page, bands and range, or an empty string if there is nothing to report."""
         parts = [self.remark] if self.remark else []
         if self.page[1] > 1:
             parts.append(f"is page {self.page[0]} of {self.page[1]}")
@@ -132,18 +132,18 @@ def read_image(file: AnyFile, index: int = 0, upright: bool = True, header: Tiff
     """Reads an image file with Pillow, ``tifffile`` or PyAV.
 
     ``tifffile`` reads TIFF files that Pillow does not read correctly, and PyAV reads OpenEXR and DPX. By default, the
-    image is the first page that is not a thumbnail. If it has three or more bands, the first three are red, green and
-    blue. If it has two, the first is grey.
+    image is the first page that is not a thumbnail. The first three of three or more bands are red, green and blue. The
+    first of two bands is grey.
 
     Args:
         file: Path, content, or binary file. A binary file is read from its start, and a pipe from its position.
-        index: Index of a page of a TIFF file, not counting thumbnails.
+        index: Index of a page of a TIFF file. Thumbnails are not counted.
         upright: If True, applies the EXIF orientation. Pages of TIFF files are always upright.
-        header: Header of the file, if already read.
+        header: Header of the file. If None, the header is read.
 
     Raises:
         OSError, ValueError: If the file cannot be read; see :data:`~sam2fast.io.images.IMAGE_READ_ERRORS` for damaged
-            files. If an extra is not installed, the message names it.
+            files. If an extra is missing, the message names the extra.
     """
     with _opened(_seekable(file)) as stream:
         header = header or read_tiff_header(stream)
@@ -211,7 +211,7 @@ def read_if_pillow_fails(file: AnyFile) -> FileImage | None:
 
 
 def has_eight_bits(file: AnyFile) -> bool:
-    """Returns True if other programs show a file like :func:`read_image`: its first page has 8 bits, grey or RGB."""
+    """Returns True if the first page of a file has 8 bits, grey or RGB. Other programs show such files correctly."""
     with _opened(file) as stream:
         header = read_tiff_header(stream)
         if header is not None:
@@ -225,7 +225,7 @@ def has_eight_bits(file: AnyFile) -> bool:
 
 
 def _seekable(file: AnyFile) -> AnyFile:
-    """Reads a file that cannot be rewound, for example a web server's answer. Returns other files unchanged."""
+    """Reads a file that cannot be rewound, such as a web server's answer. Returns all other files unchanged."""
     if isinstance(file, str | Path | bytes | bytearray | memoryview):
         return file
     try:
@@ -265,7 +265,7 @@ def _by_pillow(stream: BinaryIO, page: TiffPage | None, upright: bool) -> NDArra
     if page is not None and (page.is_separate or not rawmodes[0].startswith(DEEP_COLOURS)):
         return read_tiff(stream, page, [page.number])[..., :COLOURS]
     with _seeked(stream, page) as image:
-        # Pillow returns upper bytes. In the other byte order, it returns the lower bytes.
+        # Pillow returns only upper bytes. With the other byte order, Pillow returns the lower bytes.
         image.tile = [_with_rawmode(tile, _other_order(mode)) for tile, mode in zip(image.tile, rawmodes, strict=True)]
         lower = _values(image, upright)
     return upper | (lower[..., 1:2] if rawmodes[0].startswith("LA") else lower)
@@ -282,7 +282,7 @@ def _seeked(stream: BinaryIO, page: TiffPage | None) -> Iterator[ImageFile.Image
 
 def _values(image: Image.Image, upright: bool) -> NDArray[Any]:
     if upright:
-        ImageOps.exif_transpose(image, in_place=True)  # otherwise Pillow copies upright images, too
+        ImageOps.exif_transpose(image, in_place=True)  # in place, so that Pillow does not copy upright images
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         values = np.asarray(image)
         return values.astype(values.dtype.newbyteorder("="))
@@ -292,7 +292,7 @@ def _values(image: Image.Image, upright: bool) -> NDArray[Any]:
 
 def _other_order(rawmode: str) -> str:
     if rawmode.startswith("LA"):
-        return "RGBA"  # upper and lower byte of grey, then of alpha
+        return "RGBA"  # four bytes: upper and lower byte of grey, upper and lower byte of alpha
     name, order = rawmode[:-1], rawmode[-1]
     is_big = order == "B" or (order == "N" and sys.byteorder == "big")
     return name + ("L" if is_big else "B")

@@ -17,20 +17,20 @@ from PIL import Image, UnidentifiedImageError
 
 from sam2fast.io.atomic import annotate_oserror
 
-# Suffixes, in lower case, of the image files that are read from a folder.
+# Lower-case suffixes of image files that are read from a folder.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".heic", ".heif", ".avif", ".exr", ".dpx")
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm")
-MAX_NAMED = 5  # names in a note on skipped files
-# Formats that are refused. Pillow calls Ghostscript for EPS and Windows for WMF. IPTC contains images of any format.
-# For PSD, Pillow before 12.1.1 writes out of bounds (CVE-2026-25990).
+MAX_NAMED = 5  # maximum number of names in a note on skipped files
+# Refused formats. For EPS, Pillow calls Ghostscript, and for WMF, Windows. IPTC contains images of any format. For PSD,
+# Pillow before 12.1.1 writes out of bounds (CVE-2026-25990).
 REFUSED = frozenset(("EPS", "WMF", "IPTC", "PSD"))
 AVIF_BRANDS = (b"avif", b"avis")
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 MOST_PIXELS = 1 << 28
-MEGAPIXELS_VARIABLE = "SAM2FAST_MAX_MEGAPIXELS"  # worker processes inherit it
+MEGAPIXELS_VARIABLE = "SAM2FAST_MAX_MEGAPIXELS"  # environment variable, which worker processes inherit
 PILLOW_PIXELS = 89_478_485  # Pillow's default limit, which is meant for small images on servers
-# Exceptions that Pillow's decoders raise for files that are damaged, too large or not images. MemoryError is due to a
-# damaged header with a huge size, since images that are really too large are refused earlier.
+# Exceptions that Pillow's decoders raise for files that are damaged, too large or not images. MemoryError means a
+# damaged header with a huge size, since too large images are refused before decoding.
 IMAGE_READ_ERRORS = (
     *(UnidentifiedImageError, OSError, SyntaxError, ValueError, RuntimeError, Image.DecompressionBombError),
     *(LookupError, TypeError, AttributeError, ArithmeticError, AssertionError, EOFError, MemoryError),
@@ -44,7 +44,7 @@ def is_video_file(name: str) -> bool:
 
 
 def files_of_kind(paths: Iterable[Path], suffixes: Sequence[str] = VIDEO_SUFFIXES) -> tuple[list[Path], list[Path]]:
-    """Returns visible and hidden files with these suffixes, in upper or lower case. Includes broken links."""
+    """Returns visible files and hidden files with these suffixes, in upper or lower case. Includes broken links."""
     files = [path for path in paths if path.suffix.lower() in suffixes and not path.is_dir()]
     hidden = [path for path in files if path.name.startswith(".")]
     return [path for path in files if path not in hidden], hidden
@@ -63,7 +63,7 @@ def skipped_note(names: Sequence[str], hidden: Sequence[str] = ()) -> str:
 
 
 def numbered_files_hint(path: str | Path) -> str:
-    """Returns a hint for an error message if a missing path is a pattern such as ``frames/%03d.png``, else ''."""
+    """Returns a hint for a message if a missing path is a pattern such as ``frames/%03d.png``, else an empty string."""
     path = Path(path)
     if not re.search(r"%[0-9]*d|#", path.name):
         return ""
@@ -71,7 +71,7 @@ def numbered_files_hint(path: str | Path) -> str:
 
 
 def most_pixels() -> float:
-    """Returns the maximum pixels of an image: from the environment, from Pillow if it was changed, or the default."""
+    """Returns the maximum pixels of an image: from the environment, Pillow's limit if changed, or the default."""
     if stated := os.environ.get(MEGAPIXELS_VARIABLE):
         return float(stated) * 1e6
     with _PillowLimit.lock:
@@ -97,12 +97,12 @@ def open_image(file: str | Path | BinaryIO, formats: tuple[str, ...] | None = No
     The caller must close the image. :func:`~sam2fast.io.image_files.read_image` also reads files that Pillow cannot.
 
     Args:
-        formats: Names of the formats to try. None for all.
+        formats: Names of the formats to try. If None, all formats.
 
     Raises:
         UnidentifiedImageError: If the format is refused or unknown, or its extra is not installed.
         Image.DecompressionBombError: If the image has too many pixels; see :func:`check_pixels`.
-        OSError, SyntaxError, ValueError: If ``PIL.Image.open`` raises them.
+        OSError, SyntaxError, ValueError: If ``PIL.Image.open`` raises the error.
     """
     try:
         image = _open_any_size(file, formats)
@@ -112,7 +112,7 @@ def open_image(file: str | Path | BinaryIO, formats: tuple[str, ...] | None = No
         elif isinstance(file, str | Path):
             raise
         else:
-            raise UnidentifiedImageError("cannot identify the image") from error  # Pillow's message shows an address
+            raise UnidentifiedImageError("cannot identify the image") from error  # Pillow's message has a memory address
     try:
         if image.format in REFUSED:
             raise UnidentifiedImageError(f"{image.format} files are not supported; convert the image to PNG")
@@ -129,7 +129,7 @@ def _open_any_size(file: str | Path | BinaryIO, formats: tuple[str, ...] | None)
 
 
 class _PillowLimit:
-    """Stores Pillow's limit, which is global, while threads are in :func:`without_pillow_limit`."""
+    """Stores Pillow's global limit while threads are in :func:`without_pillow_limit`."""
 
     lock = threading.Lock()
     threads = 0
@@ -138,7 +138,7 @@ class _PillowLimit:
 
 @contextmanager
 def without_pillow_limit() -> Iterator[None]:
-    """Context manager that disables Pillow's limit of pixels, which Pillow checks when it opens or decodes a file."""
+    """Context manager that disables Pillow's limit of pixels, which Pillow checks on opening and decoding a file."""
     with _PillowLimit.lock:
         if _PillowLimit.threads == 0:
             _PillowLimit.value, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
@@ -156,7 +156,7 @@ def _enable_heif(file: str | Path | BinaryIO) -> bool:
     """Enables HEIC in Pillow and returns True, or returns False for other files.
 
     Raises:
-        UnidentifiedImageError: If the file is HEIC or AVIF, and its decoder is not installed.
+        UnidentifiedImageError: If the file is HEIC or AVIF, and the decoder is not installed.
     """
     if isinstance(file, str | Path):
         with open(file, "rb") as opened:
@@ -183,9 +183,9 @@ def _enable_heif(file: str | Path | BinaryIO) -> bool:
 
 
 def write_jpeg(image: Image.Image, path: Path, quality: int) -> None:
-    """Writes a JPEG file. Raises OSError if it cannot be written completely.
+    """Writes a JPEG file. Raises OSError if the file cannot be written completely.
 
-    The image is encoded in memory first, since on a full disk Pillow would write a truncated file without an error.
+    The image is encoded in memory first. On a full disk, Pillow would write a truncated file without an error.
     """
     content = BytesIO()
     image.save(content, "JPEG", quality=quality)

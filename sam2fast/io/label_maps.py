@@ -1,4 +1,4 @@
-"""Creates label maps (images of object ids), and their palettes and PNG files."""
+"""Creates label maps (images of object ids), palettes, and PNG files of label maps."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,19 +14,19 @@ from sam2fast.io.rle import read_run_lengths
 
 COLOURS = 256  # maximum colours of a palette
 MOST_LABELS = 65535  # maximum id in a PNG file with 16 bits
-COLUMNS = 256  # number of columns copied at once, so that they stay in the processor's cache
+COLUMNS = 256  # number of columns copied at once; these columns fit the processor's cache
 
 
 def paint_labels(
     segmentations: Sequence[Mapping[str, Any]], height: int, width: int, numbers: Sequence[int] | None = None
 ) -> np.ndarray:
-    """Returns ids ``(H, W)``: the id of the last mask that contains the pixel, or 0.
+    """Returns a label map ``(H, W)``: for each pixel, the id of the last mask that contains the pixel, or 0.
 
-    The dtype is uint8, or uint16 for more than 255 masks. Sort masks by area, largest first, so that none is hidden.
+    The dtype is uint8, or uint16 for more than 255 masks. To keep all masks visible, sort masks by area, largest first.
 
     Args:
         segmentations: Run lengths of the masks.
-        numbers: Ids of the masks. Defaults to their positions, from 1.
+        numbers: Ids of the masks. By default, 1 to the number of masks.
     """
     if len(segmentations) > MOST_LABELS:
         raise ValueError(
@@ -44,7 +44,7 @@ def paint_labels(
 def stack_masks(
     masks: Iterable[tuple[int, NDArray[np.bool_]]], size: tuple[int, int], dtype: type[np.integer[Any]] = np.uint8
 ) -> NDArray[Any]:
-    """Returns labels ``(H, W)`` from pairs of an id and a bool mask. Later masks cover earlier ones."""
+    """Returns labels ``(H, W)`` from pairs of an id and a bool mask. Later masks cover earlier masks."""
     labels = np.zeros(size, dtype)
     for number, mask in masks:
         np.copyto(labels, dtype(number), where=mask)
@@ -52,7 +52,7 @@ def stack_masks(
 
 
 def row_major(pixels: np.ndarray) -> np.ndarray:
-    """Returns a row-major copy of ``pixels (H, W)``. Several times faster than NumPy for large column-major arrays."""
+    """Returns a row-major copy of ``pixels (H, W)``. For large column-major arrays, several times faster than NumPy."""
     rows = np.empty(pixels.shape, dtype=pixels.dtype)
     for first in range(0, pixels.shape[1], COLUMNS):
         rows[:, first : first + COLUMNS] = pixels[:, first : first + COLUMNS]
@@ -79,7 +79,7 @@ def label_png(labels: np.ndarray, colours: bytes | None = None) -> bytes:
 def palette() -> NDArray[np.uint8]:
     """Returns the palette of DAVIS, ``(256, 3)``.
 
-    Bits 3k, 3k + 1 and 3k + 2 of an id are bit 7 - k of red, green and blue.
+    Bits 3k, 3k + 1 and 3k + 2 of an id determine bit 7 - k of red, green and blue, respectively.
     """
     ids = np.arange(COLOURS)
     colours = np.zeros((COLOURS, 3), dtype=np.uint8)
@@ -91,12 +91,12 @@ def palette() -> NDArray[np.uint8]:
 
 
 def palette_of(path: Path) -> bytes | None:
-    """Returns the RGB bytes of an image's palette, for :func:`label_png`, or None if it has no palette."""
+    """Returns the RGB bytes of an image's palette for :func:`label_png`, or None for images without a palette."""
     with open_image(path) as image:
         colours = image.getpalette("RGB") if image.mode == "P" else None
         return None if colours is None else bytes(colours)
 
 
 def extended(colours: bytes, count: int = COLOURS) -> bytes:
-    """Extends a palette to at least ``count`` colours by DAVIS colours, since all indices need a colour."""
+    """Extends a palette to at least ``count`` colours with DAVIS colours, since all indices need colours."""
     return colours + palette().tobytes()[len(colours) : 3 * count]

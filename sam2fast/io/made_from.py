@@ -1,7 +1,7 @@
 """Compares the record of a result on disk with the record of a new result.
 
-A record is JSON: the version, digests of the model's weights and of the inputs, and the command's ``options``. Commands
-write the record with their results. Before they keep an existing result, they call :func:`differences`.
+A record is JSON: the version, digests of weights and of inputs, and the command's ``options``. Commands write a record
+with each result. Before a command keeps an existing result, the command calls :func:`differences`.
 """
 
 import json
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-# Suffix -> last bytes of a complete file, without trailing white space.
+# Maps suffixes to the last bytes of a complete file, without trailing white space.
 ENDINGS = {
     ".png": (b"IEND\xaeB`\x82",),
     ".jpg": (b"\xff\xd9",),
@@ -18,14 +18,14 @@ ENDINGS = {
     ".geojson": (b"}",),
     ".npz": (b"PK\x05\x06",),
 }
-TAIL = 64  # bytes read from the end; a ZIP archive without a comment ends with a record of 22 bytes
+TAIL = 64  # bytes read from a file's end; a ZIP archive without comment ends with a record of 22 bytes
 MAX_NAMED = 3  # maximum videos named in a message
 UNRECORDED = "unrecorded inputs"
-MAY_BE_EMPTY = (".txt",)  # files of images without objects are empty
+MAY_BE_EMPTY = (".txt",)  # label files of images without objects are empty
 
 
 def differences(before: Any, now: Any) -> list[str]:
-    """Returns descriptions of the differences between two records, for messages. A record of version 0.2 is None."""
+    """Returns the differences between two records, as words for messages. For results of version 0.2, pass None."""
     now = json.loads(json.dumps(now))
     if before == now:
         return []
@@ -51,7 +51,7 @@ def described_videos(others: Mapping[str, Sequence[str]]) -> str:
 
 
 def is_whole(file: Path) -> bool:
-    """Returns True if a file exists and its end is complete. Checks all visible files of a folder."""
+    """Returns True if a file exists and its end is complete. For a folder, checks all visible files."""
     if file.is_dir():
         return are_whole(files_below(file))
     suffix = file.suffix.lower()
@@ -68,7 +68,7 @@ def is_whole(file: Path) -> bool:
 
 
 def are_whole(files: Sequence[Path], count: int | None = None) -> bool:
-    """Returns True if there are files, all are complete, and their number is ``count`` (if not None)."""
+    """Returns True if there are ``files``, all files are complete, and ``count`` (if not None) is their number."""
     return bool(files) and count in (None, len(files)) and all(map(is_whole, files))
 
 
@@ -80,7 +80,7 @@ def files_below(folder: Path) -> list[Path]:
 def _named(record: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the values of a record by name for messages: ``--image-size``, ``video content``."""
     options = record.get("options")
-    options = options if isinstance(options, Mapping) else {}  # a damaged record
+    options = options if isinstance(options, Mapping) else {}  # if False, the record is damaged
     named = {name.replace("_", " "): value for name, value in record.items() if name != "options"}
     return named | {f"--{name.replace('_', '-')}": value for name, value in options.items()}
 

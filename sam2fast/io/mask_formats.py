@@ -1,6 +1,6 @@
 """Lists mask formats and their files. Imports nothing, since command line options list the formats."""
 
-# Format -> file for an image in the output folder. ``coco`` has one file for all images.
+# Maps formats to an image's file in the output folder. ``coco`` has one file for all images.
 FILES = {
     "yolo": "labels/{}.txt",
     "yolo-seg": "labels/{}.txt",

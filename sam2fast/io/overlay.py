@@ -1,4 +1,4 @@
-"""Draws masks, ids and prompts on an image, and draws images side by side."""
+"""Draws masks, ids and prompts on images, and draws images side by side."""
 
 import colorsys
 from collections.abc import Iterable, Sequence
@@ -14,9 +14,9 @@ from sam2fast.io.png import encode_rows
 Colour: TypeAlias = tuple[int, int, int]
 Area: TypeAlias = tuple[slice, slice]  # rows and columns of an image
 
-# Tints of masks that are distinguishable with any colour vision.
+# Mask colours that are distinguishable with any colour vision.
 COLOURS = ((230, 20, 130), (0, 158, 255), (255, 176, 0), (60, 200, 110), (150, 110, 255))
-# Further colours: distance of consecutive hues (golden ratio), and cyclic pairs of saturation and value.
+# Further mask colours: hue distance of consecutive colours (golden ratio), and cyclic pairs of saturation and value.
 HUE_STEP = (5**0.5 - 1) / 2
 SHADES = ((0.9, 0.95), (0.55, 1.0), (0.95, 0.7))
 LINE_SHARE = 900  # longer side of a frame divided by the width of outlines in draw_objects
@@ -25,9 +25,9 @@ OUTLINE_COLOUR = (255, 255, 255)
 BOX_COLOUR = (255, 255, 255)
 BOX_SHADOW = (30, 30, 30)
 MOST_SAMPLES = 1 << 20  # maximum pixels in an object's box that are sampled for its mean colour
-SMOOTH = 4  # factor by which markers are drawn larger before they are downscaled
+SMOOTH = 4  # factor by which markers are enlarged while drawing, for smooth edges after downscaling
 TEXT_SHARE, PADDING = 50, 3  # longer side of an image divided by the height of text; pixels around text
-PAPER, INK, GAP = (24, 24, 24), (255, 255, 255), 4  # background, text and spacing of columns of images
+PAPER, INK, GAP = (24, 24, 24), (255, 255, 255), 4  # colours of background and text, and pixels between columns
 
 
 def draw_overlay(
@@ -40,12 +40,13 @@ def draw_overlay(
 ) -> Image.Image:
     """Draws masks, tinted and outlined in white, and prompts on a copy of an image.
 
-    Line widths scale with the image's size. Smaller masks are drawn over larger ones. Prompts are clipped to the image.
+    Line widths scale with the image's size. Smaller masks are drawn over larger masks. Prompts are clipped to the
+    image.
 
     Args:
         image: RGB image ``(H, W, 3)`` uint8.
         masks: Masks ``(N, H, W)`` bool.
-        points: Clicks ``(P, 2)``, (x, y) in pixels, drawn as a plus on green or a minus on red.
+        points: Clicks ``(P, 2)``, (x, y) in pixels. Foreground is a plus on green, and background a minus on red.
         labels: Labels ``(P)`` of clicks, 1 for foreground and 0 for background. Defaults to foreground.
         boxes: Boxes ``(B, 4)``, XYXY in pixels.
         colours: Tints of the N masks. Defaults to :func:`choose_colours`.
@@ -79,7 +80,7 @@ def draw_overlay(
 
 
 def choose_colours(image: np.ndarray, masks: np.ndarray) -> list[Colour]:
-    """Returns for each mask ``(H, W)`` the tint that differs most from its pixels. Five masks get different tints."""
+    """Returns for each mask ``(H, W)`` the tint that differs most from the mask's pixels. Five masks differ in tint."""
     tints: list[Colour] = []
     unused: list[Colour] = []
     for mask in masks:
@@ -107,8 +108,8 @@ def label_colours(count: int) -> NDArray[np.uint8]:
 
 
 def area_of(mask: NDArray[np.bool_]) -> Area | None:
-    """Returns the bounding box of a bool mask ``(H, W)`` as slices of rows and columns, or None if it is empty."""
-    if mask.flags.fnc:  # column-major, like decoded run lengths
+    """Returns the bounding box of a bool mask ``(H, W)`` as slices of rows and columns, or None for an empty mask."""
+    if mask.flags.fnc:  # column-major, as decoded run lengths are
         area = area_of(mask.T)
         return area and (area[1], area[0])
     rows = np.flatnonzero(mask.any(axis=1))
@@ -119,7 +120,7 @@ def area_of(mask: NDArray[np.bool_]) -> Area | None:
 
 
 def layers_png(image: np.ndarray, ids: np.ndarray) -> bytes:
-    """Returns a PNG file of an image ``(H, W, 3)`` uint8 with ids ``(H, W)`` tinted and outlined, in strips of rows."""
+    """Returns a PNG file of an image ``(H, W, 3)`` uint8 with tinted and outlined objects ``ids (H, W)``."""
     width = round(max(image.shape[:2]) / 1000)
     colours, margin = label_colours(int(ids.max(initial=0))), 2 * width
 
@@ -132,7 +133,7 @@ def layers_png(image: np.ndarray, ids: np.ndarray) -> bytes:
 
 
 def _tint_labels(image: np.ndarray, ids: np.ndarray, colours: np.ndarray, width: int) -> np.ndarray:
-    """Returns a copy of the image with ids ``(H, W)`` tinted, and with white outlines of 2 + 2 ``width`` pixels."""
+    """Returns a copy of the image with tinted objects ``ids (H, W)`` and white outlines of 2 + 2 ``width`` pixels."""
     # Table entries of four bytes, and pixels of three bytes, are copied as single elements.
     halves = np.pad(colours >> 1, ((0, 0), (0, 1))).view(np.uint32)[:, 0]
     tints = halves[ids].view(np.uint8).reshape(*ids.shape, 4)[..., :3]
@@ -152,19 +153,19 @@ def _tint_labels(image: np.ndarray, ids: np.ndarray, colours: np.ndarray, width:
 
 
 def _widened(edges: Image.Image, width: int) -> Image.Image:
-    """Widens lines of 255 on 0 by ``width`` pixels to each side, and blurs them."""
+    """Widens lines (255 on background 0) by ``width`` pixels to each side, and blurs the lines."""
     if width == 0:
         return edges
-    # A box blur is above 0 where a maximum filter is, but its time does not depend on the width.
+    # A box blur is above 0 at the same pixels as a maximum filter, but the blur's time does not depend on the width.
     for radius in ((width, 0), (0, width)):
         edges = edges.filter(ImageFilter.BoxBlur(radius)).point(lambda value: 255 * (value > 0))
     return edges.filter(ImageFilter.BoxBlur(width / 2))
 
 
 def draw_objects(rgb: NDArray[np.uint8], objects: Iterable[tuple[NDArray[np.bool_], Colour]]) -> NDArray[np.uint8]:
-    """Returns a copy of an image ``(H, W, 3)`` uint8 with objects tinted and outlined in their colours.
+    """Returns a copy of an image ``(H, W, 3)`` uint8. Each object is tinted and outlined in its colour.
 
-    Fast enough for videos. Earlier objects cover later ones. Only one mask ``(H, W)`` is in memory at a time.
+    Fast enough for videos. Earlier objects cover later objects. Only one mask ``(H, W)`` is in memory at a time.
     """
     image = np.array(rgb, order="C")
     height, width = image.shape[:2]
@@ -173,7 +174,7 @@ def draw_objects(rgb: NDArray[np.uint8], objects: Iterable[tuple[NDArray[np.bool
         area = area_of(mask)
         if area is None:
             continue
-        if hidden is None:  # same memory order as the masks, since mixed orders are slow
+        if hidden is None:  # has the memory order of masks, since mixed orders are slow
             hidden = np.zeros(mask.shape, dtype=bool, order="F" if mask.flags.fnc else "C")
         rows, columns = area
         shown = mask[area] & ~hidden[area]
@@ -200,7 +201,7 @@ def _inner_edge(mask: NDArray[np.bool_], thickness: int) -> NDArray[np.bool_]:
 
 
 def draw_ids(rgb: NDArray[np.uint8], ids: Iterable[tuple[str, tuple[int, int], Colour]]) -> Image.Image:
-    """Draws each id on a background of its colour, above the upper left corner (x, y) of its object."""
+    """Draws each id on a background of the object's colour, above the upper left corner (x, y) of the object."""
     image = Image.fromarray(rgb)
     draw, height = ImageDraw.Draw(image), _text_height(image.size)
     font = ImageFont.load_default(height)
@@ -214,7 +215,7 @@ def draw_ids(rgb: NDArray[np.uint8], ids: Iterable[tuple[str, tuple[int, int], C
 
 
 def draw_columns(columns: Sequence[tuple[str, Sequence[Image.Image]]]) -> Image.Image:
-    """Draws columns of images side by side, each column below its title."""
+    """Draws columns of images side by side, with a title above each column."""
     widths = [images[0].width for _, images in columns]
     heights = [sum(image.height + GAP for image in images) for _, images in columns]
     size = _text_height(columns[0][1][0].size)
@@ -245,7 +246,7 @@ def _array(value: Any, width: int, name: str) -> np.ndarray:
 
 
 def _least_like(pixels: np.ndarray, colours: list[Colour]) -> Colour:
-    """Returns the colour farthest from the mean of ``pixels (P, 3)``. A pink car, for example, is not tinted pink."""
+    """Returns the colour farthest from the mean of ``pixels (P, 3)``. For example, a pink car is not tinted pink."""
     if not len(pixels):
         return colours[0]
     mean = pixels.mean(axis=0)
@@ -253,7 +254,8 @@ def _least_like(pixels: np.ndarray, colours: list[Colour]) -> Colour:
 
 
 def _draw_box(canvas: Image.Image, box: np.ndarray, width: int) -> None:
-    # Corners are clipped, since Pillow spends time and memory on distant ones. Lines outside the image are invisible.
+    # Corners are clipped, since Pillow spends time and memory on distant corners. Lines outside the image are
+    # invisible.
     margin = 4 * width
     limits = (canvas.width + margin, canvas.height + margin) * 2
     x0, y0, x1, y1 = (round(float(np.clip(v, -margin, high))) for v, high in zip(box, limits, strict=True))

@@ -1,4 +1,4 @@
-"""Encodes large PNG files, with strips of rows that are computed and compressed in threads."""
+"""Encodes large PNG files. Strips of rows are computed and compressed in threads."""
 
 import os
 import struct
@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 STRIP_BYTES = 1 << 23  # bytes of pixels per strip
-LEVEL = 1  # zlib's level; higher levels take several times longer and hardly compress photographs better
+LEVEL = 1  # zlib's level, since higher levels take several times longer but hardly compress photographs better
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 ZLIB_HEADER = b"\x78\x01"
 GREY, RGB, PALETTE = 0, 2, 3  # colour types
@@ -42,7 +42,7 @@ def encode_rows(
     dtype: np.dtype,
     palette: np.ndarray | None = None,
 ) -> bytes:
-    """Encodes an image like :func:`encode_png`. Computes its strips, ``rows(start, stop)``, in several threads."""
+    """Returns the file of :func:`encode_png`. Computes strips of rows, ``rows(start, stop)``, in several threads."""
     height, width = shape[:2]
     colour = PALETTE if palette is not None else RGB if len(shape) == 3 else GREY
     step = max(1, STRIP_BYTES // (width * dtype.itemsize * (3 if colour == RGB else 1)))
@@ -52,7 +52,7 @@ def encode_rows(
         stop = min(start + step, height)
         lines = _filtered(rows(start, stop))
         packer = zlib.compressobj(LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS, strategy=zlib.Z_RLE)
-        # Each strip ends at a whole byte, so that strips can be concatenated to one stream.
+        # Each strip ends at a whole byte, so that concatenated strips are one stream.
         packed = packer.compress(lines) + packer.flush(zlib.Z_FINISH if stop == height else zlib.Z_FULL_FLUSH)
         return _chunk(b"IDAT", packed), lines
 
@@ -70,7 +70,7 @@ def encode_rows(
 
 
 def _filtered(rows: np.ndarray) -> bytes:
-    """Returns rows as input of PNG's compression: each begins with the number of its filter."""
+    """Returns rows as input of PNG's compression: each row begins with the number of its filter."""
     height, width = rows.shape[:2]
     if rows.ndim == 3:
         flat = rows.reshape(height, 3 * width)

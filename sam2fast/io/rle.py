@@ -1,4 +1,4 @@
-"""Converts masks and polygons to COCO's run lengths, compressed like ``pycocotools.mask`` or as lists of integers."""
+"""Converts masks and polygons to COCO's run lengths: compressed as by ``pycocotools.mask``, or lists of integers."""
 
 import reprlib
 from collections.abc import Mapping, Sequence
@@ -10,17 +10,17 @@ import torch
 from sam2fast.kernels.run_lengths import MOST_PIXELS, RunLengths, encode_masks
 from sam2fast.utils.errors import requires
 
-# A number is written in groups of five bits, lowest first. The sixth bit indicates that another group follows. An
-# offset makes each group a printable character.
+# A number is written in groups of five bits, lowest group first. The sixth bit of a group is 1 if another group
+# follows. An offset makes each group a printable character.
 GROUP_BITS = 5
 GROUP = (1 << GROUP_BITS) - 1
 SIGN = 1 << (GROUP_BITS - 1)
 MORE = 1 << GROUP_BITS
 FIRST_CHARACTER = 48
-MAX_GROUPS = 12  # 60 bits, which fit in int64 with a sign
+MAX_GROUPS = 12  # maximum groups of a number: 60 bits, which fit in int64 with a sign
 CORNERS = 3  # minimum corners of a polygon
-# Maximum distance of a corner from the image, in sides of the image: the time and memory of pycocotools depend on the
-# lengths of edges.
+# Maximum distance of a corner from the image, in sides of the image. The limit exists since the time and memory of
+# pycocotools depend on the lengths of edges.
 MOST_OUTSIDE = 1
 
 
@@ -34,7 +34,7 @@ class RLE(TypedDict):
 class UncompressedRLE(TypedDict):
     """Stores a mask: ``size`` is [height, width], and ``counts`` the run lengths.
 
-    The first run is background and may be 0.
+    The first run is background and may have length 0.
     """
 
     size: list[int]
@@ -72,15 +72,15 @@ def decode_rle(rle: Mapping[str, Any]) -> np.ndarray:
 
 
 def compress_run_lengths(runs: RunLengths) -> list[RLE]:
-    """Compresses run lengths of each mask like ``pycocotools.mask.encode``. Copies them to the CPU."""
+    """Copies run lengths to the CPU, and compresses the counts of each mask as ``pycocotools.mask.encode`` does."""
     counts, offsets = runs.counts.cpu().numpy(), runs.offsets.cpu().numpy()
     return [{"size": list(runs.size), "counts": counts} for counts in _compress(counts, offsets)]
 
 
 def list_run_lengths(runs: RunLengths) -> list[UncompressedRLE]:
-    """Converts run lengths of each mask to lists of integers. Copies them to the CPU.
+    """Copies run lengths to the CPU, and converts the counts of each mask to a list of integers.
 
-    Source: ``sam2.utils.amg.mask_to_rle_pytorch``, which returns the same for masks.
+    Source: ``sam2.utils.amg.mask_to_rle_pytorch``.
     """
     counts, offsets = runs.counts.tolist(), runs.offsets.tolist()
     ends = zip(offsets[:-1], offsets[1:], strict=True)
@@ -125,7 +125,7 @@ def _parts_of(rle: Mapping[str, Any]) -> tuple[tuple[int, int], Any]:
 
 
 def _lengths_of(counts: Any, height: int, width: int) -> np.ndarray:
-    """Returns the run lengths of a mask, int64. Checks that they add up to its number of pixels."""
+    """Returns the run lengths of a mask, int64. Checks that the sum is the mask's number of pixels."""
     if isinstance(counts, str | bytes):
         lengths = _decompress(counts.encode("utf-8", "surrogatepass") if isinstance(counts, str) else counts)
     else:
@@ -148,9 +148,9 @@ def _listed(counts: Any) -> np.ndarray:
 
 
 def _compress(lengths: np.ndarray, offsets: np.ndarray) -> list[str]:
-    """Returns the compressed counts of each mask i, which has lengths ``offsets[i]`` to ``offsets[i + 1]``."""
+    """Returns the compressed counts of each mask. Mask i has ``lengths[offsets[i]:offsets[i + 1]]``."""
     rest = lengths.astype(np.int64)
-    # From the fourth run of a mask on, the difference to the run before last is stored, since adjacent columns are
+    # From the fourth run of a mask on, COCO stores the difference to the run before last, since adjacent columns are
     # similar.
     linked = np.ones(len(rest), dtype=bool)
     for skipped in range(3):
@@ -163,7 +163,7 @@ def _compress(lengths: np.ndarray, offsets: np.ndarray) -> list[str]:
         used.append(unfinished)
         group = rest & GROUP
         rest >>= GROUP_BITS
-        # A number is complete once the remaining bits equal the sign bit that was written last.
+        # A number is complete when all remaining bits equal the sign bit of the last written group.
         unfinished = unfinished & np.where(group & SIGN, rest != -1, rest != 0)
         groups.append((group + np.where(unfinished, MORE, 0) + FIRST_CHARACTER).astype(np.uint8))
     if not groups:
@@ -184,17 +184,17 @@ def _decompress(counts: bytes) -> np.ndarray:
     shift = GROUP_BITS * (np.arange(len(groups)) - np.repeat(first, last - first + 1))
     numbers = np.add.reduceat((groups & GROUP) << shift, first)
     numbers -= np.where(groups[last] & SIGN, np.int64(1) << (shift[last] + GROUP_BITS), 0)
-    # Differences refer to the run before last, so cumulative sums over every second run undo them.
+    # Differences refer to the run before last, so cumulative sums over every second run undo the differences.
     numbers[1::2] = np.cumsum(numbers[1::2])
     numbers[2::2] = np.cumsum(numbers[2::2])
     return numbers
 
 
 def rasterise_polygons(polygons: Sequence[Any], size: tuple[int, int]) -> RLE:
-    """Returns run lengths of the union of polygons, filled like ``pycocotools.mask.frPyObjects``.
+    """Returns run lengths of the union of polygons, filled as by ``pycocotools.mask.frPyObjects``.
 
     Args:
-        polygons: Lists x, y, x, y, ... in pixels, as read from JSON.
+        polygons: Lists of coordinates x, y, x, y, ... in pixels, as read from JSON.
         size: Size (H, W) of the image.
 
     Raises:
@@ -222,5 +222,5 @@ def _check(polygon: Any, height: int, width: int) -> None:
         raise ValueError("a polygon must be a list of numbers x, y, x, y, ... with at least three corners")
     for values, side in ((polygon[::2], width), (polygon[1::2], height)):
         low, high = -MOST_OUTSIDE * side, (1 + MOST_OUTSIDE) * side
-        if not all(low <= value <= high for value in values):  # False for NaN
+        if not all(low <= value <= high for value in values):  # NaN also fails
             raise ValueError("a polygon has corners far outside the image")

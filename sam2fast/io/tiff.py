@@ -36,14 +36,14 @@ def read_tiff(file: BinaryIO, page: TiffPage, channels: list[int]) -> NDArray[An
     CMYK and palette colours are converted to 8-bit RGB, and values of fewer than 8 bits to 8 bits.
 
     Args:
-        channels: Numbers of the pages with the image's channels. Each page may have several bands.
+        channels: Indices of the pages that store the image's channels. Each page may have several bands.
 
     Raises:
         ValueError: If tifffile is not installed, imagecodecs is needed for compression but not installed, or the values
             are not colours.
         OSError, RuntimeError, LookupError: If the file is damaged.
     """
-    is_jpeg = page.photometric == YCBCR and page.first(COMPRESSION, 1) == JPEG  # tifffile decodes this as RGB
+    is_jpeg = page.photometric == YCBCR and page.first(COMPRESSION, 1) == JPEG  # tifffile decodes JPEG as RGB
     if not (page.photometric in READ or is_jpeg) or page.sample_format > FLOAT:
         raise ValueError(f"it has {page.kind}, which is not an image (photometric interpretation {page.photometric})")
     try:
@@ -90,7 +90,7 @@ def upright(image: NDArray[Any], orientation: int) -> NDArray[Any]:
 
 
 def _without_alpha(bands: NDArray[Any], extra: Sequence[int]) -> NDArray[Any]:
-    """Drops alpha bands. Divides premultiplied colours by alpha, like Pillow. Transparent pixels become 0."""
+    """Drops alpha bands. As in Pillow, divides premultiplied colours by alpha. Transparent pixels become 0."""
     alphas = [bands.shape[2] - len(extra) + i for i, meaning in enumerate(extra) if meaning in ALPHAS]
     if PREMULTIPLIED in extra:
         most = 1 if bands.dtype.kind == "f" else np.iinfo(bands.dtype).max

@@ -1,4 +1,4 @@
-"""Reads headers of TIFF files: their pages, and the georeference of a GeoTIFF."""
+"""Reads headers of TIFF files: pages, and the georeference of GeoTIFF files."""
 
 import re
 import struct
@@ -8,14 +8,14 @@ from functools import cached_property
 from typing import Any, BinaryIO
 
 SIGNATURES = {b"II*\0": ("<", False), b"MM\0*": (">", False), b"II+\0": ("<", True), b"MM\0+": (">", True)}
-MOST_PAGES = 1 << 16  # maximum pages, since a damaged file may have more
+MOST_PAGES = 1 << 16  # maximum pages, since a damaged header may contain more
 MOST_ENTRIES = 1 << 12  # maximum entries of a page
-MOST_VALUES = 1 << 24  # maximum values of a tag; OME's description is long
-# TIFF field type -> character of the struct module. Text is read as bytes.
+MOST_VALUES = 1 << 24  # maximum values of a tag; the limit allows OME's long descriptions
+# Maps TIFF field types to characters of the struct module. Text is read as bytes.
 FIELD_TYPES = {1: "B", 2: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q", 18: "Q"}
 NEW_SUBFILE_TYPE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 254, 256, 257, 258, 259, 262
 DESCRIPTION, ORIENTATION, SAMPLES, PLANAR, EXTRA_SAMPLES, SAMPLE_FORMAT = 270, 274, 277, 284, 338, 339
-STRIPS, TILES, SUB_IFDS = 273, 324, 330  # offsets in the file
+STRIPS, TILES, SUB_IFDS = 273, 324, 330  # tags of offsets in the file
 PIXEL_SCALE, TIE_POINTS, TRANSFORMATION, GEO_KEYS, NODATA = 33550, 33922, 34264, 34735, 42113
 TAGS = {NEW_SUBFILE_TYPE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, ORIENTATION, SAMPLES, PLANAR}
 TAGS |= {EXTRA_SAMPLES, SAMPLE_FORMAT, NODATA, STRIPS, TILES, SUB_IFDS}
@@ -35,13 +35,13 @@ PILLOW_GREYS = {
     *((WHITE_IS_ZERO, UNSIGNED, bits) for bits in (1, 2, 4, 8)),
     *((PALETTE, UNSIGNED, bits) for bits in (1, 2, 4, 8)),
 }
-# Pillow swaps bytes of these incorrectly if they are big-endian and compressed.
+# Grey modes whose bytes Pillow swaps incorrectly in big-endian, compressed files.
 PILLOW_DEEP_GREYS = {
     *((BLACK_IS_ZERO, sample_format, 32) for sample_format in (UNSIGNED, SIGNED, FLOAT)),
     (BLACK_IS_ZERO, SIGNED, 16),
 }
 COLOURS = {BLACK_IS_ZERO: 1, PALETTE: 1, RGB: 3, CMYK: 4, YCBCR: 3, LAB: 3}  # number of bands without extra samples
-# Extra samples of 8-bit images that Pillow 10.3 reads. Bands of unspecified meaning are 0.
+# Extra samples of 8-bit images that Pillow 10.3 reads. 0 stands for a band of unspecified meaning.
 PILLOW_EXTRAS: dict[int, tuple[tuple[int, ...], ...]] = {
     BLACK_IS_ZERO: ((1,), (2,)),
     PALETTE: ((0,), (2,)),
@@ -56,11 +56,11 @@ PILLOW_DEEP_EXTRAS: dict[int, tuple[tuple[int, ...], ...]] = {RGB: ((), (1,), (2
 
 @dataclass(frozen=True)
 class TiffPage:
-    """Describes a page of a TIFF file, which is one image.
+    """Describes a page of a TIFF file. A page stores one image.
 
     Attributes:
         number: Index of the page in the file.
-        tags: Tag -> values, for the page's tags that are in :data:`TAGS`.
+        tags: Values of the page's tags, for tags in :data:`TAGS`.
         is_big_endian: True if the most significant byte of numbers is first.
         is_big_tiff: True if the file is BigTIFF.
     """
@@ -76,12 +76,12 @@ class TiffPage:
 
     @property
     def width(self) -> int:
-        """Number of columns as stored, before the orientation."""
+        """Number of stored columns, before the orientation is applied."""
         return self.first(WIDTH, 0)
 
     @property
     def height(self) -> int:
-        """Number of rows as stored, before the orientation."""
+        """Number of stored rows, before the orientation is applied."""
         return self.first(HEIGHT, 0)
 
     @property
@@ -130,7 +130,7 @@ class TiffPage:
 
     @property
     def kind(self) -> str:
-        """Description of the bands and their type, for messages."""
+        """Description of the bands and their data type, for messages."""
         name = f"{NAMES.get(self.sample_format, 'complex')}{self.bits}"
         bands = f"{self.samples} band{'s' if self.samples > 1 else ''} of {name}"
         if self.photometric == WHITE_IS_ZERO:
@@ -148,8 +148,8 @@ class TiffPage:
         if self.is_big_endian and self.is_big_tiff:
             return False
         if 0 in self.tags.get(STRIPS, ()) or 0 in self.tags.get(TILES, ()):
-            return False  # GDAL does not store empty tiles, and Pillow reads them from offset 0 of the file
-        if self.samples == 1 and self.first(PLANAR, 1) == 2 and not is_packed:  # Pillow ignores how values are stored
+            return False  # GDAL does not store empty tiles, but Pillow reads empty tiles from offset 0
+        if self.samples == 1 and self.first(PLANAR, 1) == 2 and not is_packed:  # Pillow ignores the sample format
             return self.sample_format == UNSIGNED and bits[0] == 8 and self.photometric in (BLACK_IS_ZERO, PALETTE)
         if self.samples == 1:
             is_swapped = self.is_big_endian and (is_packed or self.sample_format == UNSIGNED)
@@ -159,7 +159,7 @@ class TiffPage:
         if self.sample_format != UNSIGNED or bits[0] not in (8, 16) or self.photometric not in COLOURS:
             return False
         if self.is_separate and not is_packed and (bits[0] == 16 or extra not in ((), (2,))):
-            return False  # Pillow decodes such planes as 8 bits, or not at all
+            return False  # Pillow decodes these planes as 8 bits, or not at all
         further = self.samples - COLOURS[self.photometric]
         if bits[0] == 16:
             return len(extra) == further and extra in PILLOW_DEEP_EXTRAS.get(self.photometric, ())
@@ -186,16 +186,16 @@ class Place:
 
 @dataclass(frozen=True)
 class TiffHeader:
-    """Stores the pages of a TIFF file, at least one."""
+    """Stores the pages of a TIFF file. There is at least one page."""
 
     pages: tuple[TiffPage, ...]
 
     @cached_property
     def images(self) -> tuple[TiffPage, ...]:
-        """Pages except thumbnails, masks and pages with further channels of an image. There is at least one.
+        """Pages except thumbnails, masks and pages with further channels of an image: at least one page.
 
-        A page is a thumbnail if it is marked as one. Leading pages with fewer than half of the pixels of the largest
-        page are thumbnails, too.
+        Thumbnails are pages that are marked as thumbnails, and leading pages with fewer than half of the largest page's
+        pixels.
         """
         pages = [page for page in self.pages if not page.is_reduced] or [*self.pages]
         most = max(page.width * page.height for page in pages)
@@ -206,7 +206,7 @@ class TiffHeader:
 
     @cached_property
     def channels(self) -> tuple[int, int]:
-        """Number of channels in separate pages, and distance of successive channels in pages.
+        """Number of channels in separate pages, and distance in pages from one channel to the next.
 
         The value is ``(1, 0)`` if each image is a single page. OME and ImageJ describe channels in the first page.
         """
@@ -238,7 +238,7 @@ class TiffHeader:
         """Georeference of the first image, or None if its EPSG code or transform is missing."""
         page = self.images[0]
         keys = page.tags.get(GEO_KEYS, ())
-        # Each key is four numbers: its id, the location of its value (0: in this key), a count, and the value.
+        # Each key consists of four numbers: id, location of the value (0 for this key), count, and value.
         values = {keys[i]: keys[i + 3] for i in range(4, len(keys) - 3, 4) if keys[i + 1] == 0}
         epsg = values.get(PROJECTED_CODE if values.get(MODEL_TYPE) == PROJECTED else GEOGRAPHIC_CODE)
         if not epsg or epsg == USER_DEFINED or page.first(ORIENTATION, 1) != 1:
@@ -250,7 +250,7 @@ class TiffHeader:
             c, f = tie[3] - a * tie[0], tie[4] - e * tie[1]
         else:
             return None
-        if values.get(RASTER_TYPE) == PIXEL_IS_POINT:  # coordinates refer to centres of pixels
+        if values.get(RASTER_TYPE) == PIXEL_IS_POINT:  # if True, coordinates refer to centres of pixels
             c, f = c - (a + b) / 2, f - (d + e) / 2
         return Place(epsg, (a, b, c, d, e, f))
 

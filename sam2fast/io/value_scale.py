@@ -7,13 +7,13 @@ from numpy.typing import NDArray
 
 MOST_SAMPLES = 1 << 20  # maximum values sampled for percentiles
 OUTLIERS = 0.5  # percentage of values at each end that may be outliers
-MARGIN = 0.5  # fraction of the range without outliers; values within this distance of the range are not outliers
+MARGIN = 0.5  # margin around the range of percentiles, in ranges; only values beyond the margin are outliers
 FULL = 65535  # largest 16-bit value
 SIXTEEN_TO_EIGHT_BITS = 257  # 65535 / 255
 
 
 class Scale(NamedTuple):
-    """Stores the values that become black and white."""
+    """Stores the value that becomes black and the value that becomes white."""
 
     black: float
     white: float
@@ -23,7 +23,7 @@ class Scale(NamedTuple):
 
     def apply(self, values: NDArray[Any]) -> NDArray[np.uint8]:
         """Converts values to uint8. Values outside the range are clipped, and NaN is black."""
-        if values.dtype.itemsize == 2:  # uses a table of all 65,536 values
+        if values.dtype.itemsize == 2:  # a table of all 65,536 values is faster
             table = self._convert(np.arange(FULL + 1, dtype=np.uint16).view(values.dtype))
             return table[values.view(np.uint16)]
         return self._convert(values)
@@ -35,7 +35,7 @@ class Scale(NamedTuple):
 
 
 def sample_values(values: NDArray[Any], nodata: float | None = None) -> NDArray[Any]:
-    """Samples about :data:`MOST_SAMPLES` values ``(N)`` at even distances. Drops ``nodata`` and values not finite."""
+    """Samples about :data:`MOST_SAMPLES` values ``(N)`` at even distances, without ``nodata`` and non-finite values."""
     samples = values.reshape(-1)[:: max(values.size // MOST_SAMPLES, 1)]
     if values.dtype.kind == "f":
         samples = samples[np.isfinite(samples)]
@@ -45,10 +45,10 @@ def sample_values(values: NDArray[Any], nodata: float | None = None) -> NDArray[
 def choose_scale(values: NDArray[Any]) -> Scale | None:
     """Returns the scale for values of more than 8 bits, or None if they are not scaled.
 
-    16-bit values are not scaled if some are in the upper half of the range, or if they were converted from 8 bits.
-    Floats in [0, 1] are not scaled if some are in the upper half. Otherwise white is the largest value. Black is 0, or
-    the smallest value if it is negative or more than half of white. The 0.5 % of values at each end are ignored if they
-    are far from the others.
+    16-bit values are not scaled if some values are in the upper half of the range, or if all values were converted from
+    8 bits. Floats in [0, 1] are not scaled if some floats are in the upper half. Otherwise the largest value is white.
+    Black is the smallest value if this value is negative or more than half of white, else 0. Outliers are ignored: the
+    lowest and highest 0.5 % of values, if far from all other values.
 
     Args:
         values: Finite values of an image, or of the frames of a video, see :func:`sample_values`.
@@ -70,15 +70,15 @@ def choose_scale(values: NDArray[Any]) -> Scale | None:
 
 
 def _were_eight_bits(values: NDArray[Any]) -> bool:
-    """Returns True if 16-bit values are 8-bit values times 257. Then white is known, even for a dark image."""
+    """Returns True if 16-bit values are 8-bit values times 257. If True, white is 65535 even for dark images."""
     return values.dtype.kind != "f" and not (values % SIXTEEN_TO_EIGHT_BITS).any()
 
 
 def to_eight_bits(values: NDArray[Any], scale: Scale | None) -> NDArray[Any]:
     """Converts values to uint8.
 
-    Without a scale, floats are clipped to [0, 1] and stay floats, and grey uint16 values are divided by 257. The upper
-    8 bits of uint16 colours ``(H, W, 3)`` are used, like in Pillow.
+    Without a scale, floats are clipped to [0, 1] and stay floats, and grey uint16 values are divided by 257. As in
+    Pillow, uint16 colours ``(H, W, 3)`` are reduced to the upper 8 bits.
     """
     if scale is not None:
         return scale.apply(values)

@@ -7,10 +7,10 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-# Maximum number of values after expansion of references. A model's configuration has a hundredth of them.
+# Maximum number of values after expansion of references. A model's configuration has about 1,000 values.
 MAX_VALUES = 100_000
-REFERENCE = re.compile(r"\*\S")  # an asterisk followed by a blank is text
-# Exceptions that PyYAML and OmegaConf raise for malformed text, besides their own.
+REFERENCE = re.compile(r"\*\S")  # an asterisk before a blank is text, not a reference
+# Built-in exceptions that PyYAML and OmegaConf raise for malformed text.
 ODD_ERRORS = (TypeError, LookupError, AttributeError, AssertionError, RecursionError)
 
 
@@ -19,7 +19,7 @@ def parse_yaml(text: str) -> Any:
 
     Raises:
         YAMLError, OmegaConfBaseException: If the text is not YAML, or not a configuration.
-        ValueError: If it would expand to more than :data:`MAX_VALUES` values, refers to itself, or is malformed.
+        ValueError: If the text would expand to more than :data:`MAX_VALUES` values, refers to itself, or is malformed.
     """
     try:
         # OmegaConf copies referenced values, so ten lines could expand to a billion values.
@@ -35,7 +35,7 @@ def parse_yaml(text: str) -> Any:
 
 
 def _count(node: yaml.Node | None, counts: dict[int, int | None]) -> int:
-    """Returns the number of values of a node after expansion. ``counts`` caches results, or None during a visit."""
+    """Returns the number of values of a node after expansion. ``counts`` stores results, or None during a visit."""
     if node is None or isinstance(node, yaml.ScalarNode):
         return 1
     if id(node) not in counts:

@@ -12,7 +12,7 @@ from sam2fast.io.png import encode_png
 from sam2fast.mask_formats.outlines import Polygon
 from sam2fast.mask_formats.polygons import joined
 
-LABELME = "5.5.0"  # version of the format
+LABELME = "5.5.0"  # version of LabelMe's format
 STEPS = 1e6  # coordinates in YOLO's labels are multiples of 1 / STEPS
 
 
@@ -22,27 +22,27 @@ def yolo_line(number: int, values: Iterable[float]) -> str:
 
 
 def yolo_polygon(parts: Sequence[Polygon], size: tuple[int, int]) -> list[float]:
-    """Returns x, y, x, y, ... of a mask's polygons, joined to one, as fractions of ``size`` (H, W)."""
+    """Joins a mask's polygons to one, and returns coordinates x, y, x, y, ... as fractions of ``size`` (H, W)."""
     corners = joined([ring for part in parts for ring in (part.outer, *part.holes)])
-    # Rounded up, since readers that truncate to pixels would otherwise get the previous pixel.
+    # Coordinates are rounded up, since readers that truncate to pixels would otherwise get the previous pixel.
     return (np.ceil(corners / size[::-1] * STEPS) / STEPS).ravel().tolist()
 
 
 def yolo_data(classes: Sequence[str], train: str = "images", val: str = "images") -> str:
-    """Returns the content of ``data.yaml`` for a data set with these folders of images."""
+    """Returns the content of ``data.yaml`` for a data set with the folders ``train`` and ``val`` of images."""
     note = "# All images are in both: divide them before you train.\n" if train == val else ""
     names = "".join(f"  {i}: {_yaml_text(label)}\n" for i, label in enumerate(classes))
     return f"{note}train: {train}\nval: {val}\nnames:\n{names}"
 
 
 def _yaml_text(text: str) -> str:
-    """Returns a double-quoted YAML string: a JSON string, with the characters escaped that YAML does not accept."""
+    """Returns a double-quoted YAML string: a JSON string in which characters that YAML does not accept are escaped."""
     quoted = json.dumps(text, ensure_ascii=False)
     return re.sub(r"[\x7f-\x9f\ud800-\udfff\ufffe\uffff]", lambda match: f"\\u{ord(match[0]):04x}", quoted)
 
 
 def labelme_polygons(parts: Iterable[Polygon], label: str, number: int) -> list[dict[str, Any]]:
-    """Returns LabelMe's shapes of an object: a polygon per part, grouped by the object's number."""
+    """Returns LabelMe's shapes of an object: one polygon per part, with the object's number as group."""
     rings = [joined([part.outer, *part.holes]) for part in parts]
     return [_shape("polygon", ring.tolist(), label, number) for ring in rings]
 
@@ -61,7 +61,7 @@ def labelme_mask(pixels: np.ndarray, box: Sequence[int], label: str, number: int
 
 
 def labelme_document(image: str, size: tuple[int, int], shapes: Sequence[Mapping[str, Any]]) -> str:
-    """Returns the content of LabelMe's file for an image with this name and ``size`` (H, W)."""
+    """Returns the content of LabelMe's file for an image named ``image`` of ``size`` (H, W)."""
     names = {"imagePath": image, "imageData": None, "imageHeight": size[0], "imageWidth": size[1]}
     return json.dumps({"version": LABELME, "flags": {}, "shapes": shapes, **names})
 

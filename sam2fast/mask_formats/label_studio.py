@@ -13,15 +13,15 @@ from sam2fast.io.overlay import area_of
 from sam2fast.io.rle import encode_rle
 from sam2fast.mask_formats.polygons import largest_ring
 
-# The format of https://github.com/HumanSignal/label-studio-sdk (converter/brush.py), for values of RGBA images. The
-# header has the number of values, the bits of a value minus 1, and the bits of lengths of runs in four sizes, each
-# minus 1. Runs follow, with their lengths minus 1.
+# Run lengths of RGBA values in the format of https://github.com/HumanSignal/label-studio-sdk (converter/brush.py). The
+# header contains the number of values, the number of bits of a value minus 1, and four numbers of bits for lengths of
+# runs, each minus 1. After the header, each run stores its length minus 1.
 CHANNELS = 4
 VALUE_BITS = 8
 LENGTH_BITS = np.array([3, 4, 8, 16])
 HEADER = [(32, 0), (5, VALUE_BITS - 1), *((4, bits - 1) for bits in LENGTH_BITS.tolist())]
 LONGEST = 1 << int(LENGTH_BITS[-1])
-ROUNDING = 1e-3  # tolerance, in frames
+ROUNDING = 1e-3  # tolerance of times, in frames
 FILES_ADDRESS = "/data/local-files/?d="  # prefix of paths below the root of Label Studio's local files
 
 
@@ -34,15 +34,15 @@ def brush_run_lengths(mask: np.ndarray) -> list[int]:
     begins = np.flatnonzero(np.append(True, pixels[1:] != pixels[:-1]))
     values = pixels[begins] * np.int64(255)
     lengths = np.diff(begins, append=pixels.size) * CHANNELS
-    # Splits runs that are too long.
+    # Splits runs longer than LONGEST.
     pieces = -(-lengths // LONGEST)
     last = np.cumsum(pieces) - 1
     rests = lengths - (pieces - 1) * LONGEST
     values, lengths = np.repeat(values, pieces), np.full(pieces.sum(), LONGEST)
     lengths[last] = rests
 
-    classes = np.searchsorted(1 << LENGTH_BITS, lengths)  # index of the smallest size that the length fits
-    # A word has a 1 bit (a run), two bits of the size's index, the length - 1, and the value.
+    classes = np.searchsorted(1 << LENGTH_BITS, lengths)  # index of the smallest number of bits that stores the length
+    # A word consists of a bit 1 (for a run), two bits for the class, the length - 1, and the value.
     words = (((4 + classes) << LENGTH_BITS[classes]) + lengths - 1 << VALUE_BITS) + values
     sizes = 3 + LENGTH_BITS[classes] + VALUE_BITS
     head_sizes, head = np.array(HEADER).T
@@ -57,7 +57,7 @@ def _bits(words: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 
 def label_studio_task(image: str, objects: Iterable[tuple[np.ndarray, str, float]]) -> dict[str, Any]:
-    """Returns a task with its prediction.
+    """Returns a task for an image, with a prediction of objects.
 
     Args:
         image: Path of the image, relative to the root of Label Studio's local files.
@@ -76,15 +76,15 @@ def label_studio_task(image: str, objects: Iterable[tuple[np.ndarray, str, float
 class Control(NamedTuple):
     """Stores a tag of a labelling interface that labels an image or a video."""
 
-    tag: str  # such as "BrushLabels"
+    tag: str  # name of the tag, such as "BrushLabels"
     name: str
-    to_name: str  # name of the image or video
-    data: str  # key of the image's or video's address in a task's data
+    to_name: str  # name of the tag of the image or video
+    data: str  # key of a task's data that stores the address of the image or video
     labels: list[str]
 
 
 def controls_of(interface: str) -> list[Control]:
-    """Returns the tags of a labelling interface that label images or videos. Raises ValueError if it is not XML."""
+    """Returns the tags of an interface that label images or videos. Raises ValueError if the interface is not XML."""
     try:
         tags = list(ElementTree.fromstring(interface).iter())  # noqa: S314  expat limits the expansion of entities
     except ElementTree.ParseError as error:
@@ -102,7 +102,7 @@ def _label_of(tag: ElementTree.Element) -> str:
 
 
 def find_control(controls: Iterable[Control], to_name: str, tags: Sequence[str], label: str | None = None) -> Control:
-    """Returns the first control of ``to_name`` that has a tag in ``tags`` and ``label``, or raises ValueError."""
+    """Returns the first control of ``to_name`` with a tag in ``tags`` and with ``label``, or raises ValueError."""
     candidates = [control for control in controls if control.to_name == to_name and control.tag in tags]
     if not candidates:
         raise ValueError(f"the labelling interface has no {' or '.join(tags)} for {to_name!r}")
@@ -118,7 +118,7 @@ def image_region(
     """Returns a region of a bool mask ``(H, W)``: pixels for BrushLabels, or the :func:`outline` for PolygonLabels.
 
     Args:
-        tolerance: Tolerance of the outline, in pixels; see :func:`~sam2fast.mask_formats.polygons.polygons_of`.
+        tolerance: Tolerance of the outline in pixels, as in :func:`~sam2fast.mask_formats.polygons.polygons_of`.
 
     Raises:
         ValueError: If the mask is empty, and the control has polygons.
@@ -178,14 +178,14 @@ def corners_of(rectangle: Mapping[str, Any], width: int, height: int) -> list[fl
 def keyframes(
     prompts: Sequence[Mapping[str, Any]], frames: range, shapes: Mapping[int, Mapping[str, Any]], seconds: float
 ) -> list[dict[str, Any]]:
-    """Returns keyframes of a region: ``prompts``, then one for each of ``frames`` with a shape.
+    """Returns keyframes of a region: ``prompts``, followed by a keyframe for each of ``frames`` that has a shape.
 
     The region is hidden on frames without a shape.
 
     Args:
         prompts: Keyframes that are kept.
         frames: Numbers of frames from 1.
-        shapes: Geometry by number of the frame.
+        shapes: Geometry of the region, by number of the frame.
         seconds: Duration of a frame.
     """
     keys = [dict(key) for key in prompts]
@@ -203,15 +203,15 @@ class ShownFrames:
 
     frames: int  # number of Label Studio's frames
     seconds: float  # duration of a frame
-    video_rate: float | None  # frames per second of the video, if known
+    video_rate: float | None  # frames per second of the video, or None if unknown
     video_frames: int  # number of frames of the video
 
     def video_index(self, frame: int) -> int:
-        """Returns the video's frame, from 0, for a frame from 1. Raises ValueError if the frame does not exist."""
+        """Converts Label Studio's frame (from 1) to a video frame (from 0). Raises ValueError for unknown frames."""
         if not 1 <= frame <= self.frames:
             raise ValueError(f"frame {frame} is not in this video, which has frames 1 to {self.frames}")
         ratio = self.seconds * (self.video_rate or 0)
-        if not ratio or abs(ratio - 1) * self.frames <= 1:  # a difference of one frame at the end is rounding
+        if not ratio or abs(ratio - 1) * self.frames <= 1:  # at the end, rounding may cause a difference of one frame
             ratio = 1
         return min(int((frame - 1) * ratio + ROUNDING), self.video_frames - 1)
 

@@ -14,12 +14,12 @@ from sam2fast.io.rle import decode_rle
 from sam2fast.mask_formats.outlines import Polygon, outlines
 from sam2fast.utils.errors import requires
 
-FINEST = 0.25  # smallest tolerance in pixels; a smaller one removes no corner of an outline
+FINEST = 0.25  # smallest tolerance in pixels, since smaller tolerances remove no corner of an outline
 MOST_CHANGE = 0.02  # maximum change of the area by simplification, as a fraction
 
 
 def import_shapely() -> Any:
-    """Returns the module ``shapely``. If it is missing, the ``ImportError`` names the extra."""
+    """Returns the module ``shapely``. If the module is missing, the ``ImportError`` names the extra."""
     with requires("polygons with a tolerance need shapely: pip install 'sam2fast[polygons]'"):
         return import_module("shapely")
 
@@ -27,9 +27,9 @@ def import_shapely() -> Any:
 def polygons_of(rle: Mapping[str, Any], tolerance: float) -> list[Polygon]:
     """Returns the polygons of a mask, one for each part, or an empty list for an empty mask.
 
-    Polygons are valid: rings neither cross nor touch themselves. With a tolerance of 0, their area is the number of
-    pixels. A larger tolerance removes corners, but no parts or holes. It is halved as long as it changes the area of a
-    part by more than 2 %.
+    Polygons are valid: rings neither cross nor touch themselves. With a tolerance of 0, the area of polygons equals the
+    number of pixels. A larger tolerance removes corners, but no parts or holes. If the area of a part changes by more
+    than 2 %, the tolerance of this part is halved.
 
     Args:
         rle: Compressed run lengths.
@@ -67,7 +67,7 @@ def largest_ring(rle: Mapping[str, Any], tolerance: float) -> np.ndarray:
 
 def _simplified(parts: list[Polygon], tolerance: float) -> list[Polygon]:
     shapely = import_shapely()
-    # Rings are created one by one. For all rings at once, the time would grow with the square of their number.
+    # Rings are created one by one. For all rings at once, the time would grow with the square of the number of rings.
     rings = np.array([shapely.linearrings(ring) for part in parts for ring in (part.outer, *part.holes)])
     counts = [1 + len(part.holes) for part in parts]
     first = np.cumsum([0, *counts])
@@ -92,8 +92,8 @@ def _simplified(parts: list[Polygon], tolerance: float) -> list[Polygon]:
 def joined(rings: Sequence[np.ndarray]) -> np.ndarray:
     """Joins rings to a single ring ``(K, 2)``, for formats with one ring per object.
 
-    Rings are linked by pairs of coincident lines, forth and back, between near corners. Holes are background under the
-    even-odd rule and under the nonzero rule.
+    Pairs of coincident lines, forth and back, link near corners of rings. Under the even-odd rule and the nonzero rule,
+    holes are background.
     """
     path = rings[0]
     for ring in rings[1:]:

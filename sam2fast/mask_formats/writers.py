@@ -48,8 +48,8 @@ class AnnotatedImage(NamedTuple):
     """Stores the masks of an image, or of a frame of a video.
 
     Attributes:
-        image: File of the image, or RGB pixels ``(H, W, 3)`` uint8. Formats with images beside their labels copy the
-            file, or write the pixels as JPEG. Other formats use only the name.
+        image: File of the image, or RGB pixels ``(H, W, 3)`` uint8. Formats with images beside labels copy the file, or
+            write the pixels as JPEG. Other formats use only the name.
         stem: Name of the files for this image, without suffix.
         size: Size (H, W) of the image as displayed.
         rles: Compressed run lengths of N masks, largest mask first.
@@ -68,7 +68,7 @@ class AnnotatedImage(NamedTuple):
 
     @property
     def boxes(self) -> list[list[int] | None]:
-        """COCO's box [x, y, width, height] of each mask, or None for an empty mask."""
+        """Returns COCO's box [x, y, width, height] of each mask, or None for an empty mask."""
         return boxes_of(read_run_lengths(self.rles)) if self.rles else []
 
 
@@ -76,10 +76,10 @@ def write_masks(folder: Path, images: Iterable[AnnotatedImage], name: str, toler
     """Writes the masks of images in one of :data:`FORMATS`. Each file is written atomically.
 
     Args:
-        folder: Folder for the files that docs/formats.md describes. It is created with the first file.
-        images: Images with their masks, which are written one by one. May be a generator.
+        folder: Folder for the files that docs/formats.md describes. The first file creates the folder.
+        images: Images with masks, written one by one. A generator is possible.
         name: Name of the format.
-        tolerance: Maximum distance of polygons from outlines of masks, in pixels. 0 for exact outlines.
+        tolerance: Maximum distance in pixels between polygons and outlines of masks. 0 gives exact outlines.
 
     Raises:
         ValueError: If the format does not exist, an image has too many masks for the format, images have different
@@ -96,7 +96,7 @@ def write_masks(folder: Path, images: Iterable[AnnotatedImage], name: str, toler
 
 
 def _with_equal_classes(images: Iterable[AnnotatedImage]) -> Iterator[AnnotatedImage]:
-    """Yields the images, and checks that all have the same classes, since classes are written as numbers."""
+    """Yields images, and checks that all images have the same classes, since classes are written as numbers."""
     classes: list[str] | None = None
     for item in images:
         missing = sorted({*item.labels} - {*item.classes})
@@ -179,7 +179,7 @@ def _write_npz(folder: Path, item: AnnotatedImage, tolerance: float) -> None:
                 np.lib.format.write_array(file, column, allow_pickle=False)
         with archive.open("masks.npy", "w", force_zip64=True) as file:
             np.lib.format.write_array_header_1_0(file, head)
-            for rle in item.rles:  # one mask in memory at a time
+            for rle in item.rles:  # only one mask is in memory at a time
                 file.write(row_major(decode_rle(rle)).data)
 
 
@@ -198,7 +198,7 @@ def _write_geojson(folder: Path, item: AnnotatedImage, tolerance: float) -> None
         if (parts := polygons_of(rle, tolerance))
     ]
     system = {}
-    if place is not None and place.epsg != WGS84:  # GDAL, QGIS and geopandas read this member
+    if place is not None and place.epsg != WGS84:  # GDAL, QGIS and geopandas read the member "crs"
         system = {"crs": {"type": "name", "properties": {"name": f"urn:ogc:def:crs:EPSG::{place.epsg}"}}}
     content = json.dumps({"type": "FeatureCollection", **system, "features": features})
     _write(folder / FILES["geojson"].format(item.stem), content.encode())
@@ -217,7 +217,7 @@ def _place_of(item: AnnotatedImage) -> Place | None:
 
 
 def _closed(ring: np.ndarray, place: Place | None) -> list[list[float]]:
-    """Returns a closed ring in pixels, or in coordinates on earth if ``place`` is not None. Keeps its orientation."""
+    """Closes a ring without changing its orientation. If ``place`` is not None, converts pixels to coordinates."""
     if place is not None:
         a, b, c, d, e, f = place.transform
         ring = ring @ np.array([[a, d], [b, e]]) + (c, f)
@@ -231,7 +231,7 @@ def _objects(item: AnnotatedImage) -> Iterator[tuple[RLE, str, float]]:
 
 
 def _write_image(folder: Path, item: AnnotatedImage, copied: Sequence[str] = COPIED_SUFFIXES) -> Path:
-    """Writes the image beside its labels, and returns its path. 8-bit files with suffixes in ``copied`` are copied."""
+    """Writes an image beside its labels, and returns the path. Copies 8-bit files with suffixes in ``copied``."""
     folder.mkdir(parents=True, exist_ok=True)
     image = item.image
     if isinstance(image, np.ndarray):
@@ -263,7 +263,7 @@ def _write(path: Path, content: bytes) -> None:
         file.write(content)
 
 
-# Writers by name: functions of a folder, an image with masks, and the tolerance of polygons.
+# Maps names of formats to writers: functions of a folder, an image with masks, and the tolerance of polygons.
 WRITERS: dict[str, Callable[[Path, AnnotatedImage, float], None]] = {
     "yolo": _write_yolo,
     "yolo-seg": functools.partial(_write_yolo, with_polygons=True),
