@@ -16,7 +16,7 @@ from sam2fast.io.file_records import file_sha256
 __all__ = ["DownloadError", "find_checkpoint", "get_checkpoint", "get_repository"]
 
 _CONFIGURATIONS = ("config.json", "config.yaml")
-# Patterns of weights on the hub, in order of preference: safetensors, in one file or in shards; files by torch.save.
+# Patterns of weight files on the hub, in order of preference: safetensors (one file or shards), files of torch.save.
 _WEIGHTS = (("*.safetensors", "*.safetensors.index.json"), ("*.pt", "*.pth"))
 
 
@@ -41,21 +41,22 @@ def get_checkpoint(
     overwrite: bool = False,
     quiet: bool = False,
 ) -> Path:
-    """Returns the checkpoint of an official model. Downloads it from Meta if this machine does not have it.
+    """Returns the checkpoint of an official model. If this machine has no copy, downloads the checkpoint from Meta.
 
     Args:
         name: Name of the model. See :func:`find_checkpoint`.
-        folder: Target folder. A local file in another folder is copied to it. If None, returns a local file in any
-            known folder, or downloads to the package's cache.
-        mirror: URL of a folder with the official files, to try first. If None, uses ``$SAM2FAST_MIRROR``.
+        folder: Target folder. Local files in other folders are copied to this folder. If None, returns a local file in
+            any known folder, or downloads to the package's cache.
+        mirror: URL of a folder with the official files. The mirror is tried before Meta. If None, uses
+            ``$SAM2FAST_MIRROR``.
         sha256: Expected hash of the file, in hexadecimal digits.
-        overwrite: If True, downloads the file even if it exists.
+        overwrite: If True, downloads the file even if the file exists.
         quiet: If True, shows no progress.
 
     Raises:
         KeyError: If no official model has this name.
         ValueError: If ``sha256`` is not a hash.
-        DownloadError: If the file cannot be downloaded or written, or the file in ``folder`` has another hash.
+        DownloadError: If the file cannot be downloaded or written, or an existing file in ``folder`` has another hash.
     """
     model = _published(name)
     file = model.release.checkpoint
@@ -97,14 +98,14 @@ def get_from_hub(name: str) -> Path:
     """Returns the checkpoint of a model of Meta by ``huggingface_hub.hf_hub_download``, as in the original.
 
     Local files outside of the hub's cache and a mirror take precedence. If huggingface_hub is not installed or its
-    download fails, calls :func:`get_checkpoint`. Raises other errors, for example of a user's replacement of
+    download fails, calls :func:`get_checkpoint`. Other errors are raised, for example errors of a user's replacement of
     ``hf_hub_download``.
 
     Args:
         name: Name of the model. See :func:`find_checkpoint`.
 
     Raises:
-        KeyError, DownloadError: If :func:`get_checkpoint` raises it.
+        KeyError, DownloadError: If :func:`get_checkpoint` raises the error.
     """
     model, file = _published(name), _published(name).release.checkpoint
     cached = catalog.cached_by_hub(model)
@@ -125,17 +126,17 @@ def get_from_hub(name: str) -> Path:
 
 
 def get_repository(repo: str, quiet: bool = False) -> Path:
-    """Downloads the weights and configuration of a model on the Hugging Face hub with huggingface_hub.
+    """Downloads weights and configuration of a model from the Hugging Face hub, by huggingface_hub.
 
-    Uses the cache, token and environment variables of huggingface_hub. Without a connection, uses only its cache.
+    Uses the cache, token and environment variables of huggingface_hub. Without a connection, uses only the cache.
 
     Args:
         repo: Id of the model, ``owner/name``.
         quiet: If True, shows no progress.
 
     Returns:
-        Folder in the cache, with ``config.json`` or ``config.yaml`` if it exists, and the weights: safetensors if they
-        exist, otherwise ``.pt`` or ``.pth`` files.
+        Folder in the cache with the weights, and with ``config.json`` or ``config.yaml`` if the model has such a file.
+        Weights are safetensors if available, otherwise ``.pt`` or ``.pth`` files.
 
     Raises:
         ValueError: If ``repo`` is not an id.
@@ -170,7 +171,7 @@ def get_repository(repo: str, quiet: bool = False) -> Path:
             )
             if any(path.suffix in (".safetensors", ".pt", ".pth") for path in folder.glob("*")):
                 return folder
-    except Exception as error:  # huggingface_hub raises many types, also of its HTTP library
+    except Exception as error:  # huggingface_hub raises many types, including types of its HTTP library
         if offline is not None:
             raise DownloadError(
                 f"the model {repo} is not in the cache of the Hugging Face hub, {_off(offline)}"

@@ -22,22 +22,22 @@ _YES = ("1", "ON", "YES", "TRUE")
 
 
 class Published(NamedTuple):
-    """Stores a published model: its id on the Hugging Face hub, and its files."""
+    """Stores the id of a published model on the Hugging Face hub, and the model's release."""
 
     hub_id: str
     release: Release
 
 
 def short_name(name: str) -> str:
-    """Removes ``configs/`` and ``.yaml`` from a configuration's name. Returns other names unchanged."""
+    """Removes ``configs/`` and ``.yaml`` from a configuration's name. Returns all other names unchanged."""
     return name.removeprefix("configs/").removesuffix(".yaml")
 
 
 def published_models() -> dict[str, Published]:
     """Returns the official models by every accepted name, shortened by :func:`short_name`.
 
-    Accepted names are the hub's id, the configuration with or without its folder, the checkpoint with or without its
-    suffix, for SAM 2.1 only the size, and ``medsam2``.
+    Accepted names are the id on the hub, the configuration with or without folder, the checkpoint with or without
+    suffix, the size alone for SAM 2.1, and ``medsam2``.
     """
     names: dict[str, Published] = {}
     for hub_id, release in RELEASES.items():
@@ -45,7 +45,7 @@ def published_models() -> dict[str, Published]:
         config = short_name(release.config)  # sam2.1/sam2.1_hiera_t
         stem = release.checkpoint.removesuffix(".pt")  # sam2.1_hiera_tiny
         for name in (hub_id, config, config.rpartition("/")[2], stem, release.checkpoint):
-            names.setdefault(name, model)  # the first of several models with the same configuration
+            names.setdefault(name, model)  # for several models with one configuration, the first model
         if "2.1" in stem:
             names[stem.partition("_hiera_")[2]] = model  # tiny
     names["base+"] = names["base_plus"]
@@ -91,8 +91,8 @@ def is_repository(name: str) -> bool:
 def find_local(model: Published) -> Path | None:
     """Returns the local checkpoint of an official model, or None.
 
-    Searches the official file name in ``$SAM2FAST_CHECKPOINTS``, ``./checkpoints``, the cache of huggingface_hub if
-    that package is installed, and the cache of sam2fast, in this order.
+    Searches the official file name in this order: ``$SAM2FAST_CHECKPOINTS``, ``./checkpoints``, the cache of
+    huggingface_hub (if huggingface_hub is installed), and the cache of sam2fast.
     """
     return next((path for path in local_paths(model) if path.is_file()), None)
 
@@ -127,7 +127,7 @@ def offline_variable() -> str | None:
 
 
 def cached_by_hub(model: Published) -> Path | None:
-    """Returns the checkpoint in the cache of huggingface_hub. None if the file or the package is missing."""
+    """Returns the checkpoint in the cache of huggingface_hub, or None if the file or the package is missing."""
     try:
         from huggingface_hub import try_to_load_from_cache
     except ImportError:

@@ -1,4 +1,4 @@
-"""Computes digests of files. Digests of large files are cached, so that each file is read once."""
+"""Computes digests of files. Digests of large files are cached, so that each large file is read only once."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from sam2fast.downloads.catalog import own_cache
 from sam2fast.io.atomic import atomic_path
 from sam2fast.io.file_records import file_sha256
 
-KEPT_FROM = 1 << 20  # minimum size of files in bytes for caching their digest
+KEPT_FROM = 1 << 20  # minimum size of files in bytes for caching digests
 # Minimum age of files in seconds for caching, since a file may change again within the resolution of its timestamps.
 SETTLED_SECONDS = 2.0
 
@@ -20,12 +20,13 @@ SETTLED_SECONDS = 2.0
 def digest_of(path: Path, files: Sequence[Path] | None = None) -> str:
     """Returns the SHA-256 of a file, or of the names and contents of several files.
 
-    Reads all bytes, because uncompressed volumes and weights may differ only in the middle. The digest of at least
-    :data:`KEPT_FROM` bytes is cached by path, and is valid until the size or a timestamp of a file changes.
+    Reads all bytes, because uncompressed volumes and weights may differ only in the middle. Digests of at least
+    :data:`KEPT_FROM` bytes are cached by path. A cached digest is valid until the size or a timestamp of a file
+    changes.
 
     Args:
         path: File or folder.
-        files: Files to read. By default, ``path`` or the files directly in the folder.
+        files: Files to read. By default, the file ``path``, or all files directly in the folder ``path``.
 
     Raises:
         OSError: If a file cannot be read.
@@ -47,7 +48,7 @@ def digest_of(path: Path, files: Sequence[Path] | None = None) -> str:
     else:
         digest = _sha256([[name, file_sha256(file)] for (name, _), file in zip(stats, files, strict=True)])
     if is_large and max(max(stat.st_mtime, stat.st_ctime) for _, stat in stats) < time.time() - SETTLED_SECONDS:
-        with suppress(OSError):  # a read-only cache
+        with suppress(OSError):  # the cache may be read-only
             cached.parent.mkdir(parents=True, exist_ok=True)
             with atomic_path(cached) as partial:
                 partial.write_text(json.dumps({"path": str(path), "stamp": stamp, "sha256": digest}), encoding="utf-8")

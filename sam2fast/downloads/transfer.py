@@ -20,17 +20,17 @@ from sam2fast.io.file_records import file_sha256
 from sam2fast.utils.errors import FixableError
 
 ANSWER_TIMEOUT = 5.0  # seconds until a server answers, including name lookup, connection, TLS and headers
-TIMEOUT = 30.0  # maximum seconds without a byte
+TIMEOUT = 30.0  # maximum seconds without a received byte
 FAILURES = 3  # maximum number of successive failures without new bytes
 TEMPORARY = (408, 416, 429, 500, 502, 503, 504)  # HTTP statuses after which the request is repeated
 _BLOCK = 1 << 18
 
 
 class DownloadError(FixableError, OSError):
-    """Raised if a file cannot be downloaded. The message is one line.
+    """Raised if a file cannot be downloaded. The message has one line.
 
     Attributes:
-        reason: Message without advice. Only set for official models.
+        reason: Message without advice. Set only for official models.
     """
 
     reason = ""
@@ -41,16 +41,16 @@ class DamagedError(DownloadError):
 
 
 def install(target: Path, make: Callable[[Path], object], keep: Callable[[Path], bool], quiet: bool) -> Path:
-    """Creates a file in one process at a time. Other processes wait for it and use it.
+    """Creates a file in one process at a time. Other processes wait for the file and use it.
 
     Args:
-        target: File to create. It is renamed from ``NAME.part``, so that it is never incomplete.
-        make: Function that writes the file to a path. If the path exists, an interrupted process wrote it.
+        target: File to create. ``NAME.part`` is renamed to the target, so that the target is never incomplete.
+        make: Function that writes the file to a path. The path may contain a partial file of an interrupted process.
         keep: Function that returns True if an existing target, for example of another process, can be used.
         quiet: If True, prints no message while waiting.
 
     Raises:
-        DownloadError: If ``make`` raises it, or the file cannot be written.
+        DownloadError: If ``make`` raises the error, or the file cannot be written.
     """
 
     def note_waiting() -> None:
@@ -70,11 +70,11 @@ def install(target: Path, make: Callable[[Path], object], keep: Callable[[Path],
 
 
 def fetch(urls: list[str], part: Path, sha256: str | None, quiet: bool) -> None:
-    """Downloads a checkpoint from the first URL that has it. Resumes a partial file.
+    """Downloads a checkpoint from the first URL that has the file. Resumes a partial file.
 
     Args:
-        urls: http:// or https:// URLs, in the order of trials.
-        part: File to write. It is kept after an interruption.
+        urls: http:// or https:// URLs, tried in this order.
+        part: File to write. After an interruption, the partial file is kept.
         sha256: Expected hash. If None, the checksums inside the checkpoint are checked.
         quiet: If True, shows no progress.
 
@@ -96,10 +96,10 @@ def fetch(urls: list[str], part: Path, sha256: str | None, quiet: bool) -> None:
 
 
 def check_file(path: Path, sha256: str | None = None) -> None:
-    """Checks the hash of a file that ``torch.save`` wrote, or the checksums inside it.
+    """Checks the hash of a file, or, without ``sha256``, the checksums that ``torch.save`` wrote into the file.
 
     Raises:
-        DamagedError: If they differ.
+        DamagedError: If the hash or a checksum differs.
     """
     if sha256 is not None:
         if (actual := file_sha256(path)) != sha256:
@@ -128,9 +128,9 @@ def _fetch(url: str, part: Path, quiet: bool) -> None:
             raise
         except urllib.error.HTTPError as error:
             if error.code == 416 and error.headers.get("Content-Range") == f"bytes */{before}":
-                return  # the file is complete, since a process was interrupted before renaming it
+                return  # the file is complete: a process was interrupted before renaming
             if error.code == 416:
-                part.unlink(missing_ok=True)  # the partial file is of another version
+                part.unlink(missing_ok=True)  # the partial file belongs to another version
             reason = f"HTTP status {error.code} {error.reason}"
             if error.code not in TEMPORARY:
                 raise DownloadError(reason) from error
@@ -147,7 +147,7 @@ def _fetch(url: str, part: Path, quiet: bool) -> None:
 
 
 def _receive(url: str, part: Path, quiet: bool) -> None:
-    """Requests the rest of the file once, and appends it to ``part``."""
+    """Requests the rest of the file once, and appends the received bytes to ``part``."""
     from tqdm import tqdm
 
     start = _size(part)
@@ -187,7 +187,7 @@ def _receive(url: str, part: Path, quiet: bool) -> None:
 
 
 def _answer(request: urllib.request.Request) -> Any:
-    """Returns the response to a request, with one timeout for all steps until then.
+    """Returns the response to a request, with one timeout for all steps until the response.
 
     The timeout of urllib applies to each address and step separately, and excludes the name lookup.
     """

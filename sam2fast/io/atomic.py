@@ -90,8 +90,8 @@ def filled(target: Path, last: str) -> Iterator[Path]:
 
 @contextmanager
 def temporary_path(path: Path, workspace: Path | None = None) -> Iterator[Path]:
-    """Context manager that yields, and later removes, a path ``.NAME.NUMBER.part`` in ``workspace`` or near
-    ``path``."""
+    """Yields a temporary path ``.NAME.NUMBER.part`` in ``workspace`` or beside ``path``. Removes the path at the
+    end."""
     partial = beside(path if workspace is None else workspace / path.name)
     try:
         yield partial

@@ -112,7 +112,7 @@ def open_image(file: str | Path | BinaryIO, formats: tuple[str, ...] | None = No
         elif isinstance(file, str | Path):
             raise
         else:
-            raise UnidentifiedImageError("cannot identify the image") from error  # Pillow's message has a memory address
+            raise UnidentifiedImageError("cannot identify the image") from error  # Pillow's message shows an address
     try:
         if image.format in REFUSED:
             raise UnidentifiedImageError(f"{image.format} files are not supported; convert the image to PNG")

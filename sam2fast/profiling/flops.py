@@ -1,4 +1,4 @@
-"""Registers FLOP formulas for our operators, and for torch operators without one, in ``FlopCounterMode``."""
+"""Registers FLOP formulas in ``FlopCounterMode``, for our operators and for torch operators without a formula."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 import sam2fast.kernels.depthwise_norm
 
-# These imports register the operators.
+# Importing the following modules registers the operators.
 import sam2fast.kernels.embed_patches
 import sam2fast.kernels.grouped_mlp
 import sam2fast.kernels.linear_gelu
@@ -28,13 +28,13 @@ _CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
 @register_flop_formula(_ops.window_attention)
 def window_attention_flops(qkv: Shape, bias: Shape, heads: int, window: int, *rest: Any, out_shape: Shape) -> int:
-    """Counts attention of ``qkv (B, H, W, 3C)``. Padding positions count as keys, and as queries unless pooled."""
+    """Counts attention of ``qkv (B, H, W, 3C)``. Padding counts as keys, and without pooling as queries."""
     return _in_windows(qkv, qkv[3] // 3, window, out_shape)
 
 
 @register_flop_formula(_ops.pooled_window_attention)
 def pooled_window_attention_flops(x: Shape, bias: Shape, heads: int, window: int, *rest: Any, out_shape: Any) -> int:
-    """Counts attention of ``x (B, H, W, 4C)``. The residual's C channels are only compared."""
+    """Counts attention of ``x (B, H, W, 4C)``. Max-pooling of the residual's C channels counts no FLOPs."""
     return _in_windows(x, x[3] // 4, window, out_shape[0])
 
 
@@ -60,7 +60,7 @@ def embed_patches_flops(pixels: Shape, weight: Shape, *rest: Any, out_shape: Sha
 
 @register_flop_formula(_ops.mlp)
 def mlp_flops(x: Shape, *rest: Any, out_shape: Shape) -> int:
-    """Counts both layers of ``x (..., C)``. The first has the weight ``(N, C)``."""
+    """Counts two linear layers of ``x (..., C)``. The first layer has the weight ``(N, C)``."""
     return 4 * math.prod(x) * rest[3][0]
 
 
@@ -120,7 +120,7 @@ def attention_flops(query: Shape, key: Shape, value: Shape, *rest: Any, **option
 
 @register_flop_formula(_ops.memory_attention, get_raw=True)
 def memory_attention_flops(*tensors: Any, **options: Any) -> int:
-    """Counts only valid tokens. Keys are projected first, and values after the weighted sum. Waits for the device."""
+    """Counts projections and attention of valid tokens. Values are projected after weighted sums. Synchronises."""
     query, pages, page_table, pointer_valid, pooling = (*tensors[:3], tensors[8], tensors[20:21])
     (_, heads, N, _), (width, m), value_width = query.shape, tensors[9].shape, tensors[11].shape[0]
     counts, pointers = (page_table >= 0).sum(dim=1) * pages.shape[1], int(pointer_valid.sum().item())

@@ -10,7 +10,7 @@ import torch
 from sam2fast.kernels._cpu import linear
 
 RUNS = 10
-# Number of copied elements, and sides of the matrices, which are large enough to use the whole device.
+# Number of copied elements, and sides of multiplied matrices. These sizes are large enough to use the whole device.
 COPIED, COPIED_ON_CPU = 2**28, 2**24
 SIDE, SIDE_ON_CPU, SMALLEST_SIDE = 8192, 2048, 256
 # Approximate maximum time of a matrix multiplication.
@@ -21,16 +21,16 @@ class Limits(NamedTuple):
     """Stores the measured rates of a device."""
 
     bytes_per_s: float  # rate of a large copy, counting read and written bytes
-    flops_per_s: dict[str, float]  # dtype -> rate of a large matrix multiplication
+    flops_per_s: dict[str, float]  # rate of a large matrix multiplication, by dtype
 
     def fraction(self, dtype: str, flops: float, nbytes: float, ms: float) -> float:
-        """Returns the fraction of the limit: the larger minimum time, of memory traffic or arithmetic, over ``ms``."""
+        """Returns the fraction of the limit: the minimum time (of memory traffic or arithmetic) divided by ``ms``."""
         floor = max(nbytes / self.bytes_per_s, flops / self.flops_per_s.get(dtype, float("inf")))
         return floor * 1e3 / ms
 
 
 def measure_limits(device: torch.device, dtypes: Sequence[torch.dtype] = (torch.float32, torch.bfloat16)) -> Limits:
-    """Measures a large copy, and for each dtype the faster of torch's and our matrix multiplication."""
+    """Measures a large copy, and for each dtype a matrix multiplication: the faster of torch's and ours."""
     big = device.type == "cuda"
     source = torch.randn(COPIED if big else COPIED_ON_CPU, device=device)
     target = torch.empty_like(source)
@@ -40,7 +40,7 @@ def measure_limits(device: torch.device, dtypes: Sequence[torch.dtype] = (torch.
 
 
 def _matmul_flops(dtype: torch.dtype, device: torch.device) -> float:
-    """Returns FLOPs per second. On processors that emulate the dtype, matrices are smaller."""
+    """Returns FLOPs per second of matrix multiplications. If the processor emulates the dtype, matrices are smaller."""
     side = SIDE if device.type == "cuda" else SMALLEST_SIDE
     while True:
         a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
@@ -50,7 +50,7 @@ def _matmul_flops(dtype: torch.dtype, device: torch.device) -> float:
             if side < SIDE_ON_CPU and min(took) < LONGEST_MS / 8:
                 side *= 2
                 continue
-            # A much slower implementation, such as an emulated dtype, is not measured again.
+            # An implementation that was much slower, for example by emulation, is not measured again.
             ms = min(_median(call, device) for call, once in zip(calls, took, strict=True) if once < 4 * min(took))
         return 2 * side**3 / (ms / 1e3)
 
@@ -61,7 +61,7 @@ def _median(call: Callable[[], Any], device: torch.device) -> float:
     return statistics.median(samples(call, device, RUNS))
 
 
-# Larger than the last-level cache of any GPU.
+# Bytes written to flush the cache: more than the last-level cache of any GPU.
 FLUSHED_BYTES = 256 * 2**20
 
 
@@ -72,7 +72,7 @@ def wait(device: torch.device) -> None:
 
 
 def samples(call: Callable[[], Any], device: torch.device, runs: int) -> list[float]:
-    """Returns the milliseconds of each of ``runs`` calls. On GPUs, flushes the cache before each, and uses events."""
+    """Returns the milliseconds of ``runs`` calls. On GPUs, flushes the cache before each call, and times by events."""
     if device.type != "cuda":
         times = []
         for _ in range(runs):

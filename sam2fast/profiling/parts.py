@@ -22,12 +22,12 @@ from sam2fast.tracking.memory_bank import MemoryBank
 from sam2fast.transforms import SAM2Transforms
 from sam2fast.video_io import frames
 
-# Owner (an object, class or Python module), name of its function, and names of nested parts, outermost first. If names
-# differ between calls, an iterator yields the names for the next call.
+# Owner of a function (object, class or Python module), name of the function, and names of nested parts, outermost part
+# first. If names differ between calls, an iterator yields the names for the next call.
 PartOf = tuple[Any, str, tuple[str, ...] | Iterator[tuple[str, ...]]]
 
-# Functions that compute parts from plans: Python module, names of functions, and names of parts. {} is the stage of the
-# block, or the number of the layer. Blocks and layers are called in order.
+# Functions that compute parts from plans: Python module, names of functions, and names of parts. {} stands for the
+# stage of a block, or the number of a layer. Blocks and layers are called in order.
 _OF_PLANS: tuple[tuple[Any, str, str], ...] = (
     (cpu, "encode", "encode"),
     (cpu.image, "_transform", "stage {}"),
@@ -79,8 +79,8 @@ _OF_PLANS: tuple[tuple[Any, str, str], ...] = (
     (static.memory, "pointers_of", "object pointers"),
 )
 _BLOCK, _LAYER = r"image_encoder\.trunk\.blocks\.(\d+)", r"memory_attention\.layers\.(\d+)"
-# Functions of parts that a user modified: path of modules, names of functions, and names of parts. {} is the number in
-# the path, and {stage} the stage of the block.
+# Functions of parts that a user modified: path of modules, names of functions, and names of parts. {} stands for the
+# number in the path, and {stage} for the stage of the block.
 _OF_MODULES = (
     ("", "encode_image", "encode"),
     (r"image_encoder\.trunk\.patch_embed", "forward", "patch embedding"),
@@ -126,7 +126,7 @@ _OF_FUNCTIONS: tuple[tuple[Any, str, str], ...] = (
 )
 
 
-# First name of a module's path -> part of the engine.
+# Maps the first name of a module's path to a part of the engine.
 _PART_OF_MODULE = {
     "": "image",
     "image_encoder": "image",
@@ -141,7 +141,7 @@ _PART_OF_MODULE = {
 
 @torch.no_grad()
 def model_parts(model: SAM2Base) -> list[PartOf]:
-    """Returns the functions of all parts: of the model, its inputs and its results."""
+    """Returns the functions that compute all parts of a model, of inputs and of results."""
     parts: list[PartOf] = [(owner, function, (name,)) for owner, function, name in _OF_FUNCTIONS]
     stages = _stages(model)
     numbers: dict[Any, Sequence[int]] = {cpu.image: stages}
@@ -153,7 +153,7 @@ def model_parts(model: SAM2Base) -> list[PartOf]:
     planned = engine_for(model).parts()
     for path, module in model.named_modules():
         part = _PART_OF_MODULE.get(path.split(".")[0])
-        if part is None or getattr(planned, part):  # wrapped functions of modules would count as modified
+        if part is None or getattr(planned, part):  # wrapping would make these modules count as modified
             continue
         for pattern, functions, names in _OF_MODULES:
             if match := re.fullmatch(pattern, path):
@@ -165,7 +165,7 @@ def model_parts(model: SAM2Base) -> list[PartOf]:
 
 
 def _stages(model: SAM2Base) -> list[int]:
-    """Returns the stage of each block of the image encoder's trunk. The list is empty for a trunk without blocks."""
+    """Returns the stage of each block of the image encoder's trunk. For a trunk without blocks, the list is empty."""
     ends, blocks = (getattr(model.image_encoder.trunk, name, ()) for name in ("stage_ends", "blocks"))
     return [1 + sum(end < i for end in ends) for i in range(len(blocks))]
 
@@ -194,7 +194,7 @@ class Ranges:
 
     @contextmanager
     def around(self, parts: Sequence[PartOf]) -> Iterator[None]:
-        """Context manager that wraps functions of parts: inside an open range, their calls open nested ranges."""
+        """Context manager that wraps functions of parts: inside an open range, the functions open nested ranges."""
         with ExitStack() as undo:
             for owner, name, names in parts:
                 undo.enter_context(patch.object(owner, name, self._wrapped(getattr(owner, name), names)))

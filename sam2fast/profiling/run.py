@@ -35,7 +35,8 @@ from sam2fast.transforms import ImageLike, to_pixels
 from sam2fast.utils.devices import processor_name
 from sam2fast.video_io import VideoError, open_frames
 
-# Function that returns a context manager, which opens the input and yields a function per image or frame.
+# Function that returns a context manager. The context manager opens the input, and yields a function per image or
+# frame.
 Prepare = Callable[[], AbstractContextManager[list[Callable[[], Any]]]]
 Time = tuple[str, bool, float]  # path of a range, True for time on the GPU, and seconds
 
@@ -52,12 +53,12 @@ def profile_image(
     """Profiles ``set_image``, and ``predict`` for clicks on the image.
 
     Args:
-        predictor: Predictor, which has no image afterwards and is otherwise unchanged.
-        image: Image for ``set_image``. If it is a path, each run reads and decodes the file.
+        predictor: Predictor. After the profile, the predictor has no image, and is otherwise unchanged.
+        image: Image for ``set_image``. If ``image`` is a path, each run reads and decodes the file.
         objects: Number of clicks, one per object, spread over the image.
         runs: Number of timed runs.
-        trace: File for the trace of the last run, for Perfetto or Chrome. None for no trace.
-        limits: Limits of the device. None to measure them.
+        trace: File for the trace of the last run, for Perfetto or Chrome, or None.
+        limits: Limits of the device. If None, limits are measured.
 
     Raises:
         ImageError, FileNotFoundError, TypeError: If the image cannot be used.
@@ -93,16 +94,16 @@ def profile_video(
     trace: Path | None = None,
     limits: Limits | None = None,
 ) -> Profile:
-    """Profiles tracking of objects from the first frame on. Times the last of the tracked frames.
+    """Profiles tracking of objects from the first frame on. Times only the last ``frames`` tracked frames.
 
     Args:
-        predictor: Predictor, which is unchanged afterwards.
-        video: Video for ``init_state``, which is opened several times.
+        predictor: Predictor. The predictor is not changed.
+        video: Video for ``init_state``. The video is opened several times.
         objects: Number of clicks, one per object, spread over the first frame.
-        frames: Number of timed frames. If the video is long enough, the frames before them fill the memory.
+        frames: Number of timed frames. In long videos, earlier frames fill the memory before the timed frames.
         runs: Number of times that the video is tracked.
-        trace: File for the trace of the last run, for Perfetto or Chrome. None for no trace.
-        limits: Limits of the device. None to measure them.
+        trace: File for the trace of the last run, for Perfetto or Chrome, or None.
+        limits: Limits of the device. If None, limits are measured.
 
     Raises:
         FileNotFoundError, VideoError, TypeError: If the video cannot be used, or has a single frame.
@@ -140,7 +141,7 @@ def _check_counts(**counts: int) -> None:
 
 
 def scattered_points(count: int, height: int, width: int) -> list[tuple[float, float]]:
-    """Returns ``count`` points (x, y) in pixels on a grid over the image, away from its edges."""
+    """Returns ``count`` points (x, y) in pixels on a grid over the image, away from the image's edges."""
     columns = math.ceil(math.sqrt(count * width / height))
     rows = math.ceil(count / columns)
     cells = ((c, r) for r in range(rows) for c in range(columns))
@@ -156,7 +157,7 @@ def _profile(
     trace: Path | None,
     limits: Limits | None,
 ) -> Profile:
-    """Runs all passes. Plain and profiled passes alternate, so that a temporarily slow machine affects both."""
+    """Runs all passes. Plain and profiled passes alternate, so that a temporarily slow machine affects both types."""
     model = predictor.model if isinstance(predictor, SAM2ImagePredictor) else predictor
     device, unit = model.device, "frame" if subject["kind"] == "video" else "image"
     if device.type not in ("cpu", "cuda"):
@@ -203,7 +204,7 @@ def _is_recorded(predictor: SAM2ImagePredictor | SAM2VideoPredictor) -> bool:
 
 
 def _plain_pass(prepare: Prepare, device: torch.device) -> list[float]:
-    """Returns the seconds of each image or frame, until the device has finished."""
+    """Returns the seconds of each image or frame, including the wait for the device."""
     times = []
     with prepare() as units:
         for unit in units:
@@ -218,7 +219,7 @@ def _plain_pass(prepare: Prepare, device: torch.device) -> list[float]:
 def _pass_in_ranges(
     model: SAM2Base, name: str, prepare: Prepare, within: AbstractContextManager[Any], ranges: Ranges
 ) -> None:
-    """Runs each image or frame in a range named ``name``, all inside the context manager ``within``."""
+    """Runs each image or frame in a range named ``name``, inside the context manager ``within``."""
     with prepare() as units, ranges.around(model_parts(model)), within:
         for unit in units:
             with ranges.open(name):
@@ -229,8 +230,9 @@ def _pass_in_ranges(
 def _count_flops(model: SAM2Base, name: str, prepare: Prepare) -> dict[str, int]:
     """Returns the FLOPs of each range, summed over all images or frames."""
     ranges = Ranges(counter := FlopCounterMode(display=False))
-    # The counter's hooks on modules are disabled: they count FLOPs by module, and hooks would disable fused code.
-    # Compiled functions run uncompiled, since a counter cannot see into a graph. The compiler is not imported for this.
+    # The counter's hooks on modules are disabled, since counts by module are not needed, and hooks would disable fused
+    # code. Compiled functions run uncompiled, since a counter cannot see into a graph. If the compiler is not imported,
+    # there are no compiled functions.
     stance = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
     with patch.object(ModuleTracker, "__enter__"), patch.object(ModuleTracker, "__exit__"), stance:
         _pass_in_ranges(model, name, prepare, counter, ranges)
@@ -238,7 +240,7 @@ def _count_flops(model: SAM2Base, name: str, prepare: Prepare) -> dict[str, int]
 
 
 def times_of(profiler: torch.profiler.profile, unit: str) -> list[Time]:
-    """Returns the recorded ranges of a unit, outer ranges first. Drops events, since garbage collection visits them."""
+    """Returns the recorded ranges of a unit, outer ranges first. Frees events, which slow down garbage collection."""
     events = (event for event in profiler.events() or () if event.name.split("/")[0] == unit)
     return [(e.name, e.device_type != DeviceType.CPU, e.time_range.elapsed_us() / 1e6) for e in events]
 
@@ -246,7 +248,7 @@ def times_of(profiler: torch.profiler.profile, unit: str) -> list[Time]:
 def add_parts(root: Part, times: Sequence[Time], flops: Mapping[str, float], count: int) -> None:
     """Fills a tree with the ranges of ``count`` images or frames.
 
-    On CUDA, seconds are measured on the device, but on the CPU for parts without kernels and for the root.
+    On CUDA, seconds are times on the GPU, except that parts without kernels and the root have times on the CPU.
     """
     on_device: dict[str, float] = defaultdict(float)
     parts: dict[str, Part] = {root.name: root}

@@ -1,4 +1,4 @@
-"""Stores the result of a profile: a tree of parts with calls, seconds and FLOPs. Formats it as text and JSON."""
+"""Stores a profile, a tree of parts with calls, seconds and FLOPs, and formats the profile as text and JSON."""
 
 import statistics
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ COLUMNS = ("part", "calls", "ms", "self", "share", "GFLOP", "GFLOP/s", "limit")
 
 @dataclass
 class Part:
-    """Stores measurements of a part of the work, including its children.
+    """Stores measurements of a part of the work. Measurements include the part's children.
 
     Attributes:
         calls: Number of calls.
@@ -29,14 +29,14 @@ class Part:
     children: dict[str, "Part"] = field(default_factory=dict)
 
     def __getitem__(self, path: str) -> "Part":
-        """Returns a descendant by its path of names, separated by slashes. Raises KeyError if it does not exist."""
+        """Returns the descendant at a path of names separated by slashes. Raises KeyError for unknown paths."""
         part = self
         for name in path.split("/"):
             part = part.children[name]
         return part
 
     def walk(self, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], "Part"]]:
-        """Yields the part and all its descendants with their paths, parents first."""
+        """Yields paths and parts: this part and all descendants, parents first."""
         path = (*path, self.name)
         yield path, self
         for child in self.children.values():
@@ -49,7 +49,7 @@ class Part:
 
     @property
     def fraction(self) -> float | None:
-        """Seconds that the FLOPs take at the limit over measured seconds; None without FLOPs or seconds."""
+        """Minimum seconds of the FLOPs divided by measured seconds, or None without FLOPs or seconds."""
         return self.flops / self.flops_per_s / self.seconds if self.flops and self.seconds else None
 
     def as_json(self, whole: float) -> dict[str, Any]:
@@ -81,14 +81,14 @@ class Part:
 
 @dataclass(frozen=True)
 class Profile:
-    """Stores the profile of an image or of an average frame, and the limits of the device.
+    """Stores the profile of an image or an average frame, and the limits of the device.
 
     Attributes:
         subject: Sizes of input and model, and numbers of objects and runs.
         root: Tree of parts. Calls, seconds and FLOPs are per image or frame.
         limits: Limits of the device.
         plain: Seconds of each image or frame without a profiler and without CUDA graphs.
-        as_it_is: Seconds of each image or frame with CUDA graphs, or None if the predictor does not use them.
+        as_it_is: Seconds of each image or frame with CUDA graphs, or None if the predictor uses no CUDA graphs.
         machine: Processor, device and versions.
     """
 
@@ -101,7 +101,7 @@ class Profile:
 
     @property
     def overhead(self) -> float:
-        """Relative slowdown of mean seconds by the profiler."""
+        """Relative increase of mean seconds by the profiler."""
         return self.root.seconds / statistics.mean(self.plain) - 1
 
     def as_json(self) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from sam2fast.tracking.session import TrackedObject
 if TYPE_CHECKING:
     from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 
-# Default limit of the total size of maps: 256 MiB.
+# Default limit of the total size of attention maps: 256 MiB.
 MAX_BYTES = 2**28
 
 
@@ -35,7 +35,7 @@ class Column(NamedTuple):
 
 
 class AttentionMap(NamedTuple):
-    """Stores the weights of a head of a layer, for an object on a frame."""
+    """Stores attention weights of one head of a layer, for an object on a frame."""
 
     frame: int
     obj_id: Any
@@ -43,11 +43,11 @@ class AttentionMap(NamedTuple):
     head: int
     queries: Tensor  # (Q, 2) int64: row and column on the feature map
     columns: list[Column]
-    weights: Tensor  # fp32 on the CPU: (Q, columns), or (Q, tokens) if per token; each row sums to one
+    weights: Tensor  # fp32 on the CPU: (Q, columns), or (Q, tokens) with per_token; each row sums to one
     per_token: bool
 
     def shares(self) -> list[float]:
-        """Returns the mean weight of each column over all queries. The means sum to one."""
+        """Returns each column's mean weight over all queries. The means sum to one."""
         means = self.weights.mean(dim=0)
         return [float(means[c.tokens].sum()) for c in self.columns] if self.per_token else means.tolist()
 
@@ -77,10 +77,9 @@ def attention_maps(
 
     Args:
         predictor: Predictor for videos or streams.
-        layers, frames, obj_ids: Layers, frames and objects to collect. None for all.
+        layers, frames, obj_ids: Layers, frames and objects to collect maps of. If None, all.
         head: Head of each layer. Published models have one head.
-        queries: Positions (row, column) on the feature map, which has one position per 16 x 16 input pixels. None for
-            all.
+        queries: Positions (row, column) on the feature map. If None, all. A position stands for 16 x 16 input pixels.
         per_token: If True, stores the weight of each memory token instead of the sum over each memory. At 1024x1024
             with seven memories, the map of all queries has 4096 x 28,736 weights (471 MB).
         max_bytes: Maximum total size of all maps.
@@ -90,7 +89,7 @@ def attention_maps(
 
     Raises:
         ValueError: If a layer, head or position does not exist, or the model attends to means of tokens. While
-            tracking, if maps would exceed ``max_bytes``; the failed call changes nothing.
+            tracking, if maps would exceed ``max_bytes``. The failed call changes nothing.
         RuntimeError: If another block already collects maps of this predictor. While tracking, if a module of memory
             attention is hooked, patched, replaced, or in training mode.
     """
@@ -113,7 +112,7 @@ def attention_maps(
         yield recording.maps
 
 
-# Id of an object that is not part of the session, for example during warm-up.
+# Id for objects that are not part of the session, for example during warm-up.
 _NO_ID = object()
 
 
@@ -201,7 +200,7 @@ class _Recording:
                 f"{self._bytes:,} bytes, more than max_bytes={self._max_bytes:,}; select queries, layers, frames or "
                 "obj_ids, set per_token=False, or raise max_bytes"
             )
-        # Creates normal tensors, even in inference mode.
+        # Maps are normal tensors, even if created in inference mode.
         with torch.inference_mode(False):
             weights = torch.empty(Q, width)
         start = 0
@@ -222,7 +221,7 @@ def _is_among(value: Any, selected: Collection[Any] | None) -> bool:
 
 
 def _columns(step: _Step, b: int, memory: AttendedMemory, pointer_tokens: int) -> list[Column]:
-    """Returns the memories of object ``b``, ordered like the keys of the reference implementation."""
+    """Returns the memories of object ``b``, in the order of keys in the reference implementation."""
     conditioning, (memories, pointers) = step.objects[b].conditioning, step.selections[b]
     lengths = [memory.pages.shape[1]] * int((memory.page_table[b] >= 0).sum())
     lengths += [pointer_tokens // len(pointers)] * len(pointers) if pointers else []
@@ -244,11 +243,11 @@ class Operands(NamedTuple):
     query: Tensor  # (heads, N, d), rotated
     key: Tensor  # (heads, M, d): rotated keys of each page, then keys of pointers
     value: Tensor  # (heads, M, m)
-    offset: Tensor  # (M,) fp32, added to the scores; -inf for tokens that are not attended to
+    offset: Tensor  # (M,) fp32, offsets of scores; -inf for tokens that are not attended to
 
 
 class _CaptureOperands(TorchFunctionMode):
-    """Captures the operands of torch's attention instead of computing it."""
+    """Captures the operands of torch's attention instead of computing attention."""
 
     def __init__(self) -> None:
         super().__init__()

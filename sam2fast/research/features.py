@@ -16,7 +16,7 @@ class StageFeatures(NamedTuple):
     """Stores feature maps of B images, finest first."""
 
     stages: list[Tensor]  # (B, C_i, H_i, W_i) for each stage of the trunk
-    levels: list[Tensor]  # (B, d_model, H_i, W_i) for each level of the feature pyramid, including the coarsest
+    levels: list[Tensor]  # (B, d_model, H_i, W_i) for each level of the feature pyramid, also the coarsest level
 
 
 def stage_features(
@@ -24,20 +24,19 @@ def stage_features(
 ) -> StageFeatures:
     """Returns the outputs of each stage of the trunk and each level of the neck.
 
-    Predictors do not compute all of them: they use the coarsest level only for the next finer one, and project the
-    finest two directly to the decoder's channels. Gradients flow if autograd is enabled.
+    Predictors do not compute all levels. Predictors use the coarsest level only for the next finer level, and project
+    the two finest levels directly to the decoder's channels. Gradients flow if autograd is enabled.
 
     Args:
         model: Model, video predictor or image predictor.
         images: For a model or video predictor, normalised images ``(B, 3, S, S)``. For an image predictor, an image or
-            a list of images, see ``set_image``. The predictor's current image stays set.
+            a list of images, as for ``set_image``. The predictor's current image stays set.
 
     Raises:
-        ValueError: If a tensor has another shape, or the list is empty.
+        ValueError: If a tensor has another shape, or the list of images is empty.
         ImageError, FileNotFoundError, TypeError: If an image cannot be used.
 
-    Source: the outputs of ``sam2.modeling.backbones.hieradet.Hiera`` and
-    ``sam2.modeling.backbones.image_encoder.FpnNeck``.
+    Source: outputs of ``sam2.modeling.backbones.hieradet.Hiera`` and ``sam2.modeling.backbones.image_encoder.FpnNeck``.
     """
     if isinstance(model, SAM2ImagePredictor):
         image_list = cast(Sequence[ImageLike], images if isinstance(images, list | tuple) else [images])

@@ -12,8 +12,8 @@ from sam2fast.kernels._dispatch import backend
 def override_op(op: str, implementation: Callable[..., Any], name: str = "own") -> Iterator[None]:
     """Context manager that makes ``implementation`` compute ``op`` in this thread. Other ops run as with ``auto``.
 
-    The implementation may call the op's public function inside ``with backend("auto")``, to observe or change its
-    arguments and results.
+    Inside ``with backend("auto")``, the implementation may call the op's public function, for example to observe or
+    change arguments and results.
 
     Raises:
         ValueError: See :func:`register_op`.

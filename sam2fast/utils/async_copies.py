@@ -7,15 +7,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Number of steps after which a copy is moved out of pinned memory. It is complete by then.
+# Number of steps after which a copy is moved out of pinned memory. After these steps, the copy is complete.
 STEPS_IN_FLIGHT = 2
 
 
 class AsyncHostCopy:
     """Copies a tensor to the CPU.
 
-    A copy from CUDA goes to pinned memory on the current stream, and the constructor does not wait for it. Later work
-    on that stream may overwrite the source tensor.
+    A copy from CUDA goes to pinned memory on the current stream, and the constructor does not wait for the copy. Later
+    work on the current stream may overwrite the source tensor.
 
     Args:
         source: Tensor to copy.
@@ -35,14 +35,14 @@ class AsyncHostCopy:
             self._tensor = source if is_own and source.is_cpu else source.to("cpu", copy=True)
 
     def arrived(self) -> Tensor:
-        """Waits for the copy, and returns it. It may be in pinned memory."""
+        """Waits for the copy, and returns the copied tensor, possibly in pinned memory."""
         if self._event is not None:
             self._event.synchronize()
         return self._tensor
 
     @property
     def tensor(self) -> Tensor:
-        """Waits for the copy, and returns it in pageable memory."""
+        """Waits for the copy, and returns the copied tensor in pageable memory."""
         if self._event is not None:
             self._tensor, self._event = self.arrived().clone(), None
         return self._tensor
@@ -67,13 +67,13 @@ class PendingCopies:
 
 
 def copy_to_host(*tensors: Tensor) -> list[Tensor]:
-    """Copies tensors from one device to the CPU in a single copy, and waits for it.
+    """Copies tensors from one device to the CPU in a single copy, and waits for the copy.
 
     If the device is CUDA, results are views of a pinned buffer. Torch reuses the buffer once all results are freed.
     """
     if not tensors[0].is_cuda:
         return [x.cpu() for x in tensors]
-    # Tensors with the widest elements come first, so that each begins at a multiple of its element size.
+    # Tensors with the widest elements come first, so that each tensor begins at a multiple of its element size.
     order = sorted(range(len(tensors)), key=lambda i: -tensors[i].element_size())
     joined = torch.cat([tensors[i].contiguous().view(-1).view(torch.uint8) for i in order])
     parts = AsyncHostCopy(joined).arrived().split([tensors[i].nbytes for i in order])
@@ -82,10 +82,10 @@ def copy_to_host(*tensors: Tensor) -> list[Tensor]:
 
 
 def copy_to_device(x: Tensor, device: torch.device | str) -> Tensor:
-    """Returns ``x`` on ``device``, or ``x`` itself if it is already on ``device``.
+    """Returns ``x`` on ``device``. If ``x`` is already on ``device``, returns ``x`` itself.
 
-    A copy from the CPU to CUDA is asynchronous: it uses a new pinned buffer and the current stream. Without the buffer,
-    the copy would wait for the stream. The caller may overwrite ``x`` immediately.
+    A copy from the CPU to CUDA is asynchronous, and uses a new pinned buffer and the current stream. Without the
+    buffer, the copy would wait for the stream. The caller may overwrite ``x`` immediately.
     """
     if not x.is_cpu or torch.device(device).type != "cuda":
         return x.to(device)

@@ -45,7 +45,7 @@ def processor_name() -> str:
 
 
 def gpu_lacks_bfloat16(device: torch.device) -> bool:
-    """Returns True for NVIDIA GPUs that emulate bfloat16. Emulation is slow, and attention then stores all scores."""
+    """Returns True for NVIDIA GPUs that emulate bfloat16. With emulation, attention is slow and stores all scores."""
     if device.type != "cuda" or torch.version.hip is not None:
         return False
     return torch.cuda.get_device_capability(device) < OLDEST_WITH_BFLOAT16

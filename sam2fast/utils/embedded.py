@@ -12,11 +12,11 @@ class EmbeddedModel(NamedTuple):
     model_id: str  # name in ``from_pretrained``
     config: str
     weights: Path  # file of weights, or index of such files
-    photograph_size: int | None = None  # side of the input for images; None for the configuration's
+    photograph_size: int | None = None  # side of the input for images; None for the side in the configuration
 
     @property
     def bytes(self) -> int:
-        """Total size of the files of weights."""
+        """Total size of the weight files, in bytes."""
         return sum(file.stat().st_size for file in self.weights.parent.glob("*.safetensors"))
 
     def is_called(self, name: str) -> bool:

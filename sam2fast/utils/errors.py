@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 
 class FixableError(Exception):
-    """Error in the input, the files or the machine. Commands print its message without a traceback."""
+    """Error in the input, the files or the machine. Commands print the message without a traceback."""
 
 
 class MissingLibraryError(FixableError, ImportError):

@@ -20,7 +20,7 @@ def frame_number(value: Any, num_frames: int, name: str, may_be_the_end: bool = 
     """Returns ``value`` as the index of a video frame.
 
     Args:
-        may_be_the_end: If True, ``num_frames`` is valid, too, for loops that continue where the last pass ended.
+        may_be_the_end: If True, ``num_frames`` is also valid, for loops that continue after the last frame of a pass.
 
     Raises:
         TypeError: If ``value`` is not an integer.

@@ -10,7 +10,7 @@ from typing import Any
 
 # cuBLAS is deterministic only with a workspace of fixed size.
 WORKSPACE_VARIABLE, WORKSPACE = "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
-_SEED_LIMIT = 2**64  # exclusive
+_SEED_LIMIT = 2**64  # seeds are less than this limit
 _blocks: list["_Block"] = []  # active deterministic() blocks, in order of entry
 _entering = threading.RLock()
 
@@ -38,13 +38,14 @@ def deterministic(*, warn_only: bool = False) -> Iterator[None]:
     """Context manager for reproducible results: bitwise equal for equal inputs, machine and number of threads.
 
     Torch uses deterministic algorithms and no TF32, and cuDNN does not benchmark algorithms. Operations without a
-    deterministic algorithm raise an error; inference uses none on torch's list. The settings are restored at the end of
-    the block, also after an exception. They are global: they apply to all threads until the last thread leaves its
-    block.
+    deterministic algorithm raise an error. Inference uses no such operations of torch's list. The settings are restored
+    at the end of the block, also after an exception. Settings are global: they apply to all threads until the last
+    thread leaves its block.
 
-    ``CUBLAS_WORKSPACE_CONFIG`` is set as well, but cuBLAS reads it only once. If CUDA was initialised without it, a
-    warning is issued: set ``CUBLAS_WORKSPACE_CONFIG=:4096:8`` before Python starts, or enter this block before CUDA is
-    used. Processes that :mod:`sam2fast.deploy.parallel` starts inside the block are deterministic, too.
+    The block sets ``CUBLAS_WORKSPACE_CONFIG``, but cuBLAS reads this variable only once. If CUDA was initialised
+    without this variable, a warning is issued: set ``CUBLAS_WORKSPACE_CONFIG=:4096:8`` before Python starts, or enter
+    this block before CUDA is used. Processes that :mod:`sam2fast.deploy.parallel` starts inside the block are also
+    deterministic.
 
     Args:
         warn_only: If True, operations without a deterministic algorithm warn instead of raising an error.
@@ -65,9 +66,9 @@ def deterministic(*, warn_only: bool = False) -> Iterator[None]:
             _set_all(block.after, torch, warn_only)
         yield
     finally:
-        # Restores the settings. If another block was entered later, that block restores them instead.
+        # Restores the settings. If another block was entered later, the later block restores the settings instead.
         with _entering:
-            if block in _blocks:  # otherwise an exception interrupted the entry
+            if block in _blocks:  # if False, an exception interrupted the entry
                 position = _blocks.index(block)
                 if position + 1 == len(_blocks):
                     block.after.close()
@@ -96,7 +97,7 @@ def _set_all(after: ExitStack, torch: Any, warn_only: bool) -> None:
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     after.callback(torch.use_deterministic_algorithms, before[0], warn_only=before[1])
     torch.use_deterministic_algorithms(True, warn_only=warn_only)
-    if _old_switches_hold(torch):  # without allow_tf32, since it would set the new setting
+    if _old_switches_hold(torch):  # allow_tf32 is not changed, since it would set the new setting
         after.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
         torch.set_float32_matmul_precision("highest")
     for owner, name, value in list(_switches(torch)):
@@ -116,7 +117,7 @@ def _switches(torch: Any) -> Iterator[tuple[Any, str, Any]]:
     else:
         yield matmul, "fp32_precision", "ieee"
         yield cudnn.conv, "fp32_precision", "ieee"
-    # No code reads uninitialised memory, so filling it would waste time.
+    # No code reads uninitialised memory, so filling this memory would waste time.
     yield torch.utils.deterministic, "fill_uninitialized_memory", False
 
 

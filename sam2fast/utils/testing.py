@@ -20,7 +20,7 @@ def relative_error(expected: Any, actual: Any) -> float:
     if a.numel() == 0:
         return 0.0
     scale = a.abs().mean() + a.std(correction=0)
-    # Unlike Python's max(), torch's propagates NaN, which fails every comparison.
+    # Unlike Python's max(), torch's max() propagates NaN, and NaN fails every comparison.
     return float((a - b).abs().max() / scale)
 
 
@@ -29,7 +29,7 @@ def _float64(x: Any) -> Tensor:
 
 
 def mask_iou(a: Any, b: Any) -> float:
-    """Computes the IoU of two masks, or 1 if both are empty."""
+    """Computes the IoU of two masks, or 1 for two empty masks."""
     a, b = torch.as_tensor(a) > 0, torch.as_tensor(b) > 0
     union = (a | b).sum()
     return float((a & b).sum() / union) if union else 1.0
@@ -40,7 +40,8 @@ def assert_as_accurate_as(
 ) -> None:
     """Asserts that the error of ``out`` is at most ``slack`` times the error of ``reference``, plus ``floor``.
 
-    Errors are maximum differences from ``reference`` of inputs in fp64. Its own error is in the dtype of inputs.
+    Errors are maximum differences from the result of ``reference`` in fp64. The error of ``reference`` is the error of
+    its result in the dtype of inputs.
     """
     exact = reference(*(x.double() for x in inputs))
     allowed = slack * (reference(*inputs).double() - exact).abs().max() + floor

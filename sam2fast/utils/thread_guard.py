@@ -17,7 +17,7 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 class ConcurrentUseError(RuntimeError):
-    """Error for a call while another thread uses the object, or after it replaced the image.
+    """Error for a call while another thread uses the object, or after another thread replaced the image.
 
     The refused call changes nothing.
     """
@@ -27,16 +27,16 @@ class CallGuard:
     """Tracks the threads that are calling an object, and refuses conflicting calls.
 
     A call that changes the object excludes all other calls. Calls that only read may run concurrently. A thread may
-    nest calls. Only its outer call is tracked, unless the outer call reads and the inner call changes the object. A
+    nest calls. Only the outer call is tracked, unless the outer call reads and the inner call changes the object. A
     generator counts as a call only while it computes its next item. Calls never wait.
     """
 
     def __init__(self) -> None:
-        # By process id, since a forked child inherits neither threads nor their calls.
+        # Calls by process id, since a forked child inherits neither threads nor calls of threads.
         self._ongoing = {os.getpid(): _ProcessCalls()}
 
     def begin_call(self, owner: object, changes: bool) -> AbstractContextManager[Any]:
-        """Returns a context manager that tracks a call, or does nothing if an outer call of the thread suffices."""
+        """Returns a context manager that tracks a call. If an outer call of the thread suffices, it does nothing."""
         calls = self._ongoing.get(os.getpid())
         if calls is None:
             calls = self._ongoing.setdefault(os.getpid(), _ProcessCalls())
@@ -47,12 +47,12 @@ class CallGuard:
         return GuardedCall(calls, type(owner).__name__, thread, changes)
 
     def record_change(self) -> None:
-        """Records that the ongoing exclusive call replaces data that other calls use, such as the image."""
+        """Records that the ongoing exclusive call replaces data of other calls, such as the image."""
         calls = self._ongoing[os.getpid()]
         calls.changed_by = calls.exclusive_calls
 
     def check_change(self, what: str) -> None:
-        """Raises ConcurrentUseError if this thread was refused during the call that set ``what``, such as the image."""
+        """Raises ConcurrentUseError if the call that set ``what`` (such as the image) refused a call of this thread."""
         calls = self._ongoing.get(os.getpid())
         if calls is not None and calls.refused_by.get(threading.current_thread()) == calls.changed_by:
             raise ConcurrentUseError(
@@ -64,13 +64,13 @@ class CallGuard:
         return CallGuard, ()  # a copy has no ongoing calls
 
 
-_process = os.getpid()  # the process that imported this module, or the child that was warned
+_process = os.getpid()  # id of the process that imported this module, or of the warned child
 
 
 def limit_threads_after_fork() -> None:
     """Limits torch to one thread in a forked process, once. Later calls of ``torch.set_num_threads`` take effect.
 
-    Torch's threads do not exist in a forked process, so the first large operation would wait for them forever.
+    Torch's threads do not exist in a forked process, so the first large operation would wait forever.
     """
     global _process
     if _process == os.getpid():
@@ -80,7 +80,7 @@ def limit_threads_after_fork() -> None:
     if torch.get_num_threads() > 1:
         torch.set_num_threads(1)
         _log.warning("this process was forked, and torch's threads do not survive a fork: torch uses one thread")
-    _process = os.getpid()  # last, since other threads must not skip the limit before it is set
+    _process = os.getpid()  # set last, since other threads must not skip the limit before
 
 
 class _ProcessCalls:
@@ -88,13 +88,13 @@ class _ProcessCalls:
 
     def __init__(self) -> None:
         limit_threads_after_fork()
-        # Reentrant, since a signal handler may interrupt a call and use the same object.
+        # The lock is reentrant, since a signal handler may interrupt a call and use the same object.
         self.lock = threading.RLock()
-        # Weak references, so that entries vanish even if a signal prevents __exit__.
+        # Entries are weak references, so that entries vanish even if a signal prevents __exit__.
         self.ongoing: list[weakref.ref[GuardedCall]] = []
         self.exclusive_calls = 0  # number of exclusive calls so far
         self.changed_by = 0  # number of the exclusive call that last replaced data, such as the image
-        # Thread -> number of the exclusive call that refused it. Ids of threads would be reused.
+        # Maps threads to the number of the exclusive call that refused the thread. Ids of threads would be reused.
         self.refused_by: weakref.WeakKeyDictionary[threading.Thread, int] = weakref.WeakKeyDictionary()
 
 
@@ -108,7 +108,7 @@ class GuardedCall:
     changes: bool
 
     def __enter__(self) -> None:
-        """Begins the call. Raises ConcurrentUseError if another thread's call excludes it."""
+        """Begins the call. Raises ConcurrentUseError if another thread's call excludes this call."""
         with self.calls.lock:
             ongoing = [ref for ref in self.calls.ongoing if ref() is not None]
             for other in (ref() for ref in ongoing):
@@ -128,7 +128,7 @@ class GuardedCall:
 
 
 def exclusive(method: Method) -> Method:
-    """Decorator for a method that changes its object. It is refused while another thread calls the object.
+    """Decorator for a method that changes its object. Calls are refused while another thread calls the object.
 
     The object must have a :class:`CallGuard` named ``guard``.
     """
@@ -136,12 +136,12 @@ def exclusive(method: Method) -> Method:
 
 
 def shared(method: Method) -> Method:
-    """Decorator for a method that only reads its object. It is refused during another thread's exclusive call."""
+    """Decorator for a method that only reads its object. Calls are refused during another thread's exclusive call."""
     return _guarded(method, 0, changes=False)
 
 
 def exclusive_session(method: Method) -> Method:
-    """Decorator like :func:`exclusive`, which guards the first argument, an ``inference_state``."""
+    """Decorator that guards the first argument, an ``inference_state``, as :func:`exclusive` guards the object."""
     return _guarded(method, 1, changes=True)
 
 
@@ -152,7 +152,7 @@ def _guarded(method: Method, place: int, changes: bool) -> Method:
     def call(*args: Any, **kwargs: Any) -> Any:
         owner = args[place] if len(args) > place else kwargs.get("inference_state")
         guard = getattr(owner, "guard", None)
-        if guard is None:  # the method raises an error for the wrong argument
+        if guard is None:  # no guard: the method raises an error for the wrong argument
             return method(*args, **kwargs)
         with guard.begin_call(owner, changes):
             return method(*args, **kwargs)
@@ -170,6 +170,6 @@ def _guarded(method: Method, place: int, changes: bool) -> Method:
                         return
                 yield answer
         finally:
-            coming.close()  # unguarded, since the garbage collector may run this in any thread
+            coming.close()  # not guarded, since the garbage collector may close a generator in any thread
 
     return cast(Method, steps if inspect.isgeneratorfunction(method) else call)
