@@ -1,4 +1,4 @@
-"""Reads checkpoints of all published layouts safely, loads them completely or in part, and writes checkpoints."""
+"""Reads checkpoints of all published layouts safely, loads all or some weights, and writes checkpoints."""
 
 from sam2fast.checkpoints.choosing import Choice, choose_config, guess_config
 from sam2fast.checkpoints.loading import VIDEO_ONLY, LoadReport, load_checkpoint, load_partial

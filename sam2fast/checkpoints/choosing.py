@@ -13,10 +13,10 @@ from sam2fast.checkpoints.transformers_config import overrides_from
 from sam2fast.checkpoints.weight_files import CONFIG_FILE, NoConfigError, listed
 from sam2fast.utils.embedded import MINI, NANO
 
-EMBEDDED_SIZES = {(32, 10): NANO, (96, 10): MINI}  # by width and depth of the image encoder
+EMBEDDED_SIZES = {(32, 10): NANO, (96, 10): MINI}  # models by width and depth of the image encoder
 
-# By configuration: other models with the same weight names and shapes, as file name and configuration. Only the file
-# name distinguishes these models.
+# For each configuration, other models with the same weight names and shapes: file names and configurations. Only the
+# file name distinguishes these models.
 SAME_WEIGHTS = {
     f"configs/{base}.yaml": {
         release.checkpoint: release.config
@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 
 class Choice(NamedTuple):
-    """Stores the configuration of a checkpoint's model, and overrides."""
+    """Stores the configuration of a checkpoint's model, and overrides of the configuration."""
 
     config: str
     overrides: tuple[str, ...] = ()
@@ -44,12 +44,12 @@ class Choice(NamedTuple):
 def choose_config(path: str | Path, prefix: str = "") -> Choice:
     """Determines the configuration of an official or embedded model from the weights of its checkpoint.
 
-    If models have weights of the same names and shapes, the file name decides. For example, weights of SAM 2.1 tiny in
-    a file with a published name of MedSAM2 are of MedSAM2.
+    If several models have weights of the same names and shapes, the file name decides. For example, a file with a
+    published name of MedSAM2 belongs to MedSAM2, although SAM 2.1 tiny has weights of the same shapes.
 
     If a checkpoint in transformers' layout has a ``config.json`` in its folder, this file decides instead of the name.
-    It must describe the same model as the configuration. Its image size, and a few values that do not change shapes,
-    become overrides.
+    The ``config.json`` must describe the same model as the configuration. The image size in ``config.json``, and a few
+    values that do not change shapes, become overrides.
 
     Args:
         path, prefix: See :func:`sam2fast.checkpoints.read_checkpoint`.
@@ -57,7 +57,7 @@ def choose_config(path: str | Path, prefix: str = "") -> Choice:
     Raises:
         NoConfigError: If no configuration fits the weights, or ``config.json`` describes another model.
         CheckpointError: If the checkpoint cannot be read.
-        FileNotFoundError, ImportError: If :func:`sam2fast.checkpoints.read_checkpoint` raises it.
+        FileNotFoundError, ImportError: If :func:`sam2fast.checkpoints.read_checkpoint` raises the error.
     """
     file, from_transformers, tensors = read_layout(path, prefix)[:3]
     config = guess_config(tensors)
@@ -80,7 +80,8 @@ def choose_config(path: str | Path, prefix: str = "") -> Choice:
 def guess_config(tensors: Mapping[str, Tensor]) -> str | None:
     """Returns the configuration with an image encoder of the same width and depth as these tensors, or None.
 
-    Returns SAM 2.0 for weights without the modules that distinguish SAM 2.1 from 2.0. For images, both are equal.
+    For weights without the modules that distinguish SAM 2.1 from SAM 2.0, returns SAM 2.0. For images, both versions
+    are equal.
     """
     if "image_encoder.trunk.body.stem.conv1.c.weight" in tensors:
         return EDGETAM["facebook/EdgeTAM"].config

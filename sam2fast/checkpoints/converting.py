@@ -40,7 +40,7 @@ class Conversion(NamedTuple):
     dtypes: tuple[str, ...]
     files: dict[Path, str]  # SHA-256 of each written file
     is_kept: bool = False  # True if the target was already converted from the same source
-    of_detector: int = 0  # number of left out weights of SAM 3's detector
+    of_detector: int = 0  # number of omitted weights of SAM 3's detector
 
 
 def convert_checkpoint(
@@ -55,29 +55,30 @@ def convert_checkpoint(
     overwrite: bool = False,
     made_from: Mapping[str, Any] | None = None,
 ) -> Conversion:
-    """Reads a checkpoint of any layout and writes it in another layout. Compares the written files with the weights.
+    """Converts a checkpoint of any layout to another layout. Compares the written files with the weights.
 
     Args:
         source, prefix: See :func:`sam2fast.checkpoints.read_checkpoint`.
-        target: File, or folder for ``transformers``. It is written atomically.
+        target: Target file, or folder for ``transformers``. The target is written atomically.
         layout: ``official`` (``.pt``), ``safetensors`` (with official names) or ``transformers``.
-        dtype: Dtype of the written weights. None keeps their dtypes, except that ``transformers`` needs a single dtype:
-            several dtypes become float32.
+        dtype: Dtype of the written weights. If None, weights keep their dtypes. Since ``transformers`` needs a single
+            dtype, several dtypes become float32.
         int8: If True, stores large weights as int8. Only for ``safetensors``. See
             :func:`sam2fast.checkpoints.int8.to_int8`.
-        config: Configuration of the weights. If None, it is determined from them. Names and shapes must fit the whole
-            model or its part for images. If no configuration fits, ``official`` and ``safetensors`` accept any weights.
-        overwrite: If True, replaces an existing file, or a folder with only a checkpoint of transformers.
-        made_from: Record of the sources that is written with the weights. See :mod:`sam2fast.io.made_from`. If
-            ``overwrite`` is False, a target with an equal record is kept.
+        config: Configuration of the weights. If None, the weights determine the configuration. Names and shapes must
+            fit the whole model, or the model's part for images. If no configuration fits, ``official`` and
+            ``safetensors`` accept any weights.
+        overwrite: If True, replaces an existing file, or a folder that contains only a checkpoint of transformers.
+        made_from: Record of the sources, written with the weights. See :mod:`sam2fast.io.made_from`. Unless
+            ``overwrite`` is True, a target with an equal record is kept.
 
     Raises:
         FileNotFoundError: If the checkpoint or the configuration does not exist.
-        FileExistsError: If the target exists and its record differs.
-        CheckpointError: If the checkpoint cannot be read, does not fit, or overflows in ``dtype``.
+        FileExistsError: If the target exists with a different record.
+        CheckpointError: If the checkpoint cannot be read, does not fit the configuration, or overflows in ``dtype``.
         ConfigError: If the configuration is invalid, or transformers has no such model.
-        ValueError: If the layout is unknown, the target's name does not fit it, ``int8`` is combined with a dtype or
-            another layout, or ``dtype`` is not floating-point.
+        ValueError: If the layout is unknown, the target's name does not fit the layout, ``int8`` is combined with a
+            dtype or another layout, or ``dtype`` is not floating-point.
         OSError: If a file cannot be written.
     """
     target = expanded(target)
@@ -134,7 +135,7 @@ def convert_checkpoint(
 
 
 def check_target(target: Path, layout: str) -> None:
-    """Raises ``ValueError`` if the layout is unknown, or the target's name does not fit it."""
+    """Raises ``ValueError`` if the layout is unknown, or the target's name does not fit the layout."""
     if layout not in LAYOUTS:
         raise ValueError(f"no layout {layout!r}; expected one of {', '.join(LAYOUTS)}")
     if layout == "safetensors" and target.suffix != ".safetensors":
@@ -154,7 +155,7 @@ def fitting_config(source: str | Path, prefix: str = "") -> Choice | None:
 
 
 def _has_video(source: str | Path, weights: Mapping[str, Tensor], choice: Choice) -> bool:
-    """Returns True if the weights are of the whole model, False if of its part for images, else raises an error."""
+    """Returns True for weights of the whole model, and False for the part for images. Else raises an error."""
     config = load_config(choice.config, choice.overrides)
     if "model" not in config:
         raise ConfigError(f"{choice.config} has no 'model'")

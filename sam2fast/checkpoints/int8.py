@@ -1,4 +1,4 @@
-"""Stores weights as int8. They become floating-point when a checkpoint is read, and no layer computes in int8."""
+"""Stores weights as int8. Reading a checkpoint converts int8 weights to fp32. No layer computes in int8."""
 
 from collections.abc import Mapping
 
@@ -7,9 +7,9 @@ from torch import Tensor
 
 from sam2fast.checkpoints.weight_files import CheckpointError
 
-# Suffix of scales. The weight NAME has one scale per output channel, in NAME.int8_scale.
+# Suffix of names of scales. NAME.int8_scale stores one scale per output channel of the weight NAME.
 SUFFIX = ".int8_scale"
-LEAST = 4096  # smaller tensors are unchanged: biases, norms and embeddings are about 1% of a file
+LEAST = 4096  # minimum elements of a large tensor; smaller tensors (biases, norms) are about 1% of a file
 
 
 def to_int8(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -33,7 +33,7 @@ def to_int8(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if name.endswith(".weight") and weight.ndim > 1:
             rows = weight.float().flatten(1)
             scale = rows.abs().amax(1) / 127
-            # If all weights of a channel are 0, its scale is 0.
+            # If all weights of a channel are 0, the channel's scale is 0.
             codes = rows / scale.clamp(min=torch.finfo(scale.dtype).tiny)[:, None]
             stored[name] = codes.round().to(torch.int8).view(weight.shape)
             stored[name + SUFFIX] = scale
@@ -48,7 +48,7 @@ def from_int8(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Dequantizes the result of :func:`to_int8`. Int8 weights become fp32. Other weights are unchanged.
 
     Raises:
-        CheckpointError: If scales do not fit their weights.
+        CheckpointError: If scales do not fit the weights.
     """
     weights = {name: tensor for name, tensor in stored.items() if not name.endswith(SUFFIX)}
     for name, scale in stored.items():

@@ -1,4 +1,4 @@
-"""Loads a checkpoint into a model, completely or only the weights that fit."""
+"""Loads all weights of a checkpoint into a model, or only the weights that fit."""
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,7 +14,7 @@ from sam2fast.checkpoints.weight_files import CheckpointError, listed
 
 _log = logging.getLogger(__name__)
 
-# Modules that are only used for video. A checkpoint without them works for images.
+# Modules that are only used for video. A checkpoint without these modules works for images.
 VIDEO_ONLY = (
     "memory_attention",
     "memory_encoder",
@@ -39,7 +39,7 @@ def load_checkpoint(
     prefix: str = "",
     keep_missing: bool = False,
 ) -> None:
-    """Loads a checkpoint into ``model``, with tensors on ``device``. The model may be on the meta device.
+    """Loads a checkpoint into ``model``, with tensors on ``device``. A model on the meta device is supported.
 
     Compares all names and shapes before assigning the first tensor, so a failed call does not change the model.
     Converts tensors to the dtypes of the model's parameters.
@@ -49,18 +49,19 @@ def load_checkpoint(
         device: Device of the loaded tensors.
         allow_image_only: If True, accepts a file that lacks only modules for video (``VIDEO_ONLY``). Logs a warning,
             and sets missing weights to NaN, so that results computed from them are recognizable.
-        assign: If True, replaces the model's parameters. Otherwise overwrites their values in place, so that references
+        assign: If True, replaces the model's parameters. Otherwise overwrites parameters in place, so that references
             of an optimizer stay valid.
-        keep_missing: If True, weights that the file lacks keep the model's values. The model must not be on the meta
-            device then. Always logs a warning.
+        keep_missing: If True, weights that the file lacks keep the model's values, and a warning is always logged.
+            Excludes models on the meta device.
 
     Raises:
-        CheckpointError: If the file cannot be read or does not fit the model. The message has the names and the reason.
+        CheckpointError: If the file cannot be read or does not fit the model. The message lists the weights that do not
+            fit.
         FileNotFoundError: If the file does not exist.
     """
     tensors = read_checkpoint(path, prefix)
     expected = model.state_dict()
-    # Batch counts of norms are not used in the model, and some checkpoints omit them.
+    # The model does not use batch counts of norms, and some checkpoints omit batch counts.
     counts = {name: x for name, x in expected.items() if name.endswith(".num_batches_tracked") and name not in tensors}
     tensors = {**tensors, **{name: torch.zeros(x.shape, dtype=x.dtype) for name, x in counts.items()}}
     missing = [name for name in expected if name not in tensors]
@@ -81,7 +82,7 @@ def load_checkpoint(
 
 
 def _on(device: torch.device, tensor: Tensor | None, like: Tensor) -> Tensor:
-    # Copies the tensor, since the file is memory-mapped and may change later.
+    # Copies the tensor, since the tensor is memory-mapped and the file may change later.
     out = torch.empty(like.shape, dtype=like.dtype, device=device)
     return out.fill_(float("nan")) if tensor is None else out.copy_(tensor)
 
@@ -109,12 +110,12 @@ def _check(path: str | Path, expected: Mapping[str, Tensor], found: Mapping[str,
 
 
 def is_video_only(name: str) -> bool:
-    """Returns True if the weight with this official name is only used for video."""
+    """Returns True if the weight with the official name ``name`` is only used for video."""
     return any(name == module or name.startswith(module + ".") for module in VIDEO_ONLY)
 
 
 def _modules(names: Iterable[str]) -> str:
-    """Returns the modules of :data:`VIDEO_ONLY` that contain these weights, as text."""
+    """Returns text that lists the modules of :data:`VIDEO_ONLY` with weights in ``names``."""
     return ", ".join(m for m in VIDEO_ONLY if any(n == m or n.startswith(m + ".") for n in names))
 
 
@@ -125,8 +126,8 @@ class LoadReport:
     path: Path
     loaded: tuple[str, ...]
     missing: tuple[str, ...]  # weights of the model that keep their values
-    unexpected: tuple[str, ...]  # weights of the checkpoint that are not used
-    other_shape: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]  # not loaded: shapes in checkpoint and model
+    unexpected: tuple[str, ...]  # weights of the checkpoint that the model lacks
+    other_shape: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]  # not loaded; shapes in checkpoint and in model
 
     @property
     def complete(self) -> bool:
@@ -164,19 +165,20 @@ def _differences(
 def load_partial(
     model: nn.Module, path: str | Path, prefix: str = "", rename: Callable[[str], str] | None = None
 ) -> LoadReport:
-    """Loads the weights that have the same name and shape in ``model`` and in the checkpoint. Others are unchanged.
+    """Loads all weights that have the same name and shape in ``model`` and in the checkpoint.
 
-    No weight is resized. For example, a position encoding of another size is reported, but not loaded. Compares all
-    names and shapes before writing the first weight. Also logs the report.
+    All other weights of the model are unchanged. No weight is resized. For example, a position encoding of another size
+    is reported, but not loaded. Compares all names and shapes before writing the first weight. Logs the report.
 
     Args:
-        model: Model. It must not be on the meta device, since weights that the checkpoint lacks keep their values.
+        model: Model. Models on the meta device are not supported, since weights that the checkpoint lacks keep their
+            values.
         path, prefix: See :func:`sam2fast.checkpoints.read_checkpoint`.
         rename: Function that converts a weight's official name, without ``prefix``, to its name in the model.
 
     Raises:
-        CheckpointError: If no weight fits, the checkpoint cannot be read, or two weights get the same name. The model
-            is unchanged then.
+        CheckpointError: If no weight fits, the checkpoint cannot be read, or two weights get the same name. After this
+            error, the model is unchanged.
         FileNotFoundError: If the file does not exist.
         ValueError: If the model is on the meta device.
     """

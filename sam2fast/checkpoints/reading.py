@@ -13,7 +13,7 @@ from sam2fast.checkpoints.sam3_files import is_whole, tracker_of
 from sam2fast.checkpoints.transformers_layout import MARKS, OFFICIAL_MARKS, is_transformers, to_official
 from sam2fast.checkpoints.weight_files import CheckpointError, find_weights, listed, read_file
 
-# Modules that torch wraps around others, anywhere in a model.
+# Names of modules that torch wraps around other modules, anywhere in a model.
 WRAPPERS = re.compile(r"\b(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 # Matches a name of SAM 2 with the prefix that a training program added.
 WRAPPED = re.compile(rf"((?:.*?\.)?)(?:{'|'.join(map(re.escape, (*OFFICIAL_MARKS, *MARKS)))})")
@@ -25,10 +25,10 @@ class StoredWeights(NamedTuple):
     """Stores the weights of a checkpoint by official name, and the layout of the file."""
 
     file: Path
-    from_transformers: bool  # True if the file has transformers' names
+    from_transformers: bool  # True if the file stores transformers' names
     tensors: dict[str, Tensor]
-    left_out: tuple[str, ...]  # names without the requested prefix
-    of_detector: int = 0  # number of left out weights of SAM 3's detector
+    left_out: tuple[str, ...]  # omitted names, since they lack the requested prefix
+    of_detector: int = 0  # number of omitted weights of SAM 3's detector
 
 
 def read_checkpoint(path: str | Path, prefix: str = "") -> dict[str, Tensor]:
@@ -37,17 +37,18 @@ def read_checkpoint(path: str | Path, prefix: str = "") -> dict[str, Tensor]:
     Int8 weights become fp32. Never runs code from the file.
 
     The tensors are memory-mapped, except from files of torch before 1.6, so unused tensors take no memory. The file
-    must not change while they are in use. Overwriting it changes the tensors. After truncating it, reading them kills
-    the process (SIGBUS). Replacing it by a rename is safe. ``clone()`` tensors that must outlive the file. Models built
-    from the file have copies.
+    must not change while tensors are in use. Overwriting the file changes the tensors. If the file is truncated,
+    reading a tensor kills the process (SIGBUS). Replacing the file by a rename is safe. ``clone()`` tensors that must
+    outlive the file. Models built from the file have copies.
 
     Args:
         path: File written by ``torch.save``, with weights at the top level or under ``model``, ``state_dict`` or
             another common key (``weight_files.LEVELS``); safetensors file; index of several files; or folder that
             contains such a file (see :func:`find_weights`). The content determines the file type, not the name. Weights
-            may have official names or transformers' names. If all names begin with a prefix such as ``module.``, it is
+            may have official names or transformers' names. A prefix that all names begin with, such as ``module.``, is
             removed. From files of the whole SAM 3, only the tracker's weights are read.
-        prefix: Prefix of the names to read. It is removed. Names without the prefix are left out, with a log message.
+        prefix: Prefix of the names to read. The prefix is removed. Names without the prefix are omitted, with a log
+            message.
 
     Raises:
         FileNotFoundError: If the file does not exist.
@@ -60,7 +61,7 @@ def read_checkpoint(path: str | Path, prefix: str = "") -> dict[str, Tensor]:
 
 
 def read_with_notes(path: str | Path, prefix: str) -> StoredWeights:
-    """Reads the weights of a checkpoint like :func:`read_checkpoint`, and logs which weights are left out."""
+    """Reads the weights of a checkpoint as :func:`read_checkpoint` does, and logs which weights are omitted."""
     layout = read_layout(path, prefix)
     if layout.left_out:
         _log.warning("%s: left out the names without the prefix %r: %s", layout.file, prefix, listed(layout.left_out))
@@ -70,7 +71,7 @@ def read_with_notes(path: str | Path, prefix: str) -> StoredWeights:
 
 
 def read_layout(path: str | Path, prefix: str) -> StoredWeights:
-    """Reads the weights of a checkpoint like :func:`read_checkpoint`, without its log messages."""
+    """Reads the weights of a checkpoint as :func:`read_checkpoint` does, but without log messages."""
     file = find_weights(path)
     stored = read_file(file)
     below = {name.removeprefix(prefix): x for name, x in stored.items() if name.startswith(prefix)}

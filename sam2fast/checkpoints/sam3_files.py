@@ -1,6 +1,6 @@
-"""Extracts the tracker's weights from files of the whole SAM 3, and leaves out the detector's weights.
+"""Extracts the tracker's weights from files of the whole SAM 3, without the detector's weights.
 
-Source: the conversion of Meta's file in transformers (``convert_sam3_video_to_hf.py``), and its ``Sam3VideoModel``.
+Source: transformers' conversion of Meta's file (``convert_sam3_video_to_hf.py``), and transformers' ``Sam3VideoModel``.
 """
 
 import math
@@ -11,14 +11,14 @@ from torch import Tensor
 
 from sam2fast.checkpoints.weight_files import CheckpointError
 
-# Prefixes of names in transformers' Sam3VideoModel, and their replacements in its Sam3TrackerVideoModel.
+# Prefixes of names in transformers' Sam3VideoModel, and the prefixes that replace them in Sam3TrackerVideoModel.
 TRACKER_NECK = "tracker_neck."
 FROM_VIDEO_MODEL = {
     "detector_model.vision_encoder.backbone.": "vision_encoder.backbone.",
     TRACKER_NECK: "vision_encoder.neck.",
     "tracker_model.": "",
 }
-# Parts of names in Meta's file. The image encoder belongs to the detector; the tracker may have a copy of it.
+# Parts of names in Meta's file. The image encoder belongs to the detector. The tracker may have a copy of this encoder.
 NECK, TRUNK = "backbone.vision_backbone.sam2_convs.", "backbone.vision_backbone.trunk."
 OF_TRACKER = "maskmem_tpos_enc"  # a weight that identifies the tracker's prefix
 COMPUTED = ".attn.freqs_cis"  # buffers that the model computes itself
@@ -34,7 +34,7 @@ RENAMED = {
 
 
 def is_whole(names: Collection[str]) -> bool:
-    """Returns True if the names are of the whole SAM 3, in Meta's or in transformers' layout."""
+    """Returns True for names of the whole SAM 3, in Meta's or in transformers' layout."""
     return any(TRACKER_NECK in name or NECK in name for name in names)
 
 
@@ -57,7 +57,7 @@ def tracker_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     prefix = next((name.removesuffix(OF_TRACKER) for name in tensors if name.endswith(OF_TRACKER)), None)
     others = [name for name in tensors if prefix is None or not name.startswith(f"{prefix}backbone.")]
     if any(NECK in name for name in others):
-        tensors = {name: tensors[name] for name in others}  # without the tracker's copy of the image encoder
+        tensors = {name: tensors[name] for name in others}  # omits the tracker's copy of the image encoder
     named: dict[str, Tensor] = {}
     for name, x in tensors.items():
         if (official := _official_name(name, prefix)) in named:
@@ -66,7 +66,7 @@ def tracker_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             named[official] = x
     rows = named.get(POSITIONS)
     if rows is not None and rows.ndim == 3 and math.isqrt(rows.shape[1]) ** 2 != rows.shape[1]:
-        named[POSITIONS] = rows[:, 1:]  # without the row of the class token
+        named[POSITIONS] = rows[:, 1:]  # omits the row of the class token
     return named
 
 

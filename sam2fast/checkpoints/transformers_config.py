@@ -1,4 +1,4 @@
-"""Writes the ``config.json`` of transformers' models, and compares such files with configurations of sam2fast."""
+"""Writes ``config.json`` files of transformers' models, and compares such files with configurations of sam2fast."""
 
 import inspect
 import json
@@ -17,16 +17,17 @@ from sam2fast.modeling.memory_encoder import CXBlock, Fuser, MaskDownSampler, Me
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.modeling.vit import RoPEViT
 
-# By transformers' model type for images: prefix of class names, and configuration with default values for keys that a
-# config.json omits. Model types for video end with _video. EdgeTAM's default values are not of a published model.
+# For each model type of transformers for images: prefix of class names, and the configuration that has transformers'
+# default values for keys that a config.json omits. Model types for video end with _video. EdgeTAM's default values
+# match no published model.
 MODEL_TYPES = {
     "sam2": ("Sam2", "configs/sam2.1/sam2.1_hiera_t.yaml"),
     "edgetam": ("EdgeTam", "configs/edgetam/edgetam.yaml"),
     "sam3_tracker": ("Sam3Tracker", SAM3_CONFIG),
 }
-# Model type of the whole SAM 3. It contains the tracker.
+# Model type of the whole SAM 3, which contains the tracker.
 WHOLE_SAM3 = "sam3_video"
-# Parameters that change results, but no shapes: names in transformers and here.
+# Parameters that change results, but no shapes: names in transformers and in sam2fast.
 SWITCHES = {
     "sigmoid_scale_for_mem_enc": "sigmoid_scale_for_mem_enc",
     "sigmoid_bias_for_mem_enc": "sigmoid_bias_for_mem_enc",
@@ -37,8 +38,8 @@ SWITCHES = {
     "max_object_pointers_in_encoder": "max_obj_ptrs_in_encoder",
     "max_cond_frame_num": "max_cond_frames_in_attn",
 }
-EPSILON = ("vision_config.backbone_config.layer_norm_eps", "image_encoder.trunk.norm_eps")  # another one, for SAM 3
-# Options here that have fixed values in transformers' code.
+EPSILON = ("vision_config.backbone_config.layer_norm_eps", "image_encoder.trunk.norm_eps")  # one more parameter of SAM 3
+# Options of sam2fast that have fixed values in transformers' code.
 ALWAYS = {
     "use_mask_input_as_output_without_sam": True,
     "directly_add_no_mem_embed": True,
@@ -54,10 +55,10 @@ ALWAYS = {
     "memory_temporal_stride_for_eval": 1,
 }
 GELU = {"hidden_act": "gelu", "layer_norm_eps": 1e-6}
-# Keys that depend on the image size. Files with another size often keep their default values.
+# Keys that depend on the image size. Files with another image size often keep default values of these keys.
 DERIVED = ("image_size", "backbone_feature_sizes", "memory_attention_rope_feat_sizes")
 NAME = "to use the weights, name their configuration"  # end of error messages
-# Keys that do not describe the model, or only affect training.
+# Keys that do not describe the model, and keys that only affect training.
 IRRELEVANT = (
     "model_type",
     "num_classes",
@@ -74,7 +75,7 @@ def transformers_config(config: str | Path, overrides: tuple[str, ...] = (), vid
 
     Args:
         config, overrides: See :func:`sam2fast.config.load_config`.
-        video: If True, for transformers' model for video, else for its model for images.
+        video: If True, returns the content for transformers' model for video, else for the model for images.
 
     Raises:
         ConfigError: If transformers' model does not support the configuration.
@@ -119,7 +120,7 @@ def transformers_config(config: str | Path, overrides: tuple[str, ...] = (), vid
             "num_multimask_outputs": 3,
             "iou_head_depth": 3,
             "iou_head_hidden_dim": 256,
-            # Postprocessing. The builders of sam2fast enable it, too.
+            # Postprocessing, which sam2fast's builders also enable.
             "dynamic_multimask_via_stability": True,
             "dynamic_multimask_stability_delta": 0.05,
             "dynamic_multimask_stability_thresh": 0.98,
@@ -164,7 +165,7 @@ def _vision_config(encoder: Mapping[str, Any], size: int, is_edgetam: bool) -> d
 REPVIT = {
     "model_type": "timm_wrapper",
     "architecture": "repvit_m1",
-    "num_classes": 2,  # transformers' default; without it, transformers does not read the other keys
+    "num_classes": 2,  # transformers' default; without num_classes, transformers does not read other keys
     "model_args": {"in_chans": 3, "features_only": True, "out_indices": [0, 1, 2, 3]},
 }
 
@@ -264,13 +265,13 @@ def _video_config(model: Mapping[str, Any], dim: int, feed_forward: str) -> dict
 
 
 def _arguments(cls: type, node: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the constructor arguments of a class: values of the configuration, or else the defaults."""
+    """Returns the constructor arguments of a class: values of the configuration, or default values."""
     parameters = inspect.signature(cls).parameters.values()
     return {p.name: p.default for p in parameters if p.default is not p.empty} | dict(node)
 
 
 def overrides_from(file: Path, config: str) -> tuple[str, ...]:
-    """Returns the overrides with which a configuration of sam2fast is equal to a ``config.json``.
+    """Returns overrides that make a configuration of sam2fast equal to a ``config.json``.
 
     Raises:
         NoConfigError: If the file describes another model than the configuration.

@@ -2,10 +2,10 @@
 
 In transformers, the four point embeddings (1, C) are one tensor (4, C), and the matrix of the position encoding is
 stored twice. Joint weights are split: keys and values in EdgeTAM's perceiver, and queries, keys and values in SAM 3's
-trunk. Other weights only have other names. Weights of SAM 2.0 lack the same two modules in both layouts.
+trunk. All other weights differ only in name. In both layouts, weights of SAM 2.0 lack the same two modules.
 
-Source: ``Sam2VideoModel``, ``EdgeTamVideoModel`` and ``Sam3TrackerVideoModel`` of transformers. Their models for images
-have the same names.
+Source: ``Sam2VideoModel``, ``EdgeTamVideoModel`` and ``Sam3TrackerVideoModel`` of transformers. Transformers' models
+for images have the same names of weights.
 """
 
 import re
@@ -19,7 +19,7 @@ from sam2fast.checkpoints.weight_files import CheckpointError, listed
 
 
 def _below(official: str, theirs: str, names: str) -> list[tuple[str, str]]:
-    """Returns pairs of names in two modules. ``names`` has ``a`` if both names are equal, and ``a=b`` otherwise."""
+    """Returns pairs of names in two modules. ``names`` lists ``a`` for equal names, and ``a=b`` for different names."""
     pairs = (name.partition("=") for name in names.split())
     return [(f"{official}.{a}", f"{theirs}.{b or a}") for a, _, b in pairs]
 
@@ -29,7 +29,7 @@ def _attention(official: str, theirs: str) -> list[tuple[str, str]]:
 
 
 def _mlp(official: str, theirs: str) -> list[tuple[str, str]]:
-    """Returns pairs for an MLP of three layers. In transformers, the first and the last layer have special names."""
+    """Returns pairs of names for an MLP of three layers. Transformers has special names for the outer layers."""
     return _below(official, theirs, "layers.0=proj_in layers.1=layers.0 layers.2=proj_out")
 
 
@@ -40,8 +40,8 @@ _TWO_WAY, _TWO_WAY_THERE = f"{_DECODER}.transformer", f"{_DECODER_THERE}.transfo
 _MEMORY = "memory_attention.layers.#"
 _DOWNSAMPLER = "memory_encoder.mask_downsampler"
 
-# Pairs of official and transformers' names of modules or parameters. # stands for a number, equal in both. `.weight` or
-# `.bias` may follow.
+# Pairs of official and transformers' names of modules or parameters. # stands for a number that is equal in both names.
+# `.weight` or `.bias` may follow.
 MODULES: tuple[tuple[str, str], ...] = (
     ("maskmem_tpos_enc", "memory_temporal_positional_encoding"),
     ("no_mem_embed", "no_memory_embedding"),
@@ -139,8 +139,8 @@ MODULES_OF: dict[str, tuple[tuple[str, str], ...]] = {
         *_below(f"{_NECK}.#", f"{_NECK_THERE}.#", "conv_1x1=proj1 conv_3x3=proj2"),
     ),
 }
-_BODY, _BODY_THERE = f"{_TRUNK}.body.", f"{_TRUNK_THERE}.timm_model."  # names after these prefixes are equal in both
-# By model type, suffixes of joint weights, and suffixes of their parts in transformers.
+_BODY, _BODY_THERE = f"{_TRUNK}.body.", f"{_TRUNK_THERE}.timm_model."  # prefixes of equal names
+# For each model type, suffixes of joint weights, and suffixes of the parts in transformers.
 SPLIT: dict[str, dict[str, tuple[str, ...]]] = {
     "sam2": {},
     "edgetam": {".to_kv.weight": (".to_k.weight", ".to_v.weight")},
@@ -153,13 +153,14 @@ POSITIONS_THERE = (
     f"{_PROMPTS_THERE}.shared_embedding.positional_embedding",
     "shared_image_embedding.positional_embedding",
 )
-# Prefixes that only transformers' names have. (SAM 1 has the second and third, too, but also an image encoder.)
+# Prefixes that only transformers' names have. SAM 1 also has the second and third prefix, but SAM 1 has an image
+# encoder.
 MARKS = ("vision_encoder.", f"{_PROMPTS_THERE}.", f"{_DECODER_THERE}.", "shared_image_embedding.")
 OFFICIAL_MARKS = ("image_encoder.", f"{_PROMPTS}.", f"{_DECODER}.")
 
 
 def is_transformers(names: Collection[str]) -> bool:
-    """Returns True if these are transformers' names, and not official names."""
+    """Returns True for transformers' names, and False for official names."""
     return any(name.startswith(MARKS) for name in names) and not any(name.startswith(OFFICIAL_MARKS) for name in names)
 
 
@@ -167,13 +168,13 @@ def to_transformers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Converts weights from official names to transformers' names.
 
     Args:
-        weights: Weights of a whole model, or of its part for images. Their dtypes are unchanged.
+        weights: Weights of a whole model, or of a model's part for images. The dtypes are unchanged.
 
     Raises:
         CheckpointError: If a name has no counterpart in transformers, or a weight is missing.
     """
     merged, model_type = (*POINTS, POSITIONS), _model_type(weights)
-    parts: dict[str, Tensor] = {}  # with joint weights split
+    parts: dict[str, Tensor] = {}  # weights, and parts of joint weights
     for name, tensor in weights.items():
         joint = next((suffix for suffix in SPLIT[model_type] if name.endswith(suffix)), None)
         if joint is None:
@@ -189,7 +190,7 @@ def to_transformers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         raise CheckpointError(f"{len(absent)} weights that transformers needs are missing: {listed(absent)}")
     out = {theirs: weights[name] for name, theirs in names.items() if theirs is not None}
     out[POINTS_THERE] = torch.cat([weights[name] for name in POINTS])
-    # Clones, since safetensors does not save tensors that share memory.
+    # Tensors are cloned, since safetensors does not save tensors that share memory.
     out.update({theirs: weights[POSITIONS].clone() for theirs in POSITIONS_THERE})
     return out
 
@@ -252,6 +253,6 @@ def _renamed(name: str, back: bool, model_type: str) -> str | None:
 
 @cache
 def _patterns(back: bool, model_type: str) -> list[tuple[re.Pattern[str], str]]:
-    modules = MODULES_OF[model_type] + MODULES  # the first match counts
+    modules = MODULES_OF[model_type] + MODULES  # the first matching pattern is used
     pairs = ((theirs, official) if back else (official, theirs) for official, theirs in modules)
     return [(re.compile(re.escape(a).replace(r"\#", r"(\d+)")), b.replace("#", r"\1")) for a, b in pairs]

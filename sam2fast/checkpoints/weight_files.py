@@ -19,17 +19,18 @@ from sam2fast.utils.errors import FixableError
 MOST_LISTED = 8  # maximum number of names in an error message, before "and N more"
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"  # first bytes of the new and the old format of torch.save
 GIT_LFS = b"version https://git-lfs.github.com/spec/"
-# Keys under which a file may store the weights: the official key, then other common ones. The first match is used.
+# Keys under which a file may store the weights: the official key, followed by other common keys. The first match is
+# used.
 LEVELS = (
     *("model", "state_dict", "model_state_dict", "model_state", "net", "network", "module", "weights", "params"),
     *("ema", "model_ema", "ema_model", "state_dict_ema", "ema_state_dict"),
 )
 DEEPEST = 3  # maximum number of nested keys
 INDEX_SUFFIX = ".index.json"
-MOST_REPEATED = 1 << 30  # maximum number of values of an expanded tensor, since a copy allocates memory for all
+MOST_REPEATED = 1 << 30  # maximum values of an expanded tensor, since a copy allocates memory for all values
 SUFFIXES = (".pt", ".pth", ".safetensors")
 CONFIG_FILE = "config.json"
-RECORD = "made_from"  # key of the record of sources, beside the weights or in the metadata of safetensors
+RECORD = "made_from"  # key of the record of sources: beside the weights, or in metadata of safetensors
 # File names of transformers' weights, in transformers' order of preference.
 TRANSFORMERS_FILES = tuple(
     name + suffix for name in ("model.safetensors", "pytorch_model.bin") for suffix in ("", INDEX_SUFFIX)
@@ -37,7 +38,7 @@ TRANSFORMERS_FILES = tuple(
 
 
 class _NotRead:
-    """Placeholder for a NumPy value beside the weights, such as a loss. Its content is ignored."""
+    """Placeholder for a NumPy value beside the weights, such as a loss. The value is ignored."""
 
     def __new__(cls, *args: object) -> "_NotRead":
         return object.__new__(cls)
@@ -46,7 +47,7 @@ class _NotRead:
         pass
 
 
-# Global names in pickles of NumPy scalars and arrays, before and since NumPy 2.
+# Names of globals in pickles of NumPy scalars and arrays, before and since NumPy 2.
 _NUMPY_NAMES = [
     (_NotRead, f"numpy.{name}")
     for name in (
@@ -62,7 +63,7 @@ class CheckpointError(FixableError, RuntimeError):
 
 
 class NoConfigError(CheckpointError):
-    """Raised if the configuration of a checkpoint cannot be determined. Callers have to name it."""
+    """Raised if the configuration of a checkpoint cannot be determined. Callers must name the configuration."""
 
 
 def first_line(error: BaseException) -> str:
@@ -71,7 +72,7 @@ def first_line(error: BaseException) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Returns the first names, and the number of other names, as text."""
+    """Returns text with the first names, and the number of all other names."""
     rest = len(names) - MOST_LISTED
     return ", ".join(names[:MOST_LISTED]) + (f" and {rest} more" if rest > 0 else "")
 
@@ -80,8 +81,8 @@ def read_file(path: Path) -> dict[str, Tensor]:
     """Returns the tensors of a file, or of all files of an index (``*.index.json``).
 
     Args:
-        path: Safetensors file, index, or file written by ``torch.save``. In the latter, the tensors may be under keys
-            of :data:`LEVELS`, also nested. The file type is determined by the content, not by the suffix.
+        path: Safetensors file, index, or file written by ``torch.save``. Files of ``torch.save`` may store tensors
+            under keys of :data:`LEVELS`, also nested. The content determines the file type, not the suffix.
 
     Raises:
         CheckpointError: If the file is not a checkpoint, is damaged, or contains objects other than tensors.
@@ -156,7 +157,7 @@ def _named_tensors(content: Any, depth: int = DEEPEST) -> Mapping[str, Tensor] |
 
 
 def _unusable(tensor: Tensor) -> str | None:
-    """Returns a description of a tensor that cannot be a model's weight, or None if it can be."""
+    """Returns a description of a tensor that cannot be a model's weight, or None for usable tensors."""
     if tensor.layout is not torch.strided or tensor.is_nested:
         return "a sparse or nested tensor"
     if tensor.is_meta:
@@ -186,7 +187,7 @@ def _read_pickle(path: Path) -> Any:
             with _numpy_lock, torch.serialization.safe_globals(_NUMPY_NAMES):  # type: ignore[arg-type]
                 return load()
     except pickle.UnpicklingError as error:
-        # Replaces torch's message, since that advises loading the file without this protection.
+        # Replaces torch's message, since torch advises loading the file without this protection.
         named = re.search(r"GLOBAL (\S+)|class (\S+)|function (\S+)", str(error))
         if named is None and not _starts_with(path, PICKLE):
             raise CheckpointError(f"{path} is damaged or no checkpoint at all") from error
@@ -197,7 +198,7 @@ def _read_pickle(path: Path) -> Any:
         ) from error
     except MemoryError:
         raise
-    except Exception as error:  # for damaged files, torch.load raises many types, such as struct.error
+    except Exception as error:  # for damaged files, torch.load raises many types of errors, such as struct.error
         raise CheckpointError(f"{path} is truncated, damaged or no checkpoint ({first_line(error)})") from error
 
 
@@ -226,7 +227,7 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{index} is no index of a checkpoint: expected a 'weight_map'") from error
     tensors: dict[str, Tensor] = {}
     for file in sorted(set(pairs.values())):
-        # Only files in the folder of the index are valid.
+        # Only files in the index's folder are valid.
         if not file or Path(file).name != file or file.endswith(INDEX_SUFFIX):
             raise CheckpointError(f"{index} names the file {file!r}; expected files beside it")
         try:
@@ -245,9 +246,9 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
 def find_weights(path: str | Path) -> Path:
     """Returns the checkpoint file at a path of a file or folder.
 
-    Searches a folder in this order: a file with the name of an official checkpoint; if there is a ``config.json``, the
-    weights that transformers wrote, or the index of their shards; the only ``.pt``, ``.pth`` or ``.safetensors`` file.
-    Expands ``~`` to the home folder.
+    Searches a folder in this order: a file with the name of an official checkpoint; if the folder has a
+    ``config.json``, weights that transformers wrote, or the index of such weights; the only ``.pt``, ``.pth`` or
+    ``.safetensors`` file. Expands ``~`` to the home folder.
 
     Raises:
         FileNotFoundError: If the path does not exist, or the folder has no checkpoint.

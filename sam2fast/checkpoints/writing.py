@@ -1,4 +1,4 @@
-"""Writes checkpoints in each layout atomically. Reads them back for verification."""
+"""Writes checkpoints in each layout atomically. Reads written checkpoints back for verification."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from sam2fast.checkpoints.transformers_layout import to_transformers
 from sam2fast.checkpoints.weight_files import CONFIG_FILE, RECORD, CheckpointError
 from sam2fast.io.atomic import annotate_oserror, atomic_path, locked, resolve_symlinks, restore
 
-WEIGHTS_FILE = "model.safetensors"  # in a folder with the layout of transformers
+WEIGHTS_FILE = "model.safetensors"  # name of the weight file in transformers' layout
 Record = Mapping[str, Any]
 
 
@@ -24,7 +24,7 @@ def save_torch(content: Any, file: IO[bytes]) -> None:
     """Calls ``torch.save`` with an open file.
 
     Raises:
-        OSError: If writing fails, for example on a full disk. ``torch.save`` hides this error behind a RuntimeError.
+        OSError: If writing fails, for example on a full disk. ``torch.save`` itself would raise a RuntimeError.
     """
     watched: Any = _Watched(file)  # has only the methods that torch.save needs
     try:
@@ -36,7 +36,7 @@ def save_torch(content: Any, file: IO[bytes]) -> None:
 
 
 class _Watched:
-    """File object that stores the first error of writing to it."""
+    """File object that stores the first error of writing."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -63,8 +63,8 @@ def check_free(path: Path, overwrite: bool) -> None:
     """Checks that a checkpoint may be written to ``path``.
 
     Raises:
-        FileExistsError: If the path exists and ``overwrite`` is False, or it is a device, a pipe or a folder with other
-            files.
+        FileExistsError: If the path exists and ``overwrite`` is False, or the path is a device, a pipe or a folder with
+            other files.
         OSError: If ``path`` is a circular symlink.
     """
     path = resolve_symlinks(path)
@@ -82,11 +82,11 @@ def check_free(path: Path, overwrite: bool) -> None:
 def replacing(path: Path, overwrite: bool) -> Iterator[Path]:
     """Context manager that yields a temporary path, and renames it to ``path`` at the end. See :func:`atomic_path`.
 
-    Also removes temporary files of processes that were killed.
+    Removes temporary files of killed processes.
 
     Raises:
-        FileExistsError: If :func:`check_free` raises it.
-        OSError: If the path cannot be written, or another process is writing it.
+        FileExistsError: If :func:`check_free` raises the error.
+        OSError: If the path cannot be written, or another process is writing to the path.
     """
     path = resolve_symlinks(path)
     check_free(path, overwrite)
@@ -94,7 +94,7 @@ def replacing(path: Path, overwrite: bool) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         with locked(path):
             restore(path)
-            check_free(path, overwrite)  # again, since restore() may have created the path
+            check_free(path, overwrite)  # checks again, since restore() may have created the path
             with atomic_path(path, in_folder=True) as partial:
                 yield partial
                 check_free(path, overwrite)
@@ -108,7 +108,7 @@ def write_official(
     """Writes a ``.pt`` file with the weights under ``model``, as in the original. See :func:`write_transformers`."""
     with replacing(path, overwrite) as partial:
         with partial.open("wb") as file:
-            # Clones, since torch.save would write the whole storage of a view.
+            # Tensors are cloned, since torch.save would write the whole storage of a view.
             content = {"model": {name: tensor.clone() for name, tensor in weights.items()}}
             save_torch(content if made_from is None else {**content, RECORD: dict(made_from)}, file)
             _fsync(file)
@@ -131,19 +131,20 @@ def write_transformers(
     overwrite: bool = False,
     made_from: Record | None = None,
 ) -> None:
-    """Writes a folder with ``model.safetensors`` with transformers' names, and ``config.json``.
+    """Writes a folder that contains ``model.safetensors`` (with transformers' names) and ``config.json``.
 
     Args:
         weights: Weights by official name.
         config: Content of ``config.json``.
-        path: Folder. It must not exist or, if ``overwrite``, must only contain these two files.
+        path: Folder. Without ``overwrite``, the folder must not exist. Otherwise it must contain only these two files.
         overwrite: If True, replaces an existing checkpoint.
-        made_from: Record of the sources that is written with the weights. See :mod:`sam2fast.io.made_from`.
+        made_from: Record of the sources, written with the weights. See :mod:`sam2fast.io.made_from`.
 
     Raises:
-        FileExistsError: If :func:`check_free` raises it.
+        FileExistsError: If :func:`check_free` raises the error.
         CheckpointError: If a weight has no counterpart in transformers, or the written file differs when read back.
-        OSError: If the folder cannot be written. A previous folder is unchanged then, and no partial folder is left.
+        OSError: If the folder cannot be written. After this error, a previous folder is unchanged, and no partial
+            folder is left.
     """
     theirs = to_transformers(weights)
     with replacing(path, overwrite) as partial:
@@ -164,15 +165,15 @@ def written_files(path: Path) -> list[Path]:
 def _save_safetensors(tensors: Mapping[str, Tensor], path: Path, made_from: Record | None) -> None:
     from safetensors.torch import save
 
-    # Clones, since safetensors does not save tensors that share memory. Older versions of transformers need the
-    # metadata. Does not use save_file, since that makes the file readable only by its owner.
+    # Tensors are cloned, since safetensors does not save tensors that share memory. Older versions of transformers need
+    # the metadata. save_file is not used, since it makes the file readable only by the owner.
     try:
         content = save({name: tensor.clone().contiguous() for name, tensor in tensors.items()}, {"format": "pt"})
     except UnicodeEncodeError as error:
         raise CheckpointError(f"the name {error.object!r} of a weight cannot be stored by safetensors") from error
     end = 8 + int.from_bytes(content[:8], "little")
     header = content[:end]
-    if made_from is not None:  # added here, since safetensors writes several keys in random order
+    if made_from is not None:  # the key is added here, since safetensors writes several keys in random order
         facts = json.loads(header[8:])
         facts["__metadata__"][RECORD] = json.dumps(made_from)
         text = json.dumps(facts, separators=(",", ":")).encode()

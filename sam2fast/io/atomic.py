@@ -90,8 +90,7 @@ def filled(target: Path, last: str) -> Iterator[Path]:
 
 @contextmanager
 def temporary_path(path: Path, workspace: Path | None = None) -> Iterator[Path]:
-    """Yields a temporary path ``.NAME.NUMBER.part`` in ``workspace`` or beside ``path``. Removes the path at the
-    end."""
+    """Context manager that yields a path ``.NAME.NUMBER.part`` in ``workspace``, or beside ``path``, and removes it."""
     partial = beside(path if workspace is None else workspace / path.name)
     try:
         yield partial

@@ -24,7 +24,7 @@ class Limits(NamedTuple):
     flops_per_s: dict[str, float]  # rate of a large matrix multiplication, by dtype
 
     def fraction(self, dtype: str, flops: float, nbytes: float, ms: float) -> float:
-        """Returns the fraction of the limit: the minimum time (of memory traffic or arithmetic) divided by ``ms``."""
+        """Returns the fraction of the limit: the minimum time of memory traffic and arithmetic over ``ms``."""
         floor = max(nbytes / self.bytes_per_s, flops / self.flops_per_s.get(dtype, float("inf")))
         return floor * 1e3 / ms
 
