@@ -185,7 +185,7 @@ def _gpu_unsupported_reason(device: torch.device) -> str | None:
 
 @functools.cache
 def _build_unsupported_reason() -> str | None:
-    """Returns the reason why Triton cannot build kernel launchers, or None. Searches like ``triton.runtime.build``."""
+    """Returns the reason why Triton cannot build kernel launchers, or None. Searches as ``triton.runtime.build``."""
     if sys.platform != "linux" or _has_builder():  # on other platforms, Triton includes a compiler
         return None
     if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
@@ -220,7 +220,7 @@ def _find_triton() -> tuple[int, int] | None:
         return None
     try:
         import triton
-    except Exception as error:  # a broken installation; the reference implementations work without Triton
+    except Exception as error:  # Triton is broken; reference implementations do not need Triton
         _why_absent = f"cannot be imported ({type(error).__name__}: {error})"
         return None
     major, minor = map(int, triton.__version__.split(".")[:2])

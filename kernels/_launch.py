@@ -48,7 +48,7 @@ Configure = Callable[[str, str, str], LaunchConfig]
 
 
 class Row(NamedTuple):
-    """Stores one configuration of a file."""
+    """Stores a row of a launch table: a configuration, and the launches that use this configuration."""
 
     arch: str  # name of a GPU, or * for all GPUs that no other row names
     dtype: str  # dtype of the first argument, or *
@@ -120,7 +120,7 @@ def custom_rows() -> dict[str, list[Row]]:
 
 
 def parse_rows(text: str) -> dict[str, list[Row]]:
-    """Parses rows by op from JSON.
+    """Parses the JSON of a launch table, and returns rows by op.
 
     Raises:
         ValueError: If ``text`` is not JSON, or not a list of rows per op.
@@ -148,7 +148,7 @@ def _row(op: str, row: Any) -> Row:
 
 
 def product_precision(dtype: torch.dtype) -> str:
-    """Returns Triton's ``input_precision``. For fp32, NVIDIA GPUs use three TF32 products, or one if TF32 is on."""
+    """Returns Triton's ``input_precision``. In fp32, NVIDIA GPUs use three TF32 products, or one if torch allows it."""
     if dtype != torch.float32 or interpreting() or torch.version.hip is not None:
         return "ieee"
     return "tf32" if tf32_is_allowed() else "tf32x3"
@@ -163,7 +163,7 @@ def tf32_is_allowed() -> bool:
     return matmul.allow_tf32 if precision is None else precision == "tf32"
 
 
-tf32_is_allowed._dynamo_marked_constant = True  # type: ignore[attr-defined]  # a constant in compiled graphs
+tf32_is_allowed._dynamo_marked_constant = True  # type: ignore[attr-defined]  # the result is a constant in graphs
 
 
 @functools.cache
@@ -182,4 +182,4 @@ def is_hopper(device: torch.device) -> bool:
     return architecture(device) == "sm_90"
 
 
-is_hopper._dynamo_marked_constant = True  # type: ignore[attr-defined]  # a constant in compiled graphs
+is_hopper._dynamo_marked_constant = True  # type: ignore[attr-defined]  # the result is a constant in graphs

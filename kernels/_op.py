@@ -51,7 +51,7 @@ def op(**options: Any) -> Callable[[Callable[P, R]], "Op[P, R]"]:
 
 
 class Op(Generic[P, R]):
-    """Function that dispatches to a kernel if it is supported and faster, else to the reference implementation.
+    """Function that calls a kernel if the kernel is supported and faster, else the reference implementation.
 
     Tensor arguments come first. Optional tensors may be None.
 
@@ -136,7 +136,7 @@ class Op(Generic[P, R]):
     def _choose_late(self, args: tuple[Any, ...]) -> Any:
         if torch.compiler.is_compiling() or _must_be_visible(args):
             return self.operator(*args)
-        with torch.no_grad():  # like an operator without a gradient
+        with torch.no_grad():  # as for operators without a gradient
             return self.compute(*(x.detach() if isinstance(x, Tensor) else x for x in args))
 
     def run(self, *args: Any) -> Any:

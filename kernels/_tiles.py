@@ -11,7 +11,7 @@ def exact_gelu(x):
     """Computes x Phi(x) = max(x, 0) - |x| Phi(-|x|) in fp32.
 
     The tail Phi(-|x|) is approximated by 2^P(|x|). P is the polynomial of degree 7 that minimizes the error of |x|
-    Phi(-|x|). Its highest coefficient is fixed below zero, so that the tail vanishes for large |x|. Without rounding,
+    Phi(-|x|). The highest coefficient is fixed below zero, so that the tail vanishes for large |x|. Without rounding,
     the error is at most 8e-8. An fp32 error function is as accurate, but needs twice as many instructions.
     """
     size = tl.abs(x)

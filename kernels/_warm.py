@@ -32,7 +32,7 @@ class Compilable(NamedTuple):
     target: Any  # Triton's target for the current device
 
     def source(self) -> Any:
-        """Returns Triton's ``ASTSource``."""
+        """Returns the kernel and its inputs as Triton's ``ASTSource``."""
         from triton.compiler import ASTSource
 
         kernel = getattr(import_module(self.module), self.name)

@@ -27,9 +27,9 @@ def connected_components(mask: Tensor) -> tuple[Tensor, Tensor]:
         mask: Masks ``(N, 1, H, W)`` bool or uint8. Nonzero pixels are foreground. N, H and W may be 0.
 
     Returns:
-        ``labels, areas``, both int32 ``(N, 1, H, W)``. Both are 0 on the background. A component's label is 1 plus the
-        row-major index of the component's first pixel. Areas store the component's number of pixels at each of its
-        pixels.
+        ``labels, areas``, both int32 ``(N, 1, H, W)``. Labels and areas are 0 on the background. A component's label is
+        1 plus the row-major index of the component's first pixel. Areas store the component's number of pixels at each
+        of its pixels.
 
     Raises:
         ValueError: If ``mask`` has another shape or dtype.

@@ -53,7 +53,7 @@ def embed_patches(
     mean: Sequence[float] = (),
     std: Sequence[float] = (),
 ) -> Tensor:
-    """Normalizes pixels, convolves them with padding 3 and stride 4, and adds a position embedding.
+    """Normalizes pixels, computes a convolution with padding 3 and stride 4, and adds a position embedding.
 
     Normalized pixels are padded with zeros.
 

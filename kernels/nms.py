@@ -110,7 +110,7 @@ def mask_nms_reference(masks: Tensor, scores: Tensor, iou_threshold: float) -> T
 
 
 def _keep(count: int, overlapping: Overlapping, device: torch.device) -> Tensor:
-    """Returns ascending indices of the items that no kept item before them suppresses. Items are ordered best first."""
+    """Returns ascending indices of kept items, which no earlier kept item suppresses. Items are ordered best first."""
     remaining, keep = torch.arange(count, device=device), []
     while len(remaining):
         block, remaining = remaining[:BLOCK], remaining[BLOCK:]

@@ -1,4 +1,4 @@
-"""Encodes batches of masks as run lengths in COCO's column-major order, and decodes them."""
+"""Encodes batches of masks as run lengths in COCO's column-major order, and decodes run lengths."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

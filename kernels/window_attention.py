@@ -281,7 +281,7 @@ def sdpa_choice(device: torch.device, dtype: torch.dtype) -> int:
     return launch.meta.get("SDPA", 0)
 
 
-sdpa_choice._dynamo_marked_constant = True  # type: ignore[attr-defined]  # a constant in graphs
+sdpa_choice._dynamo_marked_constant = True  # type: ignore[attr-defined]  # the result is a constant in graphs
 
 
 def prefers_sdpa(device: torch.device, dtype: torch.dtype) -> bool:

@@ -1,4 +1,4 @@
-"""Computes the foreground of upsampled masks on the CPU without upsampling them, by columns of pixels in cells.
+"""Computes the foreground of upsampled masks on the CPU without upsampling, by columns of pixels in cells.
 
 A cell consists of four adjacent logits. Pixels between the four logits are interpolated from these logits. If all four
 logits are above a level, all pixels of the cell are above the level. If no logit is above the level, no pixel is above

@@ -70,7 +70,7 @@ def memory_attention(
     No kernel is used with ``memory.key_factors``, or with both ``fp8`` and ``pooling``.
 
     Args:
-        query: Queries ``(B, heads, N, d)`` before rotation, or ``(1, heads, N, d)`` if all objects share them.
+        query: Queries ``(B, heads, N, d)`` before rotation, or ``(1, heads, N, d)`` if all objects share queries.
         memory: Memory of B objects, see :class:`AttendedMemory`.
         key_weight, key_bias: Weight ``(heads * d, m)`` and bias ``(heads * d,)`` of keys. The bias may be None.
         value_weight, value_bias: Weight ``(heads * d_v, m)`` and bias ``(heads * d_v,)`` of values. The bias may be

@@ -16,7 +16,7 @@ def rope_attention_cpu(
     """Computes :func:`rope_attention_reference` with scores in blocks that fit the cache, without gradients."""
     B, heads, N, d = query.shape
     M = key.shape[2]
-    order = torch.arange(d, device="cpu").view(-1, 2).t().flatten()  # see _rotate_
+    order = torch.arange(d, device="cpu").view(-1, 2).t().flatten()  # even channels first, see _rotate_
     out = value.new_empty(B, heads, N, value.shape[-1])
     for b in range(B):
         for head in range(heads):
@@ -42,7 +42,7 @@ def memory_attention_cpu(
     """Computes :func:`memory_attention_reference` for valid tokens only and in blocks, without gradients."""
     B = len(memory.page_table)
     heads, N, d = query.shape[1:]
-    order = torch.arange(d, device="cpu").view(-1, 2).t().flatten()  # see _rotate_
+    order = torch.arange(d, device="cpu").view(-1, 2).t().flatten()  # even channels first, see _rotate_
     weights = key_weight.unflatten(0, (heads, d))[:, order]
     biases = None if key_bias is None else key_bias.unflatten(0, (heads, d))[:, order]
     rotated = {}  # rotated queries by (row of the query, head); all objects may share one row

@@ -20,7 +20,7 @@ WIDEST_MEMORY = {torch.float32: 64, torch.bfloat16: 128, torch.float16: 128}
 
 
 class AttendedMemory(NamedTuple):
-    """Stores the memory that B objects attend to on a frame. Shapes depend on capacities, not on the amount of memory.
+    """Stores the memory that B objects attend to on a frame. Shapes depend on the capacities K and L.
 
     A page is either a map with the N positions of the queries, or consists of n tokens with other positions.
     """
@@ -104,7 +104,7 @@ def memory_attention_reference(
     fp8: Fp8 = False,
     pooling: Pooling = None,
 ) -> torch.Tensor:
-    """Reference implementation of :func:`memory_attention`: computes keys of all slots, and masks empty ones."""
+    """Reference implementation of :func:`memory_attention`: computes keys of all slots, and masks empty slots."""
     heads, N = query.shape[1:3]
     out_dtype = query.dtype
     (B, K), n = memory.page_table.shape, memory.pages.shape[1]

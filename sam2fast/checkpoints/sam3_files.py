@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sam2fast.checkpoints.weight_files import CheckpointError
 
-# Prefixes of names in transformers' Sam3VideoModel, and the prefixes that replace them in Sam3TrackerVideoModel.
+# Prefixes of names in transformers' Sam3VideoModel, and the corresponding prefixes in Sam3TrackerVideoModel.
 TRACKER_NECK = "tracker_neck."
 FROM_VIDEO_MODEL = {
     "detector_model.vision_encoder.backbone.": "vision_encoder.backbone.",

@@ -38,7 +38,7 @@ SWITCHES = {
     "max_object_pointers_in_encoder": "max_obj_ptrs_in_encoder",
     "max_cond_frame_num": "max_cond_frames_in_attn",
 }
-EPSILON = ("vision_config.backbone_config.layer_norm_eps", "image_encoder.trunk.norm_eps")  # one more parameter of SAM 3
+EPSILON = ("vision_config.backbone_config.layer_norm_eps", "image_encoder.trunk.norm_eps")  # another parameter of SAM 3
 # Options of sam2fast that have fixed values in transformers' code.
 ALWAYS = {
     "use_mask_input_as_output_without_sam": True,

@@ -211,7 +211,7 @@ def read_if_pillow_fails(file: AnyFile) -> FileImage | None:
 
 
 def has_eight_bits(file: AnyFile) -> bool:
-    """Returns True if the first page of a file has 8 bits, grey or RGB. Other programs show such files correctly."""
+    """Returns True if the first page of a file has 8 bits, grey or RGB. All programs show such files alike."""
     with _opened(file) as stream:
         header = read_tiff_header(stream)
         if header is not None:

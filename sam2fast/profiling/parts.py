@@ -1,4 +1,4 @@
-"""Lists the functions that compute parts of a model, and wraps them in ranges of torch.profiler."""
+"""Lists the functions that compute parts of a model, and wraps these functions in ranges of torch.profiler."""
 
 import re
 from collections import defaultdict

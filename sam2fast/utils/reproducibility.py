@@ -90,7 +90,7 @@ class _Block:
 
 
 def _set_all(after: ExitStack, torch: Any, warn_only: bool) -> None:
-    """Changes all settings, and registers callbacks with ``after`` that restore them."""
+    """Changes all settings, and registers callbacks with ``after`` that restore the settings."""
     if WORKSPACE_VARIABLE not in os.environ:
         after.callback(os.environ.pop, WORKSPACE_VARIABLE, None)
         os.environ[WORKSPACE_VARIABLE] = WORKSPACE
