@@ -1,4 +1,4 @@
-"""Fast matrix multiplications on the CPU."""
+"""Computes fast matrix multiplications on the CPU."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -47,8 +47,8 @@ def linear_in_inference(x: torch.Tensor, layer: tuple[torch.Tensor, torch.Tensor
     # This is the condition of _is_large, inlined because a frame needs hundreds of matrix products.
     if not (_ONEDNN_IS_FASTER and rows * columns >= _LARGE_PRODUCT and rows % 16 == 0 and dtype == torch.float32):
         return F.linear(x, weight, bias)
-    # (batch, K, 1, rows) in channels-last order is the same memory as (batch, rows, K). With a single thread, torch
-    # uses oneDNN only for batches of 16 or more.
+    # A tensor (batch, K, 1, rows) in channels-last order has the memory layout of (batch, rows, K). With a single
+    # thread, torch uses oneDNN only for batches of 16 or more.
     batch = 1 if torch.get_num_threads() > 1 else 16
     pixels = x.reshape(batch, 1, -1, x.shape[-1]).permute(0, 3, 1, 2)
     y = F.conv2d(pixels, weight[:, :, None, None], bias)

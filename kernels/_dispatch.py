@@ -138,7 +138,7 @@ def why_no_scans() -> str | None:
 
 
 def count_launch(op: str) -> None:
-    """Counts a launch of the kernel of ``op``, and logs the first one."""
+    """Counts a launch of the kernel of ``op``, and logs the first launch."""
     with _launches_lock:
         is_first = op not in launches
         launches[op] += 1

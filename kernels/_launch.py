@@ -26,7 +26,7 @@ MAX_PROGRAMS = 65535
 
 
 class LaunchConfig(NamedTuple):
-    """Stores constants and options of a launch."""
+    """Stores constants and options of a kernel launch."""
 
     meta: Mapping[str, int]  # the kernel's constexpr arguments, and settings of its launcher
     options: Mapping[str, int]  # num_warps, num_stages
@@ -148,7 +148,7 @@ def _row(op: str, row: Any) -> Row:
 
 
 def product_precision(dtype: torch.dtype) -> str:
-    """Returns Triton's ``input_precision``. In fp32, NVIDIA GPUs use three TF32 products, or one if torch allows it."""
+    """Returns Triton's ``input_precision``. In fp32, NVIDIA GPUs use three TF32 products, or one with torch's TF32."""
     if dtype != torch.float32 or interpreting() or torch.version.hip is not None:
         return "ieee"
     return "tf32" if tf32_is_allowed() else "tf32x3"

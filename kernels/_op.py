@@ -273,7 +273,7 @@ def why_unsupported(
 
     Args:
         args: Arguments of the op. All tensors and dtypes must be fp32, bf16 or fp16.
-        leaves: Plural noun for operations that the kernel leaves to torch under autocast, or None.
+        leaves: Name of operations that torch computes under autocast, such as "convolutions", or None.
         alike: Tensors that must have the same dtype.
         channels, widest: Number of channels, and the largest number of channels that the kernel supports.
     """

@@ -180,9 +180,9 @@ def _count_kernel(
 def _finish_kernel(
     logits,  # (N, H·W); read only with HOLES
     mask,  # (N, H·W) uint8
-    labels,  # (N, H·W) int32: roots. Without HOLES, overwritten by 1 + root, and 0 on the background
+    labels,  # (N, H·W) int32: roots of pixels. Without HOLES, overwritten by labels
     areas,  # (N, H·W) int32: areas at roots. Without HOLES, overwritten by areas at all pixels
-    out,  # (N, H·W) out, with HOLES: logits; ``value`` in small components
+    out,  # (N, H·W) out, with HOLES: logits, with small components set to ``value``
     pixels,  # H·W
     max_area,
     value,

@@ -1,4 +1,4 @@
-"""Embeds image patches as tokens: Hiera's 7x7 convolution with stride 4, plus the position embedding."""
+"""Embeds image patches as tokens: computes Hiera's 7x7 convolution with stride 4, and adds position embeddings."""
 
 from collections.abc import Sequence
 

@@ -116,7 +116,7 @@ def embed_patches_triton(pixels, weight, bias, position, mean=(), std=()) -> Ten
 
 
 def widths(channels: int) -> dict[str, int]:
-    """Splits channels into two powers of two, such as 144 into 128 and 16, if this needs less padding than one."""
+    """Returns one or two powers of two that hold all channels with little padding: 128 and 16 for 144 channels."""
     whole = max(16, triton.next_power_of_2(channels))
     rest = max(16, triton.next_power_of_2(channels - whole // 2))
     return {"WIDTH": whole // 2, "REST": rest} if 16 <= whole // 2 > rest else {"WIDTH": whole, "REST": 0}

@@ -11,7 +11,7 @@ from sam2fast.kernels._tiles import exact_gelu, normalized
 from sam2fast.kernels.layer_norm import computed, sum_dtype
 
 
-# The functions of this module pass different run-time arguments, not constants. So Triton compiles only one kernel
+# The functions of this module pass different run-time arguments, not constants. Triton thus compiles only one kernel
 # per width and combination of dtypes. The kernel is memory-bound, so masked loads and branches cost nothing.
 @triton.jit(do_not_specialize=["rows", "deltas", "stores_sum", "has_gelu"])
 def _add_layer_norm_kernel(
@@ -68,8 +68,8 @@ def shifted_layer_norm_triton(x, shift, weight, bias, eps, dtype=None) -> Tensor
 def launch_norm(x, weight, bias, eps, dtype, *, normed=None, delta=None, total=None, gelu=False) -> Tensor:
     """Returns the norm, written to ``normed`` or a new tensor. If ``total`` is not None, writes the sum to ``total``.
 
-    Instead of an absent tensor, the kernel gets another tensor of the same dtype as in calls with this tensor, since
-    Triton compiles the kernel for each combination of dtypes.
+    Other tensors of a suitable dtype replace absent tensors, since Triton compiles a kernel for each combination of
+    dtypes.
     """
     normed = x.new_empty(x.shape, dtype=dtype or computed(x)) if normed is None else normed
     if x.numel() == 0:

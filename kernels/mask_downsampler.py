@@ -24,7 +24,7 @@ def shape_class(channels: int) -> str:
 
 
 def result_shape(size: tuple[int, int], weight: Tensor, stride: int, padding: int) -> tuple[int, int, int]:
-    """Returns the shape (H', W', N) of the downsampled map of a map of ``size``."""
+    """Returns the shape (H', W', N) of a downsampled map, for a map of size ``size``."""
     H, W = ((side + 2 * padding - weight.shape[1]) // stride + 1 for side in size)
     return H, W, len(weight)
 

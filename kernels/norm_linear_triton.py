@@ -109,7 +109,8 @@ def norm_linear_triton(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Computes :func:`sam2fast.kernels.norm_linear.norm_linear` on the GPU without synchronising.
 
-    Instead of an absent input, the kernel gets another tensor of the dtype that this input has in other calls.
+    Other tensors of a suitable dtype replace absent inputs, since Triton compiles a kernel for each combination of
+    dtypes.
     """
     N, C = weight.shape
     normed = delta.new_empty(*delta.shape[:-1], C, dtype=dtype or torch.float32)

@@ -30,7 +30,7 @@ def _unsupported(query: Tensor, key: Tensor, *rest: Any) -> str | None:
 
 
 def _prefers_torch(query: Tensor, *_: object) -> bool:
-    """Returns True in fp32, since torch's time was not measured. For the kernel, only an estimate exists."""
+    """Returns True in fp32. Torch's time was not measured, and the kernel's time was only estimated."""
     return query.dtype == torch.float32
 
 

@@ -151,7 +151,7 @@ def _window_attention_kernel(
     pooled,  # (B, H', W', C) out, with RESIDUAL
     H, W,
     rows, columns,  # rows and columns of windows
-    positions,  # H·W, the number of keys if WINDOW is 0
+    positions,  # H·W; if WINDOW is 0, this is the number of keys
     tiles,  # number of tiles of queries per group of windows
     scale,  # scale of the scores, times log2(e)
     C: tl.constexpr,  # heads · D

@@ -36,7 +36,7 @@ def unpack_bits(packed: Tensor, width: int, dtype: type[np.generic]) -> np.ndarr
     try:
         with ThreadPoolExecutor(workers) as pool:
             list((pool.map if workers > 1 else map)(unpack, starts))
-    except RuntimeError:  # after the end of the main thread, pools cannot start threads
+    except RuntimeError:  # thread pools cannot start threads after the end of the main thread
         list(map(unpack, starts))
     return masks
 

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 OF_CELL, ROUNDING, UNDERFLOW = 2.0**-18, 7 * 2.0**-24, 1e-36
 # If torch must compute more than this number of pixels of a mask in one call, torch upsamples the whole mask.
 CLOSE = 256
-# Minimum height plus width of a result. For smaller results, torch uses different operations.
+# Minimum sum of a result's height and width. For smaller results, torch uses different operations.
 LEAST_SIDES = 130
 
 
@@ -55,8 +55,8 @@ def weights_along(source: int, target: int) -> tuple[np.ndarray, np.ndarray, np.
     """Returns cells and weights of bilinear interpolation (``align_corners=False``) from ``source`` to ``target``.
 
     Returns:
-        The index of each pixel's cell, ``(target)`` int64: the logit before the pixel; the weight of this logit; and
-        the weight of the next logit, both ``(target)`` fp32. After the last logit, the weight of the next logit is 0.
+        Cells ``(target)`` int64 of pixels, and weights ``(target)`` fp32 of the two logits of each cell. Cell i lies
+        between logits i and i + 1. In the last cell, the second weight is 0.
     """
     # Torch's exact weights are the results of upsampling images that contain a single nonzero logit.
     images = torch.eye(source, device="cpu")[:, None, :, None]

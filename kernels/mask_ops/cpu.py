@@ -53,7 +53,7 @@ class Statistics:
     def extend(
         self, mask: np.ndarray, left: np.ndarray, top: np.ndarray, right: np.ndarray, bottom: np.ndarray
     ) -> None:
-        """Extends the boxes of masks to contain other boxes. ``mask`` stores distinct indices of masks."""
+        """Extends the boxes of masks by other boxes. ``mask`` contains distinct indices of masks."""
         old = self.boxes[mask]
         low, high = np.stack([left, top], -1), np.stack([right, bottom], -1)
         self.boxes[mask] = np.concatenate([np.minimum(old[..., :2], low), np.maximum(old[..., 2:], high)], -1)

@@ -104,8 +104,8 @@ def with_means(
         pointer_valid: True for valid pointers, ``(B, L)`` bool.
 
     Returns:
-        Keys and values ``(B, heads, n + K * n / 4 + L, c)``; a mask ``(B, n + K * n / 4 + L)`` bool, True for each key
-        that an object attends to; and offsets of scores ``(B, n + K * n / 4 + L)`` fp32.
+        Keys and values ``(B, heads, M, c)``, mask ``(B, M)`` bool, and offsets of scores ``(B, M)`` fp32, with
+        ``M = n + K * n / 4 + L``. The mask is True for keys that an object attends to.
     """
     (B, K), L = page_valid.shape, pointer_valid.shape[1]
     positions = (key.shape[2] - L) // K

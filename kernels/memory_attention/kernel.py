@@ -180,8 +180,8 @@ def _attend_kernel(
 def _combine_kernel(
     sums,  # (splits, B * H, N, WIDTH) fp32
     log_weights,  # (splits, B * H, N) fp32
-    weight,  # (H * outer, width) of the value projection; unused without PROJECT
-    bias,  # (H * outer); unused without HAS_BIAS
+    weight,  # (H * outer, width), with PROJECT: weight of the value projection
+    bias,  # (H * outer), with HAS_BIAS
     out,  # (B, N, H, outer) out
     x,  # (B or 1, N, outer), with ADDS: residual that is added to out; ADDS needs H = 1
     norm_weight,  # (outer), with ADDS

@@ -66,13 +66,13 @@ def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
             warps = 4 if arch == "sm_100" else 8  # with eight warps, only one program fits on sm_100
             return LaunchConfig({**wide, CTAS_PER_SM: 2}, {"num_warps": warps, "num_stages": 3})
         return LaunchConfig(wide, {"num_warps": 8, "num_stages": 2})
-    if shape == "256x64" and has_memory:  # PEELED raises bounds of 62, 51 and 27 % to 65, 56 and 32 %
+    if shape == "256x64" and has_memory:  # PEELED raises the bounds (62, 51, 27 %) to 65, 56 and 32 %
         return LaunchConfig({**wide, "PEELED": 1}, {"num_warps": 8, "num_stages": 3})
     if shape == "256x64":
         return LaunchConfig({**wide, "BLOCK_M": 64}, {"num_warps": 4, "num_stages": 2})
-    if shape == "256x256" and arch == "sm_80":  # 31 %; tiles of 64 x 32 have 40 %, but use all 255 registers
+    if shape == "256x256" and arch == "sm_80":  # bound 31 %; for 64 x 32 40 %, but with all 255 registers
         return LaunchConfig({"BLOCK_M": 32, "BLOCK_N": 32, "CHUNK": 256}, {"num_warps": 4, "num_stages": 3})
-    if shape == "256x256" and has_memory:  # 45 % on sm_90 and 25 % on sm_100; four warps spill registers
+    if shape == "256x256" and has_memory:  # bounds 45 % (sm_90) and 25 % (sm_100); four warps spill registers
         tile = {"BLOCK_M": 128, "BLOCK_N": 32, "CHUNK": 256}
         # On an H100, our kernel takes 61 us for one object, and 191 us for four objects. Without rotation, cuDNN takes
         # 92 us and 105 us.
@@ -150,7 +150,7 @@ def memory_attention_triton(
                 pointer_encoding=memory.pointer_encoding[some],
                 pointer_valid=memory.pointer_valid[some],
             )
-            unrotated = query if start == 0 else query[:0]  # the first group rotates all queries
+            unrotated = query if start == 0 else query[:0]  # kernels of the first group of objects rotate all queries
             inputs = unrotated, rotated, pooling, part, weights, key_bias is not None
             keys, values, lengths, offsets = _encode(*inputs, cos, sin)
             queries = rotated.of(some) if rows > 1 else rotated

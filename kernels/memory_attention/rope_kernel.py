@@ -112,7 +112,7 @@ def _encode_kernel(
     pointer_encoding,  # (B, L, m)
     pointer_valid,  # (B, L) uint8
     weight,  # (H * d, m)
-    bias,  # (H * d); unused without HAS_BIAS
+    bias,  # (H * d), with HAS_BIAS
     cos,  # (N, d / 2) fp32 for pages
     sin,  # (N, d / 2) fp32 for pages
     keys,  # out (B, H, M, 2 * HALF)

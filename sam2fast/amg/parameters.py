@@ -15,7 +15,7 @@ from sam2fast.utils.embedded import NANO
 # Default thresholds of the generator. Nano has lower thresholds, since nano predicts lower scores.
 THRESHOLDS: Mapping[str, Any] = {"pred_iou_thresh": 0.8, "stability_score_thresh": 0.95}
 THRESHOLDS_OF_NANO: Mapping[str, Any] = {"pred_iou_thresh": 0.5, "stability_score_thresh": 0.7}
-# Maximum batch size on the CPU. Larger batches only need more memory.
+# Maximum batch size on the CPU. Larger batches need more memory, but are not faster.
 CPU_PROMPTS = 16
 # Upper bound of the decoder's memory per prompt, as a multiple of the size of an fp32 image embedding.
 EMBEDDINGS_PER_PROMPT = 16

@@ -1,4 +1,4 @@
-"""Computes grids, crops, boxes and run lengths for automatic masks, with the names and results of ``sam2.utils.amg``.
+"""Computes grids, crops, boxes and run lengths of automatic masks. Names and results equal ``sam2.utils.amg``.
 
 Empty inputs are valid. OpenCV, torchvision and pycocotools are not needed.
 """
@@ -142,7 +142,7 @@ def batch_iterator(batch_size: int, *args: Any) -> Iterator[list[Any]]:
     """Yields lists with a slice of each argument. Slices have ``batch_size`` entries; the last slices may be shorter.
 
     Raises:
-        ValueError: If there are no ``args``, or their lengths differ.
+        ValueError: If there are no ``args``, or the lengths of ``args`` differ.
     """
     lengths = {len(arg) for arg in args}
     if len(lengths) != 1:

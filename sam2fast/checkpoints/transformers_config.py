@@ -120,7 +120,7 @@ def transformers_config(config: str | Path, overrides: tuple[str, ...] = (), vid
             "num_multimask_outputs": 3,
             "iou_head_depth": 3,
             "iou_head_hidden_dim": 256,
-            # Postprocessing, which sam2fast's builders also enable.
+            # Postprocessing. The builders of sam2fast also enable postprocessing.
             "dynamic_multimask_via_stability": True,
             "dynamic_multimask_stability_delta": 0.05,
             "dynamic_multimask_stability_thresh": 0.98,

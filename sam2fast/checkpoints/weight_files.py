@@ -246,8 +246,8 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
 def find_weights(path: str | Path) -> Path:
     """Returns the checkpoint file at a path of a file or folder.
 
-    Searches a folder in this order: a file with the name of an official checkpoint; if the folder has a
-    ``config.json``, weights that transformers wrote, or the index of such weights; the only ``.pt``, ``.pth`` or
+    In a folder, a file with the name of an official checkpoint is preferred. In folders with a ``config.json``, weights
+    of transformers or an index of such weights come next. Otherwise the folder must have only one ``.pt``, ``.pth`` or
     ``.safetensors`` file. Expands ``~`` to the home folder.
 
     Raises:

@@ -136,7 +136,8 @@ def write_transformers(
     Args:
         weights: Weights by official name.
         config: Content of ``config.json``.
-        path: Folder. Without ``overwrite``, the folder must not exist. Otherwise it must contain only these two files.
+        path: Folder. Without ``overwrite``, the folder must not exist. With ``overwrite``, it may contain only these
+            two files.
         overwrite: If True, replaces an existing checkpoint.
         made_from: Record of the sources, written with the weights. See :mod:`sam2fast.io.made_from`.
 

@@ -35,7 +35,7 @@ def atomic_path(path: Path, workspace: Path | None = None, in_folder: bool = Fal
     """Context manager that yields a temporary path. At the end, the file or folder there replaces ``path``.
 
     After an error, the temporary file is removed. If ``path`` is a symlink, the target of the symlink is replaced or
-    created. The new file has the mode of the replaced file, but not its owner or hard links.
+    created. The new file gets the mode of the replaced file, but not the owner or hard links.
 
     Args:
         workspace: Folder for the temporary path, on the same file system; see :func:`temporary_path`.
@@ -204,7 +204,7 @@ def target_of(partial: Path) -> Path | None:
 
 
 def remove(path: Path) -> None:
-    """Removes a file, or a folder with its content, if it exists."""
+    """Removes a file, or a folder with all content. Missing paths are ignored."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

@@ -17,7 +17,7 @@ DPX_HEADER = 1634  # minimum bytes that FFmpeg requires
 PRINTING_DENSITY, LINEAR, LOGARITHMIC = 1, 2, 3  # transfer characteristics of DPX
 VIDEO = range(4, 11)
 LOG_BLACK, LOG_WHITE, LOG_STEPS = 95, 685, 300  # 10-bit codes of black and white, and codes per factor of 10
-# Pixel formats of FFmpeg: the letters of the channels, then f for floats, bits, and the byte order.
+# Names of FFmpeg's pixel formats: letters of the channels, f for floats, number of bits, and byte order.
 PIXEL_FORMAT = re.compile(r"(gbra?p|gray|ya|rgba?|abgr)(f?)\d*(be)?(?:le)?")
 
 

@@ -108,7 +108,7 @@ def read_run_lengths(rles: Sequence[Mapping[str, Any]]) -> RunLengths:
 
 
 def _parts_of(rle: Mapping[str, Any]) -> tuple[tuple[int, int], Any]:
-    """Returns the checked size of a mask, and its unchecked counts."""
+    """Returns the checked size and the unchecked counts of a mask."""
     try:
         if not isinstance(rle, Mapping):
             raise TypeError

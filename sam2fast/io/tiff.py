@@ -26,7 +26,7 @@ from sam2fast.io.tiff_header import (
 )
 
 JPEG = 7  # value of COMPRESSION
-_SILENT = logging.NullHandler()  # without a handler, Python prints tifffile's log messages on damaged metadata
+_SILENT = logging.NullHandler()  # without a handler, Python would print tifffile's messages on damaged metadata
 READ = (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK)
 
 

@@ -43,7 +43,7 @@ class CallGuard:
         thread = threading.get_ident()
         for outer in (ref() for ref in calls.ongoing):
             if outer is not None and outer.thread == thread and outer.changes >= changes:
-                return nullcontext(outer)  # keeps the outer call's weak reference alive
+                return nullcontext(outer)  # holds the outer call, since the guard only has a weak reference
         return GuardedCall(calls, type(owner).__name__, thread, changes)
 
     def record_change(self) -> None:
@@ -94,7 +94,8 @@ class _ProcessCalls:
         self.ongoing: list[weakref.ref[GuardedCall]] = []
         self.exclusive_calls = 0  # number of exclusive calls so far
         self.changed_by = 0  # number of the exclusive call that last replaced data, such as the image
-        # Maps threads to the number of the exclusive call that refused the thread. Ids of threads would be reused.
+        # Maps threads to the number of the exclusive call that refused the thread. Threads are keys, since Python
+        # reuses ids of threads.
         self.refused_by: weakref.WeakKeyDictionary[threading.Thread, int] = weakref.WeakKeyDictionary()
 
 
