@@ -86,7 +86,7 @@ def _is_exporting() -> bool:
 def is_cpu_inference(x: torch.Tensor) -> bool:
     """Returns True if ``x`` is on the CPU and neither autograd nor a compiler is active.
 
-    If True, callers may process chunks that fit the cache, and overwrite tensors.
+    If True, callers may overwrite intermediate tensors, and split tensors into chunks that fit the cache.
     """
     return x.is_cpu and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
 

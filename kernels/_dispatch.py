@@ -93,8 +93,8 @@ def use_triton(op: str, *tensors: torch.Tensor, unsupported_reason: str | None =
     """Returns True if the Triton kernel of ``op`` runs for these tensors.
 
     The backend ``auto`` uses kernels on supported GPUs, and the backend ``torch`` uses no kernels. With
-    ``TRITON_INTERPRET=1``, ``triton`` runs kernels for CPU tensors in Triton's interpreter. For ops that a registered
-    backend does not implement, the backend acts like ``auto``.
+    ``TRITON_INTERPRET=1``, the backend ``triton`` also runs kernels for CPU tensors, in Triton's interpreter. For ops
+    that a registered backend does not implement, the backend acts like ``auto``.
 
     Args:
         unsupported_reason: Reason why the op's kernel does not support these inputs, for example "has no dropout", or

@@ -25,7 +25,8 @@ _log = logging.getLogger(__name__)
 
 # All ops by name, for tests and benchmarks.
 OPS: dict[str, "Op[..., Any]"] = {}
-# Torch has no public names for these functions. If a version of torch lacks the functions, operators are always called.
+# Torch has no public names for the following functions. If a version of torch lacks the functions, operators are always
+# called.
 _dispatch_modes: Callable[[], int] = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 1)
 _has_transforms: Callable[[], bool] = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)
 _PLAIN = (torch.Tensor, torch.nn.Parameter)

@@ -12,7 +12,8 @@ def exact_gelu(x):
 
     The tail Phi(-|x|) is approximated by 2^P(|x|). P is the polynomial of degree 7 that minimizes the error of |x|
     Phi(-|x|). The highest coefficient is fixed below zero, so that the tail vanishes for large |x|. Without rounding,
-    the error is at most 8e-8. An fp32 error function is as accurate, but needs twice as many instructions.
+    the approximation's error is at most 8e-8. An fp32 error function is as accurate, but needs twice as many
+    instructions.
     """
     size = tl.abs(x)
     power = 5.48182725e-05 - 2e-06 * size

@@ -41,8 +41,8 @@ def choose_masks(
         presence: Score above which an object is present. If None, all objects are present.
 
     Returns:
-        Logits ``(B, 1, h, w)`` of the selected masks, -1024 for absent objects; IoUs ``(B, 1)``; tokens ``(B, C)``;
-        indices of the selected masks ``(B, 1)`` int64; and presence ``(B, 1)`` bool.
+        Selected logits ``(B, 1, h, w)``, IoUs ``(B, 1)``, tokens ``(B, C)``, indices of masks ``(B, 1)`` int64, and
+        presence of objects ``(B, 1)`` bool. Logits of absent objects are -1024.
 
     Raises:
         ValueError: If the shapes do not match.

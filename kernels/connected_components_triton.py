@@ -5,10 +5,10 @@ pixel's index, so the root of a tree is its first pixel. ``areas`` stores the si
 
 The kernels are correct for concurrent programs in any order:
 
-- *Only roots are linked, to smaller pixels.* ``_union`` finds the roots of both pixels, and applies an atomic minimum
-  to the parent of the larger root. If the old parent was the root itself, the link is complete. Otherwise another
-  program has linked this root. The minimum keeps the smaller parent, and the loop joins the larger parent. Thus both
-  pixels of every edge end in one tree, and no link is lost.
+- *Only roots are linked, and only to smaller pixels.* ``_union`` finds the roots of both pixels, and applies an atomic
+  minimum to the parent of the larger root. If the old parent was the root itself, the link is complete. Otherwise
+  another program has linked this root. The minimum keeps the smaller parent, and the loop joins the larger parent. Thus
+  both pixels of every edge end in one tree, and no link is lost.
 - *The loop terminates.* Parents only decrease and are never negative. Each failed attempt continues with a smaller
   pair.
 - *Stale reads are harmless.* An outdated parent is still an ancestor, since trees only merge. Only the atomic operation

@@ -44,7 +44,7 @@ def _embed_patches_kernel(
     position,  # (H / 4, W / 4, C)
     out,  # (B, H / 4, W / 4, C)
     H, W, C,
-    scale0,  # normalized pixels are scale * pixel + shift
+    scale0,  # scales and shifts of colours: a normalized pixel is scale * pixel + shift
     scale1, scale2, shift0, shift1, shift2,
     PRECISION: tl.constexpr,
     WIDTH: tl.constexpr,  # number of leading channels, a power of two

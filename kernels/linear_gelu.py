@@ -16,7 +16,7 @@ NARROW = 384
 
 
 def shape_class(dtype: torch.dtype, inner: int) -> str:
-    """Returns the shape class of a product over ``inner`` channels."""
+    """Returns the shape class of a matrix product over ``inner`` input channels."""
     return "narrow" if dtype != torch.float32 and inner <= NARROW else ANY
 
 
@@ -29,7 +29,7 @@ def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
     if dtype == "float32":  # three TF32 products keep both operands in registers, as high and low parts
         small = {"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 32, "GROUP": 8, "TORCH": 1}
         return LaunchConfig(small, {"num_warps": 8, "num_stages": 2})
-    if shape == "narrow":  # three programs of four warps fit on sm_90 (32 %), or two programs of eight (30 %)
+    if shape == "narrow":  # on sm_90, bound 32 % for four warps (three programs fit), and 30 % for eight (two fit)
         return LaunchConfig(tile, {"num_warps": 4 if arch == "sm_90" else 8, "num_stages": 3})
     if arch == "sm_80":  # the bound is 88 % of the peak, and libraries reach about 80 %
         return LaunchConfig(tile, {"num_warps": 8, "num_stages": 3})

@@ -18,7 +18,7 @@ from sam2fast.kernels._dispatch import count_launch
 from sam2fast.kernels._launch import FUSED, LaunchConfig, launch_config
 
 WORD, HALF = tl.constexpr(64), tl.constexpr(32)  # number of bits of a word and of half a word
-# Number of items whose words are read at once.
+# Number of items in a step. A step reads all words of these items at once.
 ROWS = tl.constexpr(8)
 
 

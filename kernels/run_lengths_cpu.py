@@ -70,8 +70,8 @@ def outline_changes(
     begins = [column * H + above + runs.top[cell, at]]
     ends = [column * H + above + runs.bottom[cell, at] + 1]
 
-    # Vertical runs of cells with only foreground pixels, repeated for each column of pixels in a cell. A row of cells
-    # ends where the next row begins.
+    # Finds vertical runs of cells with only foreground pixels, and repeats these runs for each column of pixels in a
+    # cell. A row of cells ends where the next row begins.
     edges = np.diff(np.pad(whole, ((1, 1), (0, 0))).astype(np.int8), axis=0).T  # (w, h + 1)
     row_ends = np.append(rows.first, size[0])
     for values, sign in ((begins, 1), (ends, -1)):

@@ -74,9 +74,9 @@ def _add_keys(
 # Numbers of tokens differ between calls. One compiled kernel serves all numbers of tokens.
 @triton.jit(do_not_specialize=["N", "M"])
 def _token_attention_kernel(
-    query,  # (B, N, HEADS * D)of any row stride
-    key,  # (B, M, HEADS * D)of any row stride
-    value,  # (B, M, HEADS * D)of any row stride
+    query,  # (B, N, HEADS * D) of any row stride
+    key,  # (B, M, HEADS * D) of any row stride
+    value,  # (B, M, HEADS * D) of any row stride
     query_position,  # (N, HEADS * D), added to the queries with QUERY_POSITION
     key_position,  # (M, HEADS * D), with KEY_POSITION
     out,  # (B, N, HEADS * D)

@@ -156,10 +156,10 @@ def pixel_of_torch(patch: np.ndarray, *axes: tuple[AxisCells, int, int]) -> floa
     scales: list[float | None] = [None, None]
     for dim, (axis, cell, position) in enumerate(axes):
         if 0 < cell < axis.source - 1:
-            # Computes the first pixel of another result, with a scale that gives the first pixel the same weights.
+            # Away from the edges, upsampling the patch alone with another scale gives its first pixel the same weights.
             scales[dim] = 1 / (2 * float(axis.far[cell, position]) + 1)
             continue
-        # At the edges, weights have more bits, so the pixel must have the same position as in the whole mask.
+        # At the edges, weights have more bits, so the pixel needs the position that it has in the whole mask.
         number = min(2, axis.source - cell)
         whole = torch.zeros(axis.source if dim == 0 else len(image), axis.source if dim else 2, device="cpu")
         whole.narrow(dim, cell, number).copy_(image.narrow(dim, 0, number))

@@ -1,4 +1,4 @@
-"""Upsamples logits in registers, and computes masks and statistics of masks.
+"""Upsamples mask logits in registers, and computes binary masks, packed masks, and statistics of masks.
 
 A program processes a band of rows of one mask and loops over columns. Thresholds are rounded to fp32, as in torch.
 ``h·w`` and ``H·W`` are below 2**31. The number of pixels of all masks may exceed 2**31.

@@ -38,7 +38,7 @@ class SparseUpsampling:
     rows: AxisCells
     columns: AxisCells
     threshold: float  # rounded to fp32
-    cells: np.ndarray  # (h, w) bool, True for cells that contain pixels
+    cells: np.ndarray  # (h, w) bool, True for cells with at least one pixel
 
     @classmethod
     def of(cls, logits: Tensor, size: tuple[int, int], threshold: float) -> "SparseUpsampling | None":

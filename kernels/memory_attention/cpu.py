@@ -129,7 +129,7 @@ SAFE_SUMS = 1e-25, 1e30
 def attend(query: Tensor, keys_and_values: Iterable[Weighted], scale: float, width: int) -> Tensor:
     """Computes softmax attention of one head in blocks of scores. Scores and sums are fp32.
 
-    Torch's attention uses MKL for fp32 (see :func:`linear`), and needs values as wide as keys.
+    Torch's attention would use the slower MKL for fp32 (see :func:`linear`), and need values as wide as keys.
 
     Args:
         query: Queries ``(N, d)`` fp32.

@@ -44,7 +44,7 @@ def _add_block(
     FP8: tl.constexpr, OFFSETS: tl.constexpr, PADDED: tl.constexpr, FULL: tl.constexpr,
     D: tl.constexpr, CHUNK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Returns ``highest``, ``total`` and ``weighted``, updated with a block of keys."""
+    """Adds a block of keys to ``highest``, ``total`` and ``weighted``, and returns the updated tensors."""
     if CHUNK == D:
         scores = tl.dot(query, tl.load(key_ptrs), input_precision=PRECISION)
     else:
@@ -81,7 +81,7 @@ def _attend_kernel(
     keys,  # (B, H, M, D), rotated
     key_scales,  # (B, H, M) fp32, with FP8
     values,  # (B, H, M, width), channels contiguous
-    lengths,  # (B) int32: number of valid keys, with RAGGED; otherwise all M are valid
+    lengths,  # (B) int32, with RAGGED: number of valid keys; without RAGGED, all M keys are valid
     offsets,  # (B, M) fp32, with OFFSETS: numbers added to scaled scores
     sums,  # out (splits, B * H, N, WIDTH) fp32: weighted mean of each split; with DIRECT, result (B, H, N, width)
     log_weights,  # out (splits, B * H, N) fp32, without DIRECT: log2 of each split's sum of weights

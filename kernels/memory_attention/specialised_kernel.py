@@ -90,7 +90,7 @@ def _attend_specialised_kernel(
     query,  # (B or 1, H, N, D), rotated
     keys,  # (B, H, M, D), rotated
     values,  # (B, H, M, width), channels contiguous
-    lengths,  # (B) int32: number of valid keys, with RAGGED; otherwise all M are valid
+    lengths,  # (B) int32, with RAGGED: number of valid keys; without RAGGED, all M keys are valid
     sums,  # out (splits, B * H, N, WIDTH) fp32: weighted mean of each split; with DIRECT, result (B, H, N, width)
     log_weights,  # out (splits, B * H, N) fp32, without DIRECT: log2 of each split's sum of weights
     H, N, M, width,

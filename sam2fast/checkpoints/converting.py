@@ -39,7 +39,7 @@ class Conversion(NamedTuple):
     parameters: int
     dtypes: tuple[str, ...]
     files: dict[Path, str]  # SHA-256 of each written file
-    is_kept: bool = False  # True if the target was already converted from the same source
+    is_kept: bool = False  # True if an existing target from the same source was kept
     of_detector: int = 0  # number of omitted weights of SAM 3's detector
 
 

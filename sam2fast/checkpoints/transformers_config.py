@@ -341,7 +341,7 @@ def _flat(config: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     for name, value in config.items():
         if isinstance(value, Mapping):
             out |= _flat(value, f"{above}{name}.")
-        elif value is not None:  # None is the default value in transformers
+        elif value is not None:  # omitted, since None is the default value in transformers
             out[above + name] = value
     return out
 

@@ -171,7 +171,7 @@ def get_repository(repo: str, quiet: bool = False) -> Path:
             )
             if any(path.suffix in (".safetensors", ".pt", ".pth") for path in folder.glob("*")):
                 return folder
-    except Exception as error:  # huggingface_hub raises many types, including types of its HTTP library
+    except Exception as error:  # huggingface_hub raises many types of errors, also of its HTTP library
         if offline is not None:
             raise DownloadError(
                 f"the model {repo} is not in the cache of the Hugging Face hub, {_off(offline)}"

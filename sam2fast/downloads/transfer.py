@@ -108,7 +108,7 @@ def check_file(path: Path, sha256: str | None = None) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             is_sound = archive.testzip() is None and any(name.endswith("data.pkl") for name in archive.namelist())
-    except Exception as error:  # zipfile raises many types for damaged archives
+    except Exception as error:  # for damaged archives, zipfile raises many types of errors
         raise DamagedError(f"the downloaded file is not a checkpoint, or is damaged ({error})") from error
     if not is_sound:
         raise DamagedError("the downloaded file is not a checkpoint, or is damaged (a wrong checksum, or no data.pkl)")

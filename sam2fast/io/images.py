@@ -100,7 +100,7 @@ def open_image(file: str | Path | BinaryIO, formats: tuple[str, ...] | None = No
         formats: Names of the formats to try. If None, all formats.
 
     Raises:
-        UnidentifiedImageError: If the format is refused or unknown, or its extra is not installed.
+        UnidentifiedImageError: If the format is refused or unknown, or the format's extra is not installed.
         Image.DecompressionBombError: If the image has too many pixels; see :func:`check_pixels`.
         OSError, SyntaxError, ValueError: If ``PIL.Image.open`` raises the error.
     """

@@ -63,7 +63,7 @@ def label_png(labels: np.ndarray, colours: bytes | None = None) -> bytes:
     """Returns a PNG file of labels ``(H, W)``. Label 0 is the background.
 
     Args:
-        labels: Labels in uint8, written with a palette, or in uint16, written as 16-bit grey.
+        labels: Labels in uint8 or uint16. uint8 is written with a palette, and uint16 as 16-bit grey.
         colours: RGB bytes of the palette. Defaults to the palette of DAVIS.
 
     Raises:

@@ -25,7 +25,7 @@ MAY_BE_EMPTY = (".txt",)  # label files of images without objects are empty
 
 
 def differences(before: Any, now: Any) -> list[str]:
-    """Returns the differences between two records, as words for messages. For results of version 0.2, pass None."""
+    """Returns the names of all differences between two records. For results of version 0.2, a record is None."""
     now = json.loads(json.dumps(now))
     if before == now:
         return []

@@ -39,8 +39,8 @@ def read_tiff(file: BinaryIO, page: TiffPage, channels: list[int]) -> NDArray[An
         channels: Indices of the pages that store the image's channels. Each page may have several bands.
 
     Raises:
-        ValueError: If tifffile is not installed, imagecodecs is needed for compression but not installed, or the values
-            are not colours.
+        ValueError: If tifffile is missing, imagecodecs is missing but needed for the compression, or the values are not
+            colours.
         OSError, RuntimeError, LookupError: If the file is damaged.
     """
     is_jpeg = page.photometric == YCBCR and page.first(COMPRESSION, 1) == JPEG  # tifffile decodes JPEG as RGB

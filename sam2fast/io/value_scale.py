@@ -47,8 +47,8 @@ def choose_scale(values: NDArray[Any]) -> Scale | None:
 
     16-bit values are not scaled if some values are in the upper half of the range, or if all values were converted from
     8 bits. Floats in [0, 1] are not scaled if some floats are in the upper half. Otherwise the largest value is white.
-    Black is the smallest value if this value is negative or more than half of white, else 0. Outliers are ignored: the
-    lowest and highest 0.5 % of values, if far from all other values.
+    Black is the smallest value if this value is negative or more than half of white, else 0. Outliers are ignored:
+    values among the lowest or highest 0.5 % that are far from all other values.
 
     Args:
         values: Finite values of an image, or of the frames of a video, see :func:`sample_values`.

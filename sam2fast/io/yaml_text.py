@@ -18,7 +18,7 @@ def parse_yaml(text: str) -> Any:
     """Parses a configuration and expands its references (``*name``).
 
     Raises:
-        YAMLError, OmegaConfBaseException: If the text is not YAML, or not a configuration.
+        YAMLError, OmegaConfBaseException: If the text is not YAML, or the YAML is not a configuration.
         ValueError: If the text would expand to more than :data:`MAX_VALUES` values, refers to itself, or is malformed.
     """
     try:

@@ -193,7 +193,7 @@ def keyframes(
         if frame in shapes:
             keys.append({"frame": frame, "time": (frame - 1) * seconds, "enabled": True, **shapes[frame]})
         elif keys:
-            keys[-1]["enabled"] = False  # hides the region after this keyframe
+            keys[-1]["enabled"] = False  # the region is hidden after this keyframe
     return keys
 
 

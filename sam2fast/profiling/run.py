@@ -1,4 +1,4 @@
-"""Profiles an image or frames of a video: by plain runs, runs with torch.profiler, and a run that counts FLOPs."""
+"""Profiles an image or frames of a video by three types of runs: plain, with torch.profiler, and counting FLOPs."""
 
 import math
 import platform

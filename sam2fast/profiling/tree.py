@@ -66,7 +66,7 @@ class Part:
         }
 
     def cells(self, depth: int, whole: float) -> tuple[str, ...]:
-        """Returns the cells of the part's row in the table."""
+        """Returns the cells of this part's row in the text table."""
         return (
             "  " * depth + self.name,
             f"{self.calls:g}" if self.calls else "",
@@ -101,7 +101,7 @@ class Profile:
 
     @property
     def overhead(self) -> float:
-        """Relative increase of mean seconds by the profiler."""
+        """Relative increase of mean seconds that the profiler causes."""
         return self.root.seconds / statistics.mean(self.plain) - 1
 
     def as_json(self) -> dict[str, Any]:

@@ -122,7 +122,7 @@ def _switches(torch: Any) -> Iterator[tuple[Any, str, Any]]:
 
 
 def _old_switches_hold(torch: Any) -> bool:
-    """Returns True if torch's old TF32 settings are readable. Torch raises an error once a new setting was changed."""
+    """Returns True if torch's old TF32 settings are readable. After a change of a new setting, they are not."""
     try:
         torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     except RuntimeError:

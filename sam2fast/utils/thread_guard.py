@@ -36,7 +36,7 @@ class CallGuard:
         self._ongoing = {os.getpid(): _ProcessCalls()}
 
     def begin_call(self, owner: object, changes: bool) -> AbstractContextManager[Any]:
-        """Returns a context manager that tracks a call. If an outer call of the thread suffices, it does nothing."""
+        """Returns a context manager that tracks a call, or a null context if the thread's outer call suffices."""
         calls = self._ongoing.get(os.getpid())
         if calls is None:
             calls = self._ongoing.setdefault(os.getpid(), _ProcessCalls())
