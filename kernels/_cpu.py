@@ -94,8 +94,7 @@ def is_cpu_inference(x: torch.Tensor) -> bool:
 def emulates_bfloat16(x: torch.Tensor, weight: torch.Tensor) -> bool:
     """Returns True if a product of ``x`` and ``weight`` would be in bfloat16 on a CPU without bfloat16 instructions.
 
-    Returns False if gradients are enabled. Also returns False during export, since the graph may run on another
-    processor.
+    Returns False if gradients are enabled. Returns False during export, since the graph may run on another CPU.
     """
     if not (EMULATES_BFLOAT16 and x.device.type == "cpu") or torch.is_grad_enabled() or _is_exporting():
         return False

@@ -28,8 +28,8 @@ def connected_components(mask: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns:
         ``labels, areas``, both int32 ``(N, 1, H, W)``. Labels and areas are 0 on the background. A component's label is
-        1 plus the row-major index of the component's first pixel. Areas store the component's number of pixels at each
-        of its pixels.
+        1 plus the row-major index of the component's first pixel. At each pixel, areas store the number of pixels of
+        the pixel's component.
 
     Raises:
         ValueError: If ``mask`` has another shape or dtype.

@@ -65,8 +65,7 @@ def _norm_linear_kernel(
         b = tl.load(inner_weight + of_inner, mask=is_inner[:, None] & is_channel[None, :], other=0)
         total = tl.dot(a.to(b.dtype), b, total, input_precision=PRECISION)
     offsets = row * C + channel[None, :]
-    # Scalar conditions are expressed as numbers of channels, since Triton 3.9's interpreter does not support scalars in
-    # masks.
+    # Scalar conditions become numbers of channels, since Triton 3.9's interpreter does not support scalars in masks.
     of_bias, of_delta = channel < tl.where(K > 0, C, 0), channel < tl.where(K == 0, C, 0)
     of_residual = channel < tl.where(has_residual != 0, C, 0)
     total += tl.load(inner_bias + channel, mask=of_bias, other=0).to(tl.float32)[None, :]
@@ -92,7 +91,7 @@ def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
     concatenated columns. With more rows, larger tiles read the weights less often. Each warp holds whole rows. In fp32,
     registers spill with tiles of 32 rows, and with 16 rows and four warps.
     """
-    if dtype == "float32":  # blocks of 32 input channels have as many bytes as 64 channels in bf16
+    if dtype == "float32":  # 32 input channels have as many bytes as 64 in bf16
         tile = {"BLOCK_M": 16, "BLOCK_N": 32 if shape == "few" else 64, "BLOCK_K": 32}
         return LaunchConfig(tile, {"num_warps": 8, "num_stages": 2})
     if shape == "few":  # tensor cores need at least 16 rows

@@ -217,8 +217,8 @@ def _attention_by_rows(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 # ---- operator ----
 
 # Maximum number of channels of a head. Hiera's largest heads have 96. In fp32, wider heads need 112 KiB of shared
-# memory for padded windows, but compute capabilities 8.6, 8.9 and 12.0 have 99 KiB. In fp16 and bf16, wider heads need
-# too many registers.
+# memory for padded windows, but GPUs of compute capability 8.6, 8.9 and 12.0 have 99 KiB. In fp16 and bf16, wider heads
+# need too many registers.
 WIDEST = 96
 
 

@@ -171,8 +171,7 @@ def load_partial(
     is reported, but not loaded. Compares all names and shapes before writing the first weight. Logs the report.
 
     Args:
-        model: Model. Models on the meta device are not supported, since weights that the checkpoint lacks keep their
-            values.
+        model: Model, not on the meta device, since weights that the checkpoint lacks keep their values.
         path, prefix: See :func:`sam2fast.checkpoints.read_checkpoint`.
         rename: Function that converts a weight's official name, without ``prefix``, to its name in the model.
 

@@ -144,8 +144,7 @@ def write_transformers(
     Raises:
         FileExistsError: If :func:`check_free` raises the error.
         CheckpointError: If a weight has no counterpart in transformers, or the written file differs when read back.
-        OSError: If the folder cannot be written. After this error, a previous folder is unchanged, and no partial
-            folder is left.
+        OSError: If the folder cannot be written. A previous folder stays unchanged, and no partial folder is left.
     """
     theirs = to_transformers(weights)
     with replacing(path, overwrite) as partial:
