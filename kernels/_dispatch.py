@@ -1,4 +1,4 @@
-"""Chooses between an op's reference implementation in torch and its Triton kernel."""
+"""Chooses between the Triton kernel and the reference implementation of an op."""
 
 import contextlib
 import functools

@@ -58,8 +58,8 @@ class Op(Generic[P, R]):
 
     Args:
         name: Name of the torch operator ``sam2fast::name``.
-        reference: Reference implementation. The operator has its annotated signature, and the shapes, dtypes and
-            gradient of its results.
+        reference: Reference implementation. The operator has the annotated signature of the reference. Results have the
+            shapes, dtypes and gradient of the reference's results.
         kernel: Name ``module.function`` below ``sam2fast.kernels`` of a function with the arguments and defaults of the
             reference, for a GPU. The module imports Triton, so the first run of the kernel imports the module.
         shapes: Sentence with the shapes of arguments. Calls are checked against this sentence, see :class:`Shapes`.
@@ -346,7 +346,7 @@ def _key(op: str, compile_key: Callable[..., Hashable] | None, arguments: tuple[
 
 
 def _is_obstacle(error: Exception) -> bool:
-    """Returns True if Triton, its compilers or the driver raised the error, except for a lack of memory."""
+    """Returns True if Triton, a compiler or the driver raised the error. Returns False for a lack of memory."""
     if isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error):
         return False
     # Triton's own errors, such as compilation errors or too little shared memory, have no public base class. Compiler

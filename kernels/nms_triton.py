@@ -1,9 +1,9 @@
 """Performs non-maximum suppression in two launches: one computes overlaps as bits, the other selects kept items.
 
 Items (boxes or masks) are ordered best first. Bit j of word ``(i, b)`` is 1 if the IoU of items i and ``64·b + j``
-exceeds the threshold. A program computes half words of 32 bits for 64 items. Whether an item is kept depends on all
-items kept before, so a single program selects items. The program iterates over the words on the diagonal, and after
-each word adds the overlaps of newly kept items to all later words. No data is copied to the host between the launches.
+exceeds the threshold. A program computes half words of 32 bits for 64 items. Each decision on an item needs all earlier
+decisions, so a single program selects items. The program iterates over the words on the diagonal, and after each word
+adds the overlaps of newly kept items to all later words. No data is copied to the host between the launches.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs

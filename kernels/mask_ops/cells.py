@@ -37,8 +37,8 @@ class AxisCells(NamedTuple):
     number: np.ndarray  # (n) number of pixels in each cell
     cell: np.ndarray  # (N) cell of each pixel
     position: np.ndarray  # (n, most) pixels of each cell; cells with fewer pixels repeat the last pixel
-    near: np.ndarray  # (n, most) fp32 weights, in pixels of cell i, of logit i
-    far: np.ndarray  # (n, most) fp32 weights, in pixels of cell i, of logit i + 1
+    near: np.ndarray  # (n, most) fp32 weights of logit i, for pixels of cell i
+    far: np.ndarray  # (n, most) fp32 weights of logit i + 1, for pixels of cell i
 
 
 @functools.lru_cache(maxsize=16)

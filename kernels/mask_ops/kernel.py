@@ -22,7 +22,7 @@ def neighbours(
     size,  # input size
     reach,  # offset of the second row or column: 1, or 0 if torch copies this axis
 ):
-    """Returns the two input rows or columns around an output row or column, and their weights."""
+    """Returns two input rows or columns around an output row or column, and the weights of both."""
     source = tl.maximum(tl.fma(position.to(tl.float32) + 0.5, scale, -0.5), 0.0)
     near = tl.minimum(source.to(tl.int32), size - 1)
     far = tl.minimum(near + reach, size - 1)

@@ -29,7 +29,7 @@ def _attention(official: str, theirs: str) -> list[tuple[str, str]]:
 
 
 def _mlp(official: str, theirs: str) -> list[tuple[str, str]]:
-    """Returns pairs of names for an MLP of three layers. Transformers has special names for the outer layers."""
+    """Returns pairs of names for an MLP of three layers. Transformers renames the first and the last layer."""
     return _below(official, theirs, "layers.0=proj_in layers.1=layers.0 layers.2=proj_out")
 
 

@@ -46,7 +46,7 @@ class FileImage:
         is_negative: True if the smallest value is white.
         nodata: Value of pixels without data, or None.
         is_linear: True if the values are linear light. Linear light is shown by the curve of sRGB.
-        remark: Description of the values, which notes contain.
+        remark: Description of the values, for notes to the user.
     """
 
     values: NDArray[Any]

@@ -89,9 +89,9 @@ def attention_maps(
 
     Raises:
         ValueError: If a layer, head or position does not exist, or the model attends to means of tokens. While
-            tracking, if maps would exceed ``max_bytes``. The failed call changes nothing.
-        RuntimeError: If another block already collects maps of this predictor. While tracking, if a module of memory
-            attention is hooked, patched, replaced, or in training mode.
+            tracking, also if maps would exceed ``max_bytes``. The failed call changes nothing.
+        RuntimeError: If another block already collects maps of this predictor. While tracking, also if a module of
+            memory attention is hooked, patched, replaced, or in training mode.
     """
     recording = _Recording(predictor, layers, frames, obj_ids, head, queries, per_token, max_bytes)
     if predictor.selection_watch is not None:
