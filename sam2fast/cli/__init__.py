@@ -1,10 +1,10 @@
 """The command ``sam2fast``.
 
-The module of each command has its name, and is imported when the command is called. Modules ``*_run`` implement the
-work of a command. They import torch, and are imported after the options are checked.
+Each command is in the module of the same name, imported when the command is called. Modules ``*_run`` implement the
+work of a command. These modules import torch, and are imported after the options are checked.
 
-Functions raise one of USER_ERRORS for unusable inputs and for files that cannot be read or written. They raise
-click.UsageError for contradictory options. Docstrings name these errors only if they add details.
+Functions raise one of USER_ERRORS for unusable inputs and for files that cannot be read or written. For contradictory
+options, functions raise click.UsageError. Docstrings only name these errors to add details.
 """
 
 import difflib
@@ -72,7 +72,7 @@ class _CommandGroup(click.Group):
             raise click.UsageError(f"{error.message} Did you mean {near[0]!r}?", ctx) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Lists every command with the full first sentence of its help. click would truncate it."""
+        """Lists every command with the full first sentence of its help. click would truncate the sentence."""
         rows = []
         for name in self.list_commands(ctx):
             command = self.get_command(ctx, name)
@@ -82,7 +82,7 @@ class _CommandGroup(click.Group):
             formatter.write_dl(rows)
 
     def main(self, *args: Any, standalone_mode: bool = True, **kwargs: Any) -> Any:
-        inherited: Any = super().main  # it has overloads
+        inherited: Any = super().main  # the method has overloads
         with handle_signals():
             if not standalone_mode:
                 return inherited(*args, standalone_mode=False, **kwargs)
@@ -114,13 +114,13 @@ class _CommandGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt as stop:  # commands with a more specific message catch it themselves
+        except KeyboardInterrupt as stop:  # commands with a more specific message catch the interrupt
             print_message("interrupted")
             ctx.exit(exit_code(stop))
-        except EOFError as error:  # such as a truncated video; click would treat it as Ctrl-D
+        except EOFError as error:  # such as a truncated video; click treats EOFError as Ctrl-D
             raise UserError(f"an input file ends too early: {format_error(error)}") from error
         except ClosedPipeError as closed:
-            raise OSError(errno.EPIPE, "stdout or stderr is closed") from closed  # click ends quietly
+            raise OSError(errno.EPIPE, "stdout or stderr is closed") from closed  # click exits without a message
         except USER_ERRORS as error:
             # An OSError without a file name may come from stdout. click handles closed pipes; other errors are bugs.
             is_bug = not isinstance(error, FixableError) and error.filename is None and error.errno not in STREAM_ERRNOS

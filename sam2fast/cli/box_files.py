@@ -15,7 +15,7 @@ from sam2fast.cli.prompts import Box
 from sam2fast.cli.user_errors import USER_ERRORS, UserError, format_error, print_note
 
 CLASSES, DATA = "classes.txt", "data.yaml"  # YOLO's files with class names
-FOLDERS_ABOVE = 2  # number of folders above the input that are searched for these files
+FOLDERS_ABOVE = 2  # number of folders above the input that are searched for files with class names
 OUTSIDE = 0.01  # maximum distance of YOLO's coordinates from the image, as a fraction of its sides
 OF_IMAGES = (
     ", with images and annotations that have a bbox, or with detections that have image_id, category_id and bbox"
@@ -29,13 +29,13 @@ class FoundBox(NamedTuple):
     """A box of a detector."""
 
     image: ImageName | None  # None if the box is for all images, or if frames are numbered
-    frame: int | None  # index from 0, in formats with frame numbers
+    frame: int | None  # frame index from 0, in formats with frame numbers
     label: str  # name of the class; empty in formats without classes
     box: Box
     score: float | None  # confidence
     is_relative: bool  # True if the box is in fractions of the image's width and height
     size: tuple[int, int] | None  # (height, width) that the file states for the image
-    where: str  # place in the file, for messages
+    where: str  # file and line or entry of the box, for messages
 
 
 class NoBoxError(UserError):
@@ -157,12 +157,12 @@ def _file_name(image: Mapping[str, Any]) -> str:
 
 
 def _identifier(value: Any) -> str:
-    """Returns the text of an id or a class. It is equal for 1, 1.0 and "1"."""
+    """Returns an id or a class as text. The ids 1, 1.0 and "1" have the same text."""
     return str(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
 def _box_of(annotation: Mapping[str, Any]) -> Box:
-    """Returns the box of an annotation, or the bounds of its polygons if it has no box."""
+    """Returns the box of an annotation. Without a box, returns the bounds of the polygons."""
     polygons = annotation.get("segmentation")
     if annotation.get("bbox") or not polygons or not isinstance(polygons, list):
         return _coco_box(annotation["bbox"])
@@ -204,10 +204,10 @@ def _lines(file: Path) -> Iterator[tuple[int, str]]:
 
 
 def _read_yolo(file: BoxFile) -> None:
-    """Reads a folder and its subfolders with ``STEM.txt`` for each image, or one such file for all images.
+    """Reads YOLO's ``STEM.txt`` of each image in a folder and its subfolders, or one such file for all images.
 
     Lines are ``class x y width height [confidence [track]]`` or ``class x y x y x y ... [confidence]``. Coordinates are
-    fractions of the image's sides. Keypoints, and a track's number after a polygon, are read as corners.
+    fractions of the image's sides. Keypoints, and a track id after a polygon, are read as corners.
     """
     path, names = file.path, dict[Path, Mapping[str, str]]()
     if not path.is_dir():
@@ -254,7 +254,7 @@ def _class_names(label: Path, depth: int) -> Mapping[str, str]:
 def _names_of_data(text: str) -> Mapping[str, Any] | Sequence[Any] | None:
     """Returns ``names`` of YOLO's ``data.yaml``: a list, a dict, or None."""
     try:
-        content = yaml.BaseLoader(text).get_single_data()  # all values are strings, even "no" and "on"
+        content = yaml.BaseLoader(text).get_single_data()  # reads all values as strings, even "no" and "on"
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         print_note(f"{DATA} is not valid YAML, so its class names are not used: {format_error(error)}")
         return None
@@ -278,7 +278,7 @@ def _yolo_box(values: list[float]) -> tuple[Box, float | None]:
 
 
 def _is_tracked(values: list[float]) -> bool:
-    """Returns True for a box, its confidence and its track, and False for the six values of a triangle."""
+    """Returns True if the values are a box, confidence and track id, and False if six values are a triangle."""
     if len(values) != 6 or values[5] < 1 or not values[5].is_integer():
         return False
     x, y, width, height = values[:4]
@@ -296,7 +296,7 @@ def _read_mot(file: BoxFile) -> None:
     for number, line in _lines(file.path):
         values = line.replace(",", " ").split()
         with file.item(where := f"{file.path}, line {number}", MOT_LINE):
-            frame, x, y, width, height = map(float, (values[0], *values[2:6]))  # fails for fewer values
+            frame, x, y, width, height = map(float, (values[0], *values[2:6]))  # raises if the line has fewer values
             if not frame.is_integer() or frame < 1:
                 raise ValueError("the frame is not a number from 1")
             box = read_box((x - 1, y - 1, x - 1 + width, y - 1 + height))

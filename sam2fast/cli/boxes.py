@@ -15,20 +15,20 @@ from sam2fast.cli.prompts import Prompts, note_fractions
 from sam2fast.cli.user_errors import UserError, print_note
 from sam2fast.io.images import MAX_NAMED, SUFFIXES
 
-COUNTED = re.compile(r"(.*)_(\d{1,18})")  # Ultralytics names a frame after its video, and counts from 1
+COUNTED = re.compile(r"(.*)_(\d{1,18})")  # Ultralytics' name of a frame: name of the video, frame number from 1
 LAST_NUMBER = re.compile(r".*?(\d{1,18})(\.\w+)?")  # a frame name that ends with a number
 UNSCORED = -1  # MOT Challenge's score of boxes without a score
 NO_FRAME = "the video has no such frame"
 
 
 def read_boxes(path: Path, left_out: LeftOut | None = None) -> list[Prompts]:
-    """Returns the boxes of a file or folder as prompts, with the class as ``object``.
+    """Returns the boxes of a file or folder as prompts. The class of a box becomes the prompt's ``object``.
 
     :class:`ImagePrompts` numbers the boxes of an image. Each image without boxes gets an empty prompt with its name.
 
     Args:
-        path: A ``.json`` file in COCO's format, of a data set or of detections; a folder with YOLO's ``STEM.txt`` for
-            each image; or one such file for all images.
+        path: COCO's ``.json`` file of a data set or of detections, a folder with YOLO's ``STEM.txt`` for each image,
+            or one YOLO file for all images.
         left_out: Record that counts unusable items.
 
     Raises:
@@ -62,11 +62,11 @@ def read_detections(
     """Returns the boxes of a file or folder, by frame.
 
     Args:
-        path: A ``.json`` file in COCO's format for videos or for images, or COCO's list of detections; a ``.txt`` file
-            of MOT Challenge; or a folder with YOLO's ``STEM.txt`` for each frame.
+        path: COCO's ``.json`` file of videos, images or detections, a ``.txt`` file of MOT Challenge, or a folder with
+            YOLO's ``STEM.txt`` for each frame.
         frame_names: Paths without suffixes of the images in a folder of frames. Empty for other videos.
         left_out: Record that counts unusable boxes.
-        video: Name of the video without suffix. It selects the boxes if a file has frames of several videos.
+        video: Name of the video without suffix. If a file has frames of several videos, the name selects the boxes.
 
     Raises:
         UserError: If the file has another format, no box in it can be used, or all boxes belong to other videos.
@@ -130,7 +130,7 @@ class DetectionFile:
         return BoxArguments(boxes, labels, [1.0 if one.score is None else one.score for one in items])
 
     def count_unused(self, frame: int, ids: Sequence[Any], left_out: LeftOut) -> None:
-        """Counts boxes without an id: ``add_detections`` neither matched them to an object nor started a new one."""
+        """Counts boxes without an id: ``add_detections`` matched no object to the box, and started no new object."""
         for item, obj_id in zip(self.boxes.get(frame, ()), ids, strict=True):
             if obj_id is None:
                 is_low = item.score is not None and item.score < self.start_score
@@ -168,9 +168,9 @@ def _frames_by_count(file: BoxFile, frame_names: Sequence[str]) -> list[Sequence
 
 
 def _places_by_names(file: BoxFile, frame_names: Sequence[str]) -> dict[int, int] | None:
-    """Returns the frame index of each number in the names of images, or None if MOT's frames are not these numbers.
+    """Maps the numbers in image names to frame indices. Returns None if MOT's frame numbers are not these numbers.
 
-    All names must end with different numbers from 1. These must match at least as many boxes as image indices do.
+    All names must end with different numbers from 1. The numbers must match at least as many boxes as frame indices do.
     """
     matches = [LAST_NUMBER.fullmatch(PurePosixPath(name).name) for name in frame_names]
     places = {int(match[1]) - 1: frame for frame, match in enumerate(matches) if match}
@@ -188,7 +188,7 @@ def _places_by_names(file: BoxFile, frame_names: Sequence[str]) -> dict[int, int
 
 
 def _frames_by_name(file: BoxFile, frame_names: Sequence[str]) -> list[Sequence[int]]:
-    """Returns the frames of each box by the names of their images."""
+    """Returns the frames of each box: all frames that match the box's image name."""
     names, frames = ImageNames(file.names), defaultdict[ImageName | None, list[int]](list)
     for frame, path in enumerate(frame_names):
         for name in names.of(GivenImage.of_frame(path)):
@@ -201,7 +201,7 @@ def _frames_by_name(file: BoxFile, frame_names: Sequence[str]) -> list[Sequence[
 
 
 def _frames_by_number(file: BoxFile, video: str) -> list[Sequence[int]]:
-    """Returns the frame of each box by the number in the name of its image."""
+    """Returns the frame of each box: the number in the box's image name."""
     numbers = {name: _number_of(name) for name in file.names}
     series = {item[0] for item in numbers.values() if item is not None}
     if len(series) > 1:  # the file has frames of several videos
@@ -222,7 +222,7 @@ def _frames_by_number(file: BoxFile, video: str) -> list[Sequence[int]]:
 
 
 def _number_of(name: ImageName) -> tuple[tuple[str, ...], int] | None:
-    """Returns the folders and video in the name of a frame, and the frame index from 0.
+    """Splits the name of a frame into its folders and video, and the frame index from 0.
 
     ``00012.jpg`` and the image id 12 are frame 12. Ultralytics counts from 1: ``clip_12`` is frame 11 of ``clip``.
     """

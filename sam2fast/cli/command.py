@@ -36,7 +36,7 @@ def argument(**settings: Any) -> Any:
 
 
 def shared(*decorators: Callable[[Any], Any]) -> Any:
-    """Declares a field with options that several commands share. The decorators add the options."""
+    """Declares a field for options that several commands share. The command's decorators add the options."""
     return field(metadata={"decorators": lambda _: decorators})
 
 
@@ -46,7 +46,7 @@ def command(owner: Any, *decorators: Callable[[Any], Any], cls: type[click.Comma
     The name of the class gives the name of the command: ``evaluate-images`` for ``EvaluateImagesCommand``.
 
     Args:
-        decorators: Options without fields. They follow the options of the fields.
+        decorators: Options without fields. In the help, these options follow the options of the fields.
     """
     owner = dataclass(frozen=True)(owner)
 

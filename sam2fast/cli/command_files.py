@@ -40,7 +40,7 @@ def mask_key(name: str | None) -> str:
 
 
 def mask_files(out: Path, stem: str, formats: Sequence[str]) -> dict[str, Path]:
-    """Returns the mask files of one image, by format. ``json`` is absent, since its file is for all images."""
+    """Returns the mask files of one image, by format. Format ``json`` is left out: one file holds all images."""
     files = {"layers": out / f"{stem}_masks.png", "overlay": out / f"{stem}_overlay.png"}
     files |= {name: out / name / file.format(stem) for name, file in EXPORT_FILES.items()}
     return {key: file for key, file in files.items() if key in formats}
@@ -49,7 +49,7 @@ def mask_files(out: Path, stem: str, formats: Sequence[str]) -> dict[str, Path]:
 def check_results(
     sources: Sequence[InputSource], results: Callable[[InputSource], Iterable[Path]], others: Sequence[Path] = ()
 ) -> None:
-    """Checks that no result would overwrite an input, a file of ``others``, or a result of another source."""
+    """Checks that no result overwrites an input, a file in ``others``, or a result of another source."""
     owners: dict[str, InputSource] = {}
     paths = [source.path for source in sources if source.path is not None]
     taken = {os.path.realpath(path) for path in (*paths, *others)}
@@ -73,7 +73,7 @@ def make_folder(out: Path) -> None:
 
 
 class OutputFolder:
-    """An output folder with a record of the inputs and options of all results, and of each video.
+    """An output folder with a record: the options of all results, and the inputs of each video.
 
     Raises:
         UserError: If ``overwrite`` is False, the folder is not empty, and the record of its results differs.
@@ -84,7 +84,7 @@ class OutputFolder:
     ) -> None:
         out, self._record, self._advice = record.parent, record, f", see {record}; {advice}"
         make_folder(out)
-        remove_leftovers([record])  # from a killed run
+        remove_leftovers([record])  # partial files of a killed run
         with as_user_error(OSError, ValueError):
             is_new = all(path.name == record.name for path in out.iterdir())
             before = json.loads(record.read_text(encoding="utf-8")) if is_whole(record) else None
@@ -99,11 +99,11 @@ class OutputFolder:
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """The number of files of each video. A video with fewer files is incomplete."""
+        """The expected number of files by video. A video with fewer files than expected is incomplete."""
         return self._content.get("files", {})
 
     def begin(self, videos: Mapping[str, Mapping[str, Any] | None], existing: Collection[str]) -> None:
-        """Removes leftovers and records the inputs of videos. Raises UserError if they differ for an existing video."""
+        """Removes leftovers and records videos' inputs. Raises UserError if an existing video has other inputs."""
         # Names in a meta.json may be unusable as file names.
         remove_leftovers(self._record.with_name(name) for name in videos if name and name == Path(name).name)
         before = self._content.get("videos", {})

@@ -81,24 +81,24 @@ class Variant(NamedTuple):
 class ComparedMasks(NamedTuple):
     """The masks of a variant."""
 
-    masks: "dict[tuple[int, str], RLE]"  # by frame and object
-    seconds: float  # per frame, without loading the model
+    masks: "dict[tuple[int, str], RLE]"  # masks by frame and object
+    seconds: float  # seconds per frame, without loading the model
     problem: str | None = None  # why the last frames are missing
 
 
 class CompareCommand:
     """Segment an image or track a video (SOURCE) by the same prompts with several models or settings.
 
-    The first run uses the command's options. Each further run changes some by --with. Prints, for each run, the mean
-    IoU with the first run's masks, over objects and frames, and the time per image or frame.
+    The first run uses the command's options. Each --with adds a run that changes some of the options. For each run,
+    prints the time per image or frame, and the IoU with the first run's masks (mean over objects and frames).
 
     \b
     Writes to the output folder
       compare.png   the masks side by side
       compare.json  the table
 
-    Failed runs and videos with unreadable frames are listed at the end. Then the exit code is 1. Nothing is compared if
-    the first run fails, or all other runs.
+    Failed runs and videos with unreadable frames are listed at the end, and set the exit code to 1. If the first run or
+    every other run fails, nothing is compared.
     """
 
     source: Path = argument()
@@ -176,7 +176,7 @@ compare = command(CompareCommand, output_options())
 def _run_all(
     variants: Sequence[Variant], compute: Callable[[Variant], ComparedMasks], problems: ErrorReport
 ) -> tuple[list[Variant], list[ComparedMasks]]:
-    """Runs the variants, and adds failures to ``problems``. Raises UserError if the first or all others fail."""
+    """Runs the variants, and adds failures to ``problems``. Raises UserError if the first or every other one fails."""
     done, results = [variants[0]], [compute(variants[0])]
     for variant in variants[1:]:
         try:
@@ -200,7 +200,7 @@ def _parsed(texts: Sequence[str], prompt_type: PromptType, option: str) -> list[
 
 
 def _variants(first: Mapping[str, Any], others: Sequence[Mapping[str, str]]) -> list[Variant]:
-    """Returns the runs. Their labels name the differences. An unknown device raises ModelError."""
+    """Returns the runs. Each label names the differing settings. An unknown device raises ModelError."""
     from sam2fast.utils.devices import available_device
 
     settings = [dict(first)]

@@ -10,7 +10,7 @@ from sam2fast.cli.command_files import write_atomically
 from sam2fast.cli.user_errors import UserError, as_user_error
 from sam2fast.io.atomic import expanded
 
-# Path of the script below the home directory. bash-completion and fish search these folders.
+# Path of the script below the home directory, by shell. bash-completion and fish search the folders of these paths.
 SCRIPTS = {
     "bash": ".local/share/bash-completion/completions/{}",
     "zsh": ".zfunc/_{}",
@@ -29,7 +29,7 @@ def install_completion(ctx: click.Context, _parameter: click.Parameter, is_asked
     completer = get_completion_class(shell)
     assert completer is not None
     file = expanded("~") / SCRIPTS[shell].format(name)
-    with as_user_error(OSError):  # only commands print errors, and the group's options are parsed earlier
+    with as_user_error(OSError):  # only commands print errors; this option is parsed before any command
         file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, completer(ctx.command, {}, name, f"_{name}_COMPLETE".upper()).source().encode())
     click.echo(f"written to {click.format_filename(file)}; new shells use it")

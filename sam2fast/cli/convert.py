@@ -21,8 +21,8 @@ FILE_SUFFIXES = (".bin", ".ckpt", ".gz", ".onnx", ".tar", ".zip")  # not names o
 class ConvertCommand:
     """Convert a checkpoint between Meta's layout, safetensors and Hugging Face transformers.
 
-    IN is a file or a folder in any of these layouts. OUT is read back and compared before it appears. If OUT exists and
-    was converted from the same checkpoint with the same options, it is kept.
+    IN is a file or a folder in any of these layouts. The new file is read back, and compared with the weights of IN,
+    before OUT exists. An existing OUT from the same checkpoint with the same options is kept.
     """
 
     source: Path = argument(metavar="IN")

@@ -60,7 +60,7 @@ def select_videos(present: Sequence[str], asked: Collection[str], where: Path) -
 
 
 def open_source(source: Path, layout: str | None, masklets: str, rate: int) -> tuple["Layout", list[str]]:
-    """Opens a folder, or one file in it, as a data set. Returns it and the videos of the file, [] for a folder."""
+    """Opens a folder, or one of its files, as a data set. Returns it and a file's videos ([] for a folder)."""
     from sam2fast.datasets.layout import Settings
     from sam2fast.datasets.layout_registry import open_layout
 
@@ -70,7 +70,7 @@ def open_source(source: Path, layout: str | None, masklets: str, rate: int) -> t
             if source.name.endswith(f"_{masklet_type}.json"):
                 layout, masklets, videos = "sav", masklet_type, [source.name.removesuffix(f"_{masklet_type}.json")]
         if source.suffix == ".jsonl":
-            name = source.resolve().parent.name if source.name == "masks.jsonl" else source.stem  # of `sam2fast track`
+            name = source.resolve().parent.name if source.name == "masks.jsonl" else source.stem  # track's file
             layout, videos = "coco-jsonl", [name]
         if not videos:
             raise UserError(f"{source} is neither <video>_manual.json, <video>_auto.json nor <video>.jsonl")
@@ -135,7 +135,7 @@ info = command(_InfoCommand, output_options())
 
 
 def open_masklets(source: Path, layout: str | None, rate: int, both: bool = False) -> "list[tuple[Layout, list[str]]]":
-    """Returns data sets and their videos: for SA-V manual and automatic masklets, for one file only if ``both``."""
+    """Returns data sets and their videos: two for SA-V, manual and automatic (for one file only if ``both``)."""
     data, only = open_source(source, layout, MASKLETS[0], rate)
     if data.name != "sav" or (only and not both):
         return [(data, select_source_videos(data, only, ()))]
@@ -199,7 +199,7 @@ show = command(_ShowCommand, output_options())
 def _draw_video(
     name: str, opened: "Sequence[tuple[Layout, VideoAnnotations]]", asked: Sequence[str] | None, out: Path
 ) -> int:
-    """Draws frames of a video. Returns their number."""
+    """Draws frames of a video. Returns the number of drawn frames."""
     from sam2fast.datasets.dataset_files import DatasetError
     from sam2fast.datasets.frame_files import frame_key
 
@@ -248,7 +248,7 @@ def _draw_frame(
 class _ConvertCommand:
     """Convert the data set in the folder IN, or one file of it, to another layout in the folder OUT.
 
-    Nothing is lost: facts that a layout cannot hold are written to OUT/Facts (or to SA-V's JSON, under the key
+    No data is lost: facts that a layout cannot store are written to OUT/Facts (or to SA-V's JSON, under the key
     sam2fast), and restored when converting back. Each video is written atomically. Existing videos are skipped, so the
     same command continues an interrupted run. Videos that cannot be read or converted are listed at the end.
     """
@@ -327,7 +327,7 @@ def _run(
     processes: int | None,
     overwrite: bool = False,
 ) -> tuple[dict[str, Any], int]:
-    """Runs the jobs of incomplete videos. Returns their results and the number of videos that existed before."""
+    """Runs the jobs of incomplete videos. Returns the jobs' results and the number of videos that existed before."""
     from sam2fast.datasets.conversion import no_model
     from sam2fast.datasets.dataset_files import DatasetError
     from sam2fast.deploy.parallel.runners import in_this_process, on_devices
@@ -340,7 +340,7 @@ def _run(
             problems.add(job.video, format_error(error))
     exist = [name for name in made_from if jobs[name].is_done(folder.counts.get(name))]
     existing, replaced = ([], exist) if overwrite else (exist, [])
-    # The run may be interrupted: videos to replace have no record until they are written again.
+    # Videos to replace have no record until the new files are written, since the run may be interrupted.
     folder.begin({**made_from, **dict.fromkeys(replaced)}, existing)
     left = [jobs[name] for name in made_from if name not in existing]
     count = min(processes or os.cpu_count() or 1, len(left))

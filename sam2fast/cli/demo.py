@@ -23,8 +23,8 @@ class DemoCommand:
     """Segment objects in two photographs, and track three through a video.
 
     Writes demo.png, a collage of all masks. For the photographs, coffee* and cat* are the files of `sam2fast segment`.
-    For the video, tracked.mp4 has the masks in colour, and tracked.json as run lengths. The photographs and the video
-    are in the package. With --image, your image replaces the photographs, and its files are photo*.
+    For the video, tracked.mp4 shows the masks in colour, and tracked.json has the run lengths. The photographs and the
+    video are in the package. With --image, your image (files photo*) replaces the photographs.
     """
 
     image: Path | None = option(

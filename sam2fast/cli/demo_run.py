@@ -1,4 +1,4 @@
-"""Runs the three parts of ``sam2fast demo``: photographs, a video, and one collage of both."""
+"""Runs the three parts of ``sam2fast demo``: photographs, a video, and a collage of photographs and video."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ class Photograph(NamedTuple):
     objects: Sequence[Prompts]
 
 
-# The photographs of the package by the stem of their result files. With mini, each prompt segments a whole object.
+# Photographs of the package, by stem of the result files. With mini, each prompt segments a whole object.
 PHOTOGRAPHS = {
     "coffee": Photograph(
         CLIP.with_name("coffee.jpg"),
@@ -64,9 +64,9 @@ TRACKED = [
     Prompts(box=Box(580, 65, 805, 310), object="upper leaf"),
     Prompts((Click(360, 350, FOREGROUND),), object="lower leaf"),
 ]
-EVERY = 3  # every third of the video's 75 frames is tracked
+EVERY = 3  # distance of tracked frames: every third of 75 is tracked
 COLLAGE, VIDEO, TRACKS = "demo.png", "tracked.mp4", "tracked.json"
-COLLAGE_WIDTH, GAP, PAPER = 1240, 8, (255, 255, 255)  # width, space between images, and background of the collage
+COLLAGE_WIDTH, GAP, PAPER = 1240, 8, (255, 255, 255)  # width, space between images, and colour of the background
 FRAMES_OF_ROWS = (0, 0.15, 0.3, 0.45), (0.6, 0.75, 0.9, 1)  # frames in the collage, as fractions of the video
 
 
@@ -110,7 +110,7 @@ def track_clip(segmenter: Segmenter, choice: ModelChoice, out: Path) -> list[Ima
     except ImportError:
         print_note('no video without PyAV: pip install "sam2fast[video]"')
         return []
-    except CheckpointError:  # the segmenter has loaded the file: it is valid
+    except CheckpointError:  # the segmenter has loaded the file, so the file is valid
         print_note(f"no video, since {choice.checkpoint} has weights for images only")
         return []
     with segmenter.stage("track"):

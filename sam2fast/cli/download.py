@@ -25,10 +25,10 @@ from sam2fast.utils.embedded import EMBEDDED, find_embedded
 class DownloadCommand:
     """Download checkpoints, and print where they are.
 
-    NAME is tiny, small, base_plus or large for SAM 2.1; another official name, such as sam2_hiera_t or
-    facebook/sam2-hiera-large; all for all of these; or edgetam, efficienttam_s, medsam2 or another relative of SAM 2
-    that --list shows. NAME may also be the id of any other model on the Hugging Face hub: its folder is printed, and
-    huggingface_hub is needed (pip install "sam2fast[hub]").
+    NAME is tiny, small, base_plus or large for SAM 2.1, or another official name, such as sam2_hiera_t or
+    facebook/sam2-hiera-large. The name all means all official models. edgetam, efficienttam_s, medsam2 and other
+    relatives of SAM 2 are names that --list shows. NAME may also be the id of any other model on the Hugging Face hub.
+    An id needs huggingface_hub (pip install "sam2fast[hub]"), and prints the model's folder.
 
     Existing files are not downloaded again. An interrupted download continues where it stopped.
     """

@@ -32,7 +32,7 @@ PACKAGES = {
     "integrations": ("cvat-sdk", "mcp", "napari"),
     "others": ("torchvision", "transformers", "supervision", OPENCV, "SAM-2 sam2"),
 }
-# The only environment variables that are shown. They change results, speed or paths, and hold no secrets.
+# The only environment variables that are shown: variables that change results, speed or paths. None is secret.
 VARIABLES = (
     *("SAM2FAST_BACKEND", "SAM2FAST_CACHE", "SAM2FAST_CHECKPOINTS", "SAM2FAST_LAUNCH_TABLE"),
     *("SAM2FAST_MAX_MEGAPIXELS", "SAM2FAST_OFFLINE"),
@@ -45,9 +45,9 @@ MISSING = "not installed"
 
 
 class EnvCommand:
-    """Print facts for a bug report: versions, extras, devices, which kernels run on them, environment variables.
+    """Print facts for a bug report: versions, extras, devices and the kernels on each device, environment variables.
 
-    Only a fixed list of environment variables is shown. None of them holds secrets. The home directory is shown as ~.
+    Only a fixed list of environment variables without secrets is shown. The home directory is shown as ~.
     A section that fails shows its error.
     """
 
@@ -83,7 +83,7 @@ def describe() -> dict[str, dict[str, Any]]:
     for section, collect in sections.items():
         try:
             facts = collect()
-        except Exception as error:  # the report is for broken installations
+        except Exception as error:  # broken installations need a report, too
             facts = {"error": f"{type(error).__name__}: {error}"}
         for name, value in facts.items():
             if isinstance(value, str) and len(home) > 1:

@@ -28,9 +28,9 @@ class EvaluateCommand:
     for each object, as in SA-V. The first and the last annotated frame do not count. Overall scores are means over all
     objects.
 
-    Videos with missing or damaged files are listed at the end without scores. Then the exit code is 1, and results.csv
-    is only written with --partial. The exit code is also 1 if results.csv cannot be written or a pair of folders cannot
-    be scored. The other pairs are scored. A note at the end counts videos and masks that only one folder has.
+    Videos with missing or damaged files are listed at the end without scores. Such videos set the exit code to 1, and
+    results.csv is only written with --partial. If results.csv cannot be written or a pair of folders cannot be scored,
+    the exit code is 1, and all other pairs are scored. A note at the end counts videos and masks in only one folder.
     """
 
     truths: Sequence[Path] = option(
@@ -112,13 +112,13 @@ class EvaluateCommand:
         left_out.report()
         count = sum(len(scores.videos) for scores in results)
         if failed:
-            with suppress(UserError):  # its message says that all else was done
+            with suppress(UserError):  # the message would say that all else was done
                 problems.raise_if_any(count)
             click.get_current_context().exit(UserError.exit_code)
         problems.raise_if_any(count)
 
     def _score(self, truth: Path, pred: Path, file: Path, problems: ErrorReport) -> "FolderScores":
-        """Returns the scores of a pair of folders. Errors mention an existing ``file`` of an earlier run."""
+        """Returns the scores of a pair of folders. Error messages name ``file`` if an earlier run wrote it."""
         from sam2fast.evaluation.folders import EvaluationError, evaluate_folders
 
         def note(video: "VideoScore") -> None:
@@ -162,7 +162,7 @@ evaluate = command(EvaluateCommand, output_options())
 
 
 def _left_out(scores: "FolderScores") -> LeftOut:
-    """Returns the videos and masks that are not scored, for a pair of folders."""
+    """Counts the videos and masks of a pair of folders that are not scored."""
     left_out = LeftOut()
     for folder, side in ((scores.truth, "only_truth"), (scores.pred, "only_pred")):
         for name in getattr(scores, side):
@@ -177,7 +177,7 @@ def _left_out(scores: "FolderScores") -> LeftOut:
 
 
 def _earlier_run_note(file: Path) -> str:
-    """Returns the end of an error message if results of an earlier run exist."""
+    """Returns the last clause of an error message, on results of an earlier run, if these results exist."""
     return f"; {file} is from an earlier run" if file.is_file() else ""
 
 

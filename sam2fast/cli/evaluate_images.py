@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 FORMATS = ("auto", "sa1b", "coco", "png")
-# Options that the record of the results has under their own names.
+# Options that the record of the results has as keys of the same names.
 RECORDED = (
     "clicks",
     "box",
@@ -61,8 +61,8 @@ class EvaluateImagesCommand:
 
     Images lie in IMAGES or its subfolders, masks under the same names in PATH. The first click is at the center of the
     object, each later click at the center of the largest error. Unreadable images and masks, and images
-    without masks, are reported and skipped; then the exit code is 1. Files of --out are replaced, unless they have
-    complete results of the same model, options and data.
+    without masks, are reported and skipped, and set the exit code to 1. Files of --out are kept if the model, options
+    and data are the same and the results are complete. Other files of --out are replaced.
     """
 
     images: Path = argument(metavar="IMAGES")
@@ -132,7 +132,7 @@ class EvaluateImagesCommand:
             ("mask", masks, [file for job in jobs for file in job.masks.files]),
         ):
             made_from[f"{what}_path"] = os.path.realpath(path)
-            # Files that cannot be opened are reported when they are read.
+            # Files that cannot be opened are reported later, when the image is read.
             readable = [file for file in dict.fromkeys(files) if os.path.isfile(file) and os.access(file, os.R_OK)]
             made_from[f"{what}_content"] = digest_of(path, readable)
         if self.out is not None and not data.problems and _print_same(self.out, made_from):
@@ -197,7 +197,7 @@ evaluate_images = command(EvaluateImagesCommand, output_options(has_bar=True))
 
 
 def _print_same(out: Path, made_from: Mapping[str, Any]) -> bool:
-    """Prints existing results and returns True if they are complete, without problems, and of this ``made_from``."""
+    """If existing results are complete, without problems and of this ``made_from``, prints them and returns True."""
     from sam2fast.evaluation.clicks.image_evaluation import table_of
 
     means, objects = output_files(out)
@@ -206,7 +206,7 @@ def _print_same(out: Path, made_from: Mapping[str, Any]) -> bool:
     try:
         content = json.loads(means.read_bytes())
         before, problems, lines = content["made_from"], content["problems"], table_of(content)
-    except (OSError, ValueError, TypeError, LookupError, AttributeError):  # version 0.2, or damaged
+    except (OSError, ValueError, TypeError, LookupError, AttributeError):  # results of version 0.2, or damaged results
         before, problems, lines = None, [], []
     if other := differences(before, made_from):
         print_note(f"{means} {described(other)}, and is replaced")
@@ -228,7 +228,7 @@ def _build(choice: ModelChoice, dtype: str, device: str) -> "SAM2ImagePredictor"
 
 
 def output_files(out: Path) -> tuple[Path, Path]:
-    """Returns the JSON and the CSV file for ``--out``. It names one of them or their common stem."""
+    """Returns the JSON and the CSV file for ``--out``, the path of one of these files or their common stem."""
     stem = out.with_suffix("") if out.suffix.lower() in SUFFIXES else out
     json_file, csv_file = (stem.with_name(stem.name + suffix) for suffix in SUFFIXES)
     return json_file, csv_file

@@ -20,21 +20,22 @@ from sam2fast.cli.user_errors import UserError, as_user_error, print_note
 FAILURES = (OSError, ValueError, RuntimeError, ImportError)
 # Files with the record of an export, by format; see sam2fast.deploy.exported.artifact.record_of.
 RECORDS = {"torch": "artifact.json", "onnx": "model.json", "web": "in_browser/settings.json"}
-IN_BROWSER_MODEL = "nano"  # other models are large, and slow without a GPU
+IN_BROWSER_MODEL = "nano"  # for --format web; other models are large, and slow without a GPU
 
 
 class ExportCommand:
     """Export a model for other programs.
 
     The output folder must be new or empty. A folder with the same export is kept. --format torch writes encoder.pt2,
-    decoder.pt2 and their metadata, artifact.json, for images. sam2fast.deploy.exported.load_predictor(DIR) loads a
-    predictor from them. Without sam2fast, torch.export.load reads them, or with --aot
-    torch._inductor.aoti_load_package. Exports are programs: load only your own.
+    decoder.pt2 and artifact.json (metadata) for images. sam2fast.deploy.exported.load_predictor(DIR) loads a
+    predictor from this folder. Without sam2fast, torch.export.load reads the .pt2 files, or with --aot
+    torch._inductor.aoti_load_package. Exports are programs, so load only your own exports.
 
     --format onnx writes encoder.onnx, decoder.onnx, memory_attention.onnx, memory_encoder.onnx, model.json and
     tracker.py. The tracker runs the graphs with only numpy, Pillow and onnxruntime.
 
-    --format web writes index.html and all files of the page, to click, track and download without a server.
+    --format web writes index.html and all other files of a web page. On the page, users click on objects, track them
+    and download masks, without a server.
     """
 
     model: ModelOptions = shared(partial(model_options, dtypes=(*DTYPES, "int8")))
@@ -155,7 +156,7 @@ def _note_progress(text: str) -> None:
 
 
 def _find_same(out: Path, made_from: Mapping[str, Any]) -> dict[str, int | None] | None:
-    """Returns names and sizes of the same export, or None if there is no export. Raises UserError for other exports."""
+    """Returns names and sizes of an existing equal export, or None. Raises UserError if there is a different export."""
     from sam2fast.deploy.exported.artifact import size_of
 
     record = next((file for name in RECORDS.values() if (file := out / name).is_file()), None)
@@ -165,7 +166,7 @@ def _find_same(out: Path, made_from: Mapping[str, Any]) -> dict[str, int | None]
         content = json.loads(record.read_bytes())
         before, sizes = content["made_from"], dict(content["bytes"])
     except (ValueError, TypeError, KeyError):
-        before, sizes = None, {}  # version 0.2, or damaged
+        before, sizes = None, {}  # an export of version 0.2, or a damaged one
     check_same(out, before, made_from, f", see {record}; choose another folder")
     for name, size in sizes.items():
         if not (out / name).is_file() or size_of(out / name) != size:

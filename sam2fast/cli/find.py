@@ -24,8 +24,8 @@ class FindCommand(MaskingCommand):
     """Find an object in each IMAGE, from its mask in another image.
 
     IMAGE is a file, a folder, a pattern such as 'photos/*.jpg', a URL (https://...), or - for stdin. The results are
-    proposals to review: they look like the object, but may be another object of its type. Most images without the
-    object also get a result, with a lower likeness.
+    proposals to review: a result looks like the object, but may be another object of the same type. Most images without
+    the object get a result with a lower likeness.
 
     \b
     Writes to the output folder
@@ -36,7 +36,7 @@ class FindCommand(MaskingCommand):
       FORMAT/           with --format yolo, yolo-seg, labelme, labelme-mask, label-studio,
                         npz, geojson
 
-    An image that fails is skipped and listed at the end; then the exit code is 1.
+    Images that fail are skipped and listed at the end, and set the exit code to 1.
     """
 
     references: Sequence[Path] = option(

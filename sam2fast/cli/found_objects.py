@@ -23,7 +23,7 @@ from sam2fast.transforms import read_pixels
 from sam2fast.video_results.coco_video import CATEGORY, coco_box, coco_entry
 
 TABLE = "found.csv"
-LabelledImage = tuple[np.ndarray, np.ndarray]  # pixels (H, W, 3) and mask (H, W)
+LabelledImage = tuple[np.ndarray, np.ndarray]  # pixels (H, W, 3) of the image and mask (H, W) of the object
 
 
 class ObjectFinder(MaskFinder):
@@ -91,7 +91,7 @@ class FoundObjects(ResultsFile):
 def read_references(
     images: Sequence[Path], masks: Sequence[Path]
 ) -> tuple[list[LabelledImage], Mapping[str, Sequence[Any]]]:
-    """Returns the labelled images, and digests of the files by the name of their option."""
+    """Returns the labelled images, and the digest of each file by the name of the option that gives the file."""
     contents = [digest_of(image) for image in images]
     references = []
     for image, mask in zip(images, masks, strict=True):

@@ -1,7 +1,7 @@
 """Matches images with their names in files of prompts and boxes.
 
-Paths are compared from the end. The file names must agree. If several names agree, the name with the longest common
-path is taken.
+Paths are compared from the last part, the file name, to the first. File names must agree. If several names agree, the
+name with the longest common path is taken.
 """
 
 import os
@@ -49,8 +49,8 @@ class ImageName:
 
     file: Path  # file or folder that states the name
     parts: tuple[str, ...]  # parts of the path, with the file name last
-    text: str = field(compare=False)  # name in messages
-    stated: int  # number of parts that the file states; for a label file, number of parts below its folder argument
+    text: str = field(compare=False)  # name of the image in messages
+    stated: int  # number of parts in the file; for a label file, number of parts below the folder argument
     is_id: bool = False  # True if the name is a number, ``image_id`` of COCO's detections
 
     @classmethod
@@ -72,7 +72,7 @@ class ImageName:
 
 
 class GivenImage(NamedTuple):
-    """An image from the command line, or a frame in a folder. Names of frames have no suffix."""
+    """An image from the command line, or a frame in a folder. A frame's name has no suffix."""
 
     text: str
     parts: tuple[str, ...]
@@ -89,25 +89,25 @@ class GivenImage(NamedTuple):
 
     @classmethod
     def of_frame(cls, path: str) -> "GivenImage":
-        """Returns the frame with this path of its image. The path has no suffix."""
+        """Returns the frame whose image has this path without suffix."""
         parts = path_parts(os.path.abspath(path))
         return cls(path, parts, parts[-1], is_frame=True)
 
 
 class PathMatch(NamedTuple):
-    """The quality of the match of a name and an image. The greatest tuple is the best match."""
+    """Scores how well a name matches an image. The best match is the greatest tuple."""
 
-    common: int  # parts of the common path, at least 1
-    is_whole: bool  # True if all stated parts agree
+    common: int  # number of equal last parts of both paths, at least 1
+    is_whole: bool  # True if all parts of the name agree
     closeness: int  # 3 for equal file names, 2 for equal names without suffix, 1 for equal numbers
-    same_case: int  # parts of the common path that agree in case, too
+    same_case: int  # number of the common parts with equal upper and lower case
 
 
 class ImageNames:
-    """All names of images in some files."""
+    """The names of images in files of prompts and boxes."""
 
     def __init__(self, names: Iterable[ImageName]) -> None:
-        self.guessed: dict[str, str] = {}  # names that agree only in the file name, by the image's text
+        self.guessed: dict[str, str] = {}  # names with other folders than the image, by the image's text
         self._by_key: dict[str | int | None, list[ImageName]] = defaultdict(list)
         for name in dict.fromkeys(names):
             last = name.parts[-1]
@@ -115,9 +115,9 @@ class ImageNames:
                 self._by_key[key].append(name)
 
     def of(self, image: GivenImage) -> list[ImageName]:
-        """Returns the names of an image, at most one from each file.
+        """Returns the names that match an image, at most one from each file.
 
-        If files have common paths of different lengths, a shorter one counts only if all parts of its name agree.
+        A name with a shorter common path than another file's name only counts if all parts of the name agree.
 
         Raises:
             UserError: If several names of one file fit equally well.

@@ -20,7 +20,7 @@ def work_through(
     bar: tqdm,
     name: Callable[[Any], object] = str,
 ) -> Iterator[tuple[Any, Any]]:
-    """Yields each job with its result, in order. Failed jobs are added to ``problems`` under their names.
+    """Yields each job with its result, in order. Adds the name and error of each failed job to ``problems``.
 
     Raises:
         FixableError: If the model cannot be loaded, results cannot be written, or no worker is left.
@@ -38,7 +38,7 @@ def work_through(
 
 
 def note_resumed(done: int, count: int, changed: Mapping[str, Sequence[str]]) -> None:
-    """Notes how many images ``--resume`` keeps, and how many are processed again since their input changed."""
+    """Notes how many images ``--resume`` keeps, and how many images are processed again after a change of the input."""
     again = ""
     if changed:
         first, names = next(iter(changed.items()))

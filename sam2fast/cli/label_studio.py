@@ -21,8 +21,8 @@ NEEDED = ("flask", "gunicorn", "av", "shapely")
 class LabelStudioCommand:
     """Run an ML backend for Label Studio: masks in images, boxes and outlines in videos.
 
-    Serves until Ctrl-C. Give its address to Label Studio under Settings, Model, and switch interactive preannotations
-    on. docs/label_studio.md has labelling interfaces.
+    Serves until Ctrl-C. In Label Studio, enter the backend's address under Settings, Model, and switch interactive
+    preannotations on. docs/label_studio.md has labelling interfaces.
     """
 
     model: ModelOptions = shared(model_options)
@@ -53,7 +53,7 @@ class LabelStudioCommand:
         choice = self.model.choose()
 
         def build() -> "Flask":
-            # Runs in the serving process, since torch's threads do not survive a fork.
+            # Loads the model in the serving process, since torch's threads do not survive a fork.
             from sam2fast.integrations.label_studio import LabelStudioBackend, make_app, reader_of
             from sam2fast.integrations.models import load_predictors
 

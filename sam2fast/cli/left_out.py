@@ -7,7 +7,7 @@ from sam2fast.cli.user_errors import print_note
 
 
 class LeftOut:
-    """Counts of left-out items by reason. Each reason keeps the name of its first item."""
+    """Counts of left-out items by reason, with the name of the first item for each reason."""
 
     def __init__(self) -> None:
         self._counts: dict[tuple[str, str], int] = {}
@@ -44,7 +44,7 @@ class LeftOut:
         ]
 
     def report(self) -> None:
-        """Prints one note, and with ``--jsonl`` one line, if items were left out. Call it once, at the end."""
+        """If items were left out, prints one note, and with ``--jsonl`` one line. Call this method once, at the end."""
         if self:
             print_note(f"left out: {self}")
             emit({"left_out": self.as_json()})

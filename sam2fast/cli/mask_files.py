@@ -14,10 +14,10 @@ from sam2fast.evaluation.scores import VOID
 from sam2fast.io.image_files import read_if_pillow_fails
 from sam2fast.io.images import IMAGE_READ_ERRORS, open_image
 
-INEXACT = ("JPEG", "MPO", "WEBP")  # formats that may change values
+INEXACT = ("JPEG", "MPO", "WEBP")  # suffixes of lossy formats
 # An image with more levels is a soft mask: dark pixels are background, bright pixels are the object.
 MOST_LEVELS = 32
-# Pixels between background and object are other labels, not a soft edge, if this share of them has equal neighbours.
+# Share of equal neighbours from which pixels between background and object are further labels instead of a soft edge.
 LEAST_INSIDE = 1 / 3
 MOST_NAMED = 8
 
@@ -70,7 +70,7 @@ def read_foreground(mask: Path) -> NDArray[np.bool_]:
 
 
 def _pixels(file: Path) -> tuple[np.ndarray, np.ndarray | None, bool]:
-    """Returns the pixels ``(H, W, C)``, alpha ``(H, W)`` or None, and True if the format is lossless."""
+    """Returns the pixels ``(H, W, C)``, the alpha channel ``(H, W)`` or None, and True for a lossless format."""
     stored = read_if_pillow_fails(file)
     if stored is not None:
         values = np.nan_to_num(stored.values).clip(0)
@@ -82,17 +82,17 @@ def _pixels(file: Path) -> tuple[np.ndarray, np.ndarray | None, bool]:
             return np.nan_to_num(np.asarray(image)).clip(0)[..., None], None, is_exact
         if not image.has_transparency_data:
             return np.asarray(image.convert("RGB")), None, is_exact
-        image = image.convert("LA") if image.mode == "La" else image  # La cannot be converted to RGBA
+        image = image.convert("LA") if image.mode == "La" else image  # Pillow cannot convert La to RGBA
         pixels = np.asarray(image.convert("RGBA"))
         return pixels[..., :3], pixels[..., 3], is_exact
 
 
 def _has_several_objects(pixels: np.ndarray, is_exact: bool) -> bool:
-    """Returns True if there are areas besides the background and one object. Edges of soft masks do not count."""
+    """Returns True if the image shows more than one object. Soft edges of a mask do not count as objects."""
     pixels = pixels.astype(np.float32)
     brightness = pixels.max(axis=2)
     most = brightness.max()
-    values = pixels @ np.array([1, 256, 65536][: pixels.shape[2]], dtype=np.float32)  # one number for each colour
+    values = pixels @ np.array([1, 256, 65536][: pixels.shape[2]], dtype=np.float32)  # a number for each colour
     bright, counts = np.unique(values[brightness > most / 2], return_counts=True)
     margin = 0 if is_exact and len(np.unique(brightness)) <= MOST_LEVELS else most / 8
     of_object = pixels[values == bright[counts.argmax()]][0]

@@ -36,7 +36,7 @@ KEYS = COCO_KEYS | {"predicted_iou", "stability_score", "point", "layer"}
 
 
 class CheckedGenerator(SAM2AutomaticMaskGenerator):
-    """A generator that raises UserError if scores are not finite. The base class would return no masks."""
+    """A mask generator that raises UserError for non-finite scores, where the base class would return no masks."""
 
     def _predict(self, coords: Tensor, mask_input: Tensor | None, multimask_output: bool) -> tuple[Tensor, Tensor]:
         low_res, ious = super()._predict(coords, mask_input, multimask_output)
@@ -52,23 +52,23 @@ class MaskFinder(Segmenter):
 
 
 class FoundMasks(NamedTuple):
-    """The entries of one image in a results file. :meth:`ResultsFile.add` gives them ids."""
+    """The entries of one image in a results file, without ids. :meth:`ResultsFile.add` assigns the ids."""
 
     image: Mapping[str, Any]
-    annotations: Sequence[Mapping[str, Any]]  # one per non-empty mask, the largest first
+    annotations: Sequence[Mapping[str, Any]]  # an annotation per non-empty mask, the largest first
 
 
 @dataclass(frozen=True)
 class MaskTask:
-    """A function that generates and draws the masks of an image. It is picklable if ``progress`` is not a function."""
+    """Generates and draws the masks of an image. The task is picklable if ``progress`` is not a function."""
 
     choice: ModelChoice
     dtype: str
     options: Mapping[str, Any]
     formats: Sequence[str]
     out: Path
-    run: Mapping[str, Any]  # part of the results' record that all images share
-    tolerance: float = 1.0  # of polygons, in pixels
+    run: Mapping[str, Any]  # record of model and options, the same for all images
+    tolerance: float = 1.0  # maximum distance of polygons from the outline, in pixels
     progress: Progress = False
     KEYS: ClassVar = KEYS  # keys of an annotation in the results file, without ids
 
@@ -80,13 +80,13 @@ class MaskTask:
         return finder
 
     def shown_by(self, bar: tqdm) -> "MaskTask":
-        """Returns a task that shows the progress of each image in the bar. It only runs in this process."""
+        """Returns a task, for this process only, that shows the progress of each image in the bar."""
         return replace(self, progress=lambda done, of: bar.set_postfix_str(f"{done / of:.0%} of this image"))
 
     def __call__(self, finder: MaskFinder, image: InputSource) -> tuple[FoundMasks, dict[str, float], str]:
         """Writes the files. Returns the entries, seconds by stage, and the device."""
         with finder.stage("read image"):
-            made_from = image.made_from()  # before the image is read, since the file may be replaced meanwhile
+            made_from = image.made_from()  # digest before reading the image, since the file may be replaced meanwhile
         pixels = finder.read(image)
         with finder.stage("find masks"):
             records = self.generate(finder, pixels)
@@ -106,7 +106,7 @@ class MaskTask:
     def annotation(record: Mapping[str, Any], layer: int) -> dict[str, Any]:
         """Returns the entry of a record in the results file."""
         x, y, width, height = record["bbox"]
-        # COCO's box includes the last pixel; the box of a record ends at its index.
+        # The width of COCO's box counts the last pixel. The box of a record ends at the index of this pixel.
         scores = {name: round(record[name], DIGITS) for name in ("predicted_iou", "stability_score")}
         facts = record["segmentation"], [x, y, width + 1, height + 1], record["area"]
         return coco_entry(CATEGORY["id"], *facts, **scores, point=record["point_coords"][0], layer=layer)
@@ -154,14 +154,14 @@ class ResultsFile:
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """Saves the file after the block, even if an exception ends it."""
+        """Saves the file after the block, even after an exception."""
         try:
             yield
         finally:
             self._save()
 
     def add(self, found: FoundMasks) -> None:
-        """Adds an image and its masks. Saves the file at intervals. The other files of the image must exist."""
+        """Adds an image and its masks. Saves the file at intervals. The image's other result files must exist."""
         image_id, first = len(self._images) + 1, len(self._annotations) + 1
         for number, annotation in enumerate(found.annotations, first):
             self._annotations.append(_encode(annotation, id=number, image_id=image_id))
@@ -186,7 +186,7 @@ class ResultsFile:
 
 
 def _encode(value: Mapping[str, Any], **ids: int) -> str:
-    """Returns JSON of an entry, with its ids replaced by ``ids``."""
+    """Returns an entry as JSON, with the ids replaced by ``ids``."""
     rest = {name: item for name, item in value.items() if name not in ("id", "image_id")}
     return json.dumps({**ids, **rest}, allow_nan=False)
 
@@ -194,10 +194,10 @@ def _encode(value: Mapping[str, Any], **ids: int) -> str:
 def read_previous_masks(
     results: Path, task: MaskTask, images: Sequence[InputSource], changed: dict[str, list[str]]
 ) -> dict[str, FoundMasks]:
-    """Returns the entries of an earlier run that can be kept, by :attr:`InputSource.resolved`.
+    """Returns the entries to keep from an earlier run, by :attr:`InputSource.resolved` of the image.
 
-    The entry of an image in ``images`` is kept if its files are complete and the image is unchanged. The entry of
-    another image is kept if no image in ``images`` overwrites its files.
+    The entry of an image in ``images`` is kept if the result files are complete and the image is unchanged. The entry
+    of another image is kept if no image in ``images`` overwrites the result files.
 
     Args:
         changed: Dict that receives the names of images with a changed input, and the names of the differences.
@@ -235,7 +235,7 @@ def read_previous_masks(
             continue
         try:
             other = differences(previous[image.resolved].image["made_from"], image.made_from())
-        except USER_ERRORS:  # reported when the image is processed
+        except USER_ERRORS:  # the error is reported when the image is processed
             other = ["image content"]
         if other:
             changed[str(image)] = other

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from sam2fast.cli.mask_finder import FoundMasks, MaskTask
 
 DEFAULT_FORMATS = ("json", "layers", "overlay")
-SAME = {"coco": "json", "png": "layers"}  # names of these formats in other commands and in Python
+SAME = {"coco": "json", "png": "layers"}  # other names of formats, used by other commands and in Python
 FORMATS = (*DEFAULT_FORMATS, *SAME, *EXPORT_FILES)
 SHARE = click.FloatRange(0, 1)
 # Options of the mask generator, in the order of the results file.
@@ -62,8 +62,8 @@ class MaskingCommand:
     resume: bool = shared(resume_option)
     out: Path = shared(max_megapixels_option, out_option("out"))
 
-    TABLES: ClassVar[Sequence[str]] = (RESULTS,)  # files for all images
-    SCORE: ClassVar[str] = "predicted_iou"  # key of the score in the table
+    TABLES: ClassVar[Sequence[str]] = (RESULTS,)  # result files that hold all images
+    SCORE: ClassVar[str] = "predicted_iou"  # key of an annotation's score for the printed table
 
     def process(
         self, make_task: Callable[[ModelChoice, Sequence[str]], "MaskTask"], inputs: Sequence[Path] = ()
@@ -146,8 +146,8 @@ class MasksCommand(MaskingCommand):
       FORMAT/           with --format yolo, yolo-seg, labelme, labelme-mask, label-studio,
                         npz, geojson
 
-    Where masks overlap, the images show the smallest one. masks.json has all masks in full, with the id as "layer". An
-    image that fails is skipped and listed at the end; then the exit code is 1.
+    Where masks overlap, the images show the smallest mask. masks.json has all masks in full, with the id as "layer".
+    Images that fail are skipped and listed at the end, and set the exit code to 1.
     """
 
     points_per_side: int = option(type=click.IntRange(1), default=32, help="Points per side of the prompt grid.")

@@ -17,7 +17,7 @@ from sam2fast.downloads.digests import digest_of
 from sam2fast.utils.embedded import MINI, EmbeddedModel, find_embedded
 
 SAM3 = short_name(SAM3_CONFIG).rpartition("/")[2]
-DEFAULT_MODEL = "tiny"  # SAM 2.1; mini if its checkpoint is unavailable
+DEFAULT_MODEL = "tiny"  # SAM 2.1 tiny; mini if the checkpoint of tiny is unavailable
 
 
 class ModelChoice(NamedTuple):
@@ -29,7 +29,7 @@ class ModelChoice(NamedTuple):
     image_size: int | None = None  # the value of ``--image-size``
 
     def as_json(self) -> dict[str, Any]:
-        """Returns JSON. It has the input size if one is set, and ``name`` and ``fallback`` for a fallback."""
+        """Returns the choice as JSON: the input size if set, and ``name`` and ``fallback`` only for a fallback."""
         content = {"config": self.config, "checkpoint": str(self.checkpoint), **self._size()}
         return {**content, "name": "mini", "fallback": True} if self.fallback else content
 
@@ -60,8 +60,8 @@ class ModelChoice(NamedTuple):
 def choose_model(model: str | None, checkpoint: Path | None, image_size: int | None = None) -> ModelChoice:
     """Resolves ``--model``, ``--checkpoint`` and ``--image-size``. Reads at most the checkpoint's table of contents.
 
-    The checkpoint of a published model is downloaded if this machine does not have it, as in ``from_pretrained``. If
-    ``model`` and ``checkpoint`` are None, the model is SAM 2.1 tiny, or mini (with a warning) if tiny is unavailable.
+    As in ``from_pretrained``, a missing checkpoint of a published model is downloaded. If ``model`` and ``checkpoint``
+    are None, the model is SAM 2.1 tiny, or mini (with a warning) if tiny is unavailable.
 
     Raises:
         MissingCheckpointError: If the checkpoint does not exist, or cannot be downloaded.
@@ -178,7 +178,7 @@ def _config_that_fits(checkpoint: Path) -> str:
 
 
 def note_licence(config: str, out: Path) -> None:
-    """Prints the licence of a model's files, if its configuration names a licence."""
+    """Prints the licence of a model's files, if the model's configuration names a licence."""
     from sam2fast.config import load_config
 
     if licence := load_config(config).get("licence"):

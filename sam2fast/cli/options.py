@@ -70,7 +70,7 @@ image_size_option = click.option(
 
 
 class FormatsType(click.ParamType):
-    """A list of output formats, separated by commas."""
+    """Type of ``--format``: a list of output formats, separated by commas."""
 
     def __init__(self, formats: Sequence[str]) -> None:
         self.formats = formats
@@ -87,7 +87,7 @@ class FormatsType(click.ParamType):
 
 
 class NumbersType(click.ParamType):
-    """Integers separated by commas. The value is sorted, without duplicates."""
+    """Type of options with integers, separated by commas. Converts to a sorted list without duplicates."""
 
     name = "N,N,..."
 
@@ -136,7 +136,7 @@ tolerance_option = click.option(
 
 
 def checked_device(_ctx: click.Context, _parameter: click.Parameter, names: str) -> str:
-    """Checks names of devices without importing torch. Untested device types of torch are errors, too."""
+    """Checks names of devices without importing torch. Untested device types of torch are errors."""
     for name in names.split(","):
         if not re.fullmatch(r"auto|all|(cpu|cuda|mps)(:\d+)?", name.strip()):
             raise click.BadParameter(
@@ -160,7 +160,7 @@ class ModelOptions(NamedTuple):
         return choose_model(self.name, self.checkpoint, self.image_size)
 
     def with_default(self, name: str) -> "ModelOptions":
-        """Returns the options of a command with a default model."""
+        """Returns the options, with the default model ``name`` if no model and no checkpoint are given."""
         return self._replace(name=self.name or (name if self.checkpoint is None else None))
 
 
@@ -195,7 +195,7 @@ def model_options(
 
 
 class RareOption(click.Option):
-    """An option that few users need; :class:`GroupedCommand` lists it at the end of ``--help``."""
+    """An option that few users need. :class:`GroupedCommand` lists rare options at the end of ``--help``."""
 
 
 class GroupedCommand(click.Command):

@@ -20,8 +20,8 @@ class ProfileCommand:
     """Show where the time goes in an IMAGE or VIDEO, by part, and how close each part is to the hardware limit.
 
     An image is decoded, encoded and prompted. A video (a file or a folder of images) is tracked from its first frame,
-    and the last tracked frames are measured. torch counts FLOPs. They are compared with a large matrix multiplication
-    on this machine. docs/profiling.md explains the columns.
+    and the last tracked frames are measured. torch counts FLOPs. The FLOPs per second are compared with a large matrix
+    multiplication on this machine. docs/profiling.md explains the columns.
     """
 
     source: Path = argument(metavar="IMAGE|VIDEO")

@@ -15,7 +15,7 @@ from sam2fast.cli.left_out import LeftOut
 from sam2fast.cli.prompts import BACKGROUND, FOREGROUND, Box, Click, ObjectId, Prompts, mask_file, note_fractions
 from sam2fast.cli.user_errors import UserError
 
-NAME = re.compile(r"\s*([^\W\d_][^,]*?)\s*,")  # a name begins with a letter, unlike a coordinate
+NAME = re.compile(r"\s*([^\W\d_][^,]*?)\s*,")  # an object's name begins with a letter, unlike a coordinate
 NO_AREA = "its box has no area"  # reason in notes on left-out items
 KEYS = ("points", "labels", "box", "mask")  # keys of a prompt in a file
 
@@ -29,7 +29,7 @@ class NoArea(Reason):
 
 
 class PromptType(click.ParamType):
-    """The type of an option of the form ``name``. ``read`` parses it, and raises ValueError for invalid texts."""
+    """The type of options of the form ``name``. ``read`` parses a text, and raises ValueError if it is invalid."""
 
     def __init__(self, name: str, example: str, read: Callable[[str], Any]) -> None:
         self.name, self.example, self.read = name, example, read
@@ -108,11 +108,11 @@ VIDEO_BOX = PromptType(
 )
 VIDEO_MASK = PromptType("FRAME,OBJ,FILE[:LABEL]", "0,1,mask.png or 0,dog,labels.png:2", _on_frame(_mask))
 VIDEO_MASKS = PromptType("FRAME,FILE", "0,labels.png", _labels_on_frame)
-WINDOW = PromptType("LOW,HIGH", "-160,240", _window)  # values that become black and white
+WINDOW = PromptType("LOW,HIGH", "-160,240", _window)  # LOW becomes black, HIGH white
 
 
 def read_label_image(path: Path, frame: int | None = None) -> list[Prompts]:
-    """Returns a prompt for each label of an image. Its object is the label. Raises UserError if there is no label."""
+    """Returns a prompt for each label of an image, with the label as object. Raises UserError without labels."""
     from sam2fast.cli.mask_files import masks_of_labels
 
     labels = masks_of_labels(path).items()
@@ -120,10 +120,10 @@ def read_label_image(path: Path, frame: int | None = None) -> list[Prompts]:
 
 
 def read_prompt_file(path: Path, place: str, left_out: LeftOut | None = None) -> list[Prompts]:
-    """Reads the prompts of a file ``{"prompts": [{...}, ...]}``. Paths of masks are relative to its folder.
+    """Reads the prompts of a file ``{"prompts": [{...}, ...]}``. Paths of masks are relative to the file's folder.
 
     Args:
-        place: Key of the prompt's place: ``frame`` (required) or ``image`` (optional).
+        place: Key that names a prompt's frame or image: ``frame`` (required) or ``image`` (optional).
         left_out: Record that counts prompts with a box without area. If None, such prompts are errors.
 
     Raises:
@@ -232,7 +232,7 @@ def read_label(value: Any) -> int:
 
 
 def read_numbers(values: Any, counts: tuple[int, ...], what: str = "it") -> list[float]:
-    """Reads a list of finite numbers or numeric strings. Its length must be one of ``counts``."""
+    """Reads a list of finite numbers or numeric strings. The length of the list must be one of ``counts``."""
     try:
         listed = values if isinstance(values, list | tuple) else ()
         numbers = [float(value) for value in listed if not isinstance(value, bool)]

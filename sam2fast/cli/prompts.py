@@ -52,7 +52,7 @@ class Prompts:
     image: ImageName | None = None  # name of the image with the object; None for all images
     is_relative: bool = False  # True if the box is in fractions of the image's width and height
     size: tuple[int, int] | None = None  # (height, width) that a file states for the image of the box
-    where: str = field(default="", compare=False)  # place of the box in a file of boxes; empty for the user's prompts
+    where: str = field(default="", compare=False)  # file and line of a detector's box; else empty
 
     def __bool__(self) -> bool:
         return bool(self.clicks) or self.box is not None or self.mask is not None
@@ -63,7 +63,7 @@ class Prompts:
 
     @property
     def is_ambiguous(self) -> bool:
-        """True for a single click. The model predicts several masks for it."""
+        """True for a single click, for which the model predicts several masks."""
         return len(self.clicks) == 1 and self.box is None and self.mask is None
 
     @property
@@ -122,7 +122,7 @@ class Prompts:
 
 
 def merged(parts: Iterable[Prompts], key: Callable[[Prompts], Hashable]) -> list[Prompts]:
-    """Joins prompts with equal keys, in the order of the first prompt with each key."""
+    """Joins prompts with equal keys. The results have the order in which the keys first occur."""
     joined: dict[Hashable, Prompts] = {}
     for part in parts:
         joined[key(part)] = joined[key(part)].joined(part) if key(part) in joined else part
@@ -133,7 +133,8 @@ def merge_prompts(parts: Iterable[Prompts], each_shows_object: bool) -> list[Pro
     """Joins the prompts for each object and frame of a video, and sorts them by frame.
 
     Args:
-        each_shows_object: True if every prompt of an object must show it, False if only the first must.
+        each_shows_object: True if every prompt of an object must have a box, a mask or a foreground click, False if
+            only the first prompt must.
 
     Raises:
         click.UsageError: If there is no prompt, or a prompt is empty, contradictory, or has only background points.
@@ -154,10 +155,10 @@ def merge_prompts(parts: Iterable[Prompts], each_shows_object: bool) -> list[Pro
 
 
 class ImagePrompts:
-    """All prompts for images, joined to one prompt for each object.
+    """The prompts for all images, with one joined prompt for each object.
 
     Args:
-        parts: Prompts. An empty prompt without an object names an image without prompts.
+        parts: Prompts to join. An empty prompt without an object names an image without prompts.
 
     Raises:
         click.UsageError: If there is no prompt, a prompt is empty or given twice, or only some prompts have names.
@@ -175,13 +176,13 @@ class ImagePrompts:
                 raise click.UsageError(f"{one} is empty; expected points, a box or a mask")
         if len(objects := {one.object for one in prompts}) > 1 and None in objects:
             raise click.UsageError("some prompts have a name and others do not; name the objects of all, as NAME,X,Y")
-        # Prompts with their positions, to keep the order if an image has several names.
+        # Prompts with positions in ``parts``, to keep the order if an image has several names.
         self._by_name: dict[ImageName | None, list[tuple[int, Prompts]]] = defaultdict(list)
         for position, one in enumerate([*joined, *(one for one in prompts if one.where)]):
             self._by_name[one.image].append((position, one))
         self.masks = {one.mask for one in joined if one.mask is not None}
         self.mask_files = sorted({mask_file(mask)[0] for mask in self.masks})
-        check_masks(one for one in joined if one.image is None)  # masks of single images are checked with the image
+        check_masks(one for one in joined if one.image is None)  # checks other masks later, with the image
 
     def of(self, image: InputSource) -> Sequence[Prompts]:
         """Returns the prompts for one image, joined by object.
@@ -189,7 +190,7 @@ class ImagePrompts:
         Boxes of detectors are named after their class and numbered: ``person_1``, ``person_2``.
 
         Raises:
-            UserError: If a file has prompts for several images, and each may be this one.
+            UserError: If a file has prompts for several images, and several of these names fit the image.
             click.UsageError: If an object has two boxes or two masks.
         """
         names = [None, *self.names.of(GivenImage.of(image))]
@@ -256,7 +257,7 @@ def check_against_video(
         frames: Number of frames in the video, or None if unknown.
 
     Raises:
-        UserError: If a prompt lies outside. The message names the first such prompt.
+        UserError: If a prompt lies outside the video or these frames. The message names the first such prompt.
     """
     for prompt in prompts:
         at = prompt.frame or 0

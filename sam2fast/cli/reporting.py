@@ -37,7 +37,7 @@ def reporting() -> Reporting:
 
 
 def output_options(has_bar: bool = False) -> Callable[[Command], Command]:
-    """Adds ``--jsonl --quiet``, and ``--progress`` if the command has a bar. :func:`reporting` returns the values."""
+    """Adds ``--jsonl --quiet``, and ``--progress`` for a command with a bar. :func:`reporting` returns the values."""
 
     def decorate(command: Command) -> Command:
         @functools.wraps(command)
@@ -80,7 +80,7 @@ def emit(record: Mapping[str, Any]) -> None:
 
 
 class _Bar(tqdm):
-    """A bar that raises :class:`~sam2fast.cli.terminal.ClosedPipeError` if stderr is a closed pipe."""
+    """A progress bar that raises :class:`~sam2fast.cli.terminal.ClosedPipeError` if stderr is a closed pipe."""
 
     def display(self, *args: Any, **named: Any) -> Any:
         with raise_closed_pipe():
@@ -88,7 +88,7 @@ class _Bar(tqdm):
 
 
 def progress_bar(what: str, total: int | None, unit: str, initial: int = 0) -> tqdm:
-    """Returns a bar on stderr with the rate and the time left. It is shown on a terminal or by ``--progress``."""
+    """Returns a bar with the rate and the time left. If stderr is a terminal, or by ``--progress``, shows the bar."""
     asked = reporting()
     disable = True if asked.quiet else False if asked.progress else None
     return _Bar(total=total, desc=what, unit=f" {unit}", initial=initial, smoothing=0, disable=disable)

@@ -21,7 +21,7 @@ DIGITS = 6  # decimal digits of a score
 
 
 class SegmentedObject(NamedTuple):
-    """An object in an image. The name may be None if it is the only object."""
+    """An object in an image. The name may be None for the only object of the image."""
 
     name: str | None
     prompts: Prompts  # in pixels of the image
@@ -45,7 +45,7 @@ def write_results(
     Args:
         pixels: ``(H, W, 3)`` uint8, or fp32 in [0, 1].
         made_from: Record of each object, see :mod:`sam2fast.io.made_from`, or None.
-        choices: Page, bands and scale of the image, as JSON.
+        choices: Page, bands and scale that were chosen for the image, as JSON.
     """
     files = output_files(out, stem, [one.name for one in objects])
     clicks = [click for one in objects for click in one.prompts.clicks]
@@ -77,7 +77,7 @@ def write_results(
         records.append(record)
         write_atomically(files[mask_key(name)], encode_png(mask.astype(np.uint8) * np.uint8(255)))
     write_atomically(files["overlay"], encode_image(overlay))
-    # Written last: if the JSON exists, its images exist too.
+    # The JSON is written last: if it exists, the images exist.
     content = records[0] if objects[0].name is None else {"results": records}
     write_atomically(files["json"], (json.dumps(content, indent=2) + "\n").encode())
     return records

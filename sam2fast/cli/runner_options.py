@@ -42,7 +42,7 @@ _OPTIONS = (
 
 
 class RayOptions(NamedTuple):
-    """The options of Ray. If ``ray`` is None, the work is done on this machine."""
+    """The options of Ray. If ``ray`` is None, this machine does the work."""
 
     ray: str | None = None
     workers: int | None = None
@@ -53,7 +53,7 @@ class RayOptions(NamedTuple):
 
 
 class RunnerChoice(NamedTuple):
-    """The runner that does the work."""
+    """The runner, and the name of the devices or of the Ray cluster."""
 
     runner: Runner
     name: str  # devices or Ray address
@@ -61,7 +61,7 @@ class RunnerChoice(NamedTuple):
 
 
 def runner_options(command: Command) -> Command:
-    """Adds ``--ray --workers --worker-cpus``. The command gets the checked values as the argument ``ray_options``."""
+    """Adds ``--ray --workers --worker-cpus``. The command gets the checked values in the argument ``ray_options``."""
 
     @functools.wraps(command)
     def collected(*args: Any, **kwargs: Any) -> Any:

@@ -50,8 +50,8 @@ class SegmentCommand:
     """Find objects in each IMAGE by points, boxes or masks: one object, or several with names.
 
     IMAGE is a file, a folder, a pattern such as 'photos/*.jpg', a URL (https://...), or - for stdin. Coordinates
-    are pixels of the image as it is displayed, and apply to every image. A single point is ambiguous: the best-scored
-    of three masks is taken. If you get a part of the object, add a second point or a box.
+    are pixels of the image as displayed, and apply to every image. A single point is ambiguous: of three masks, the
+    mask with the best score is taken. If the mask covers a part of the object, add a second point or a box.
 
     \b
     Writes to the output folder
@@ -61,9 +61,9 @@ class SegmentCommand:
 
     The score is the model's own estimate of the mask's IoU with the object: 1 is certain.
 
-    Images that fail or have a prompt outside the image are skipped and listed at the end; then the exit code is 1.
-    Images without prompts are skipped with a note. If no image has prompts, the exit code is 1, or 0 if the files of
-    --boxes-from have no boxes at all.
+    Images that fail or have a prompt outside the image are skipped and listed at the end, and set the exit code to 1.
+    Images without prompts are skipped with a note. If no image has prompts, the exit code is 1. If the files of
+    --boxes-from have no boxes at all, the exit code is 0.
     """
 
     images: Sequence[str] = argument(nargs=-1, required=True, metavar="IMAGE...")
@@ -122,7 +122,7 @@ class SegmentCommand:
         if self.box_files and not any(parts):
             if no_box is not None:
                 raise no_box
-            if self.as_json:  # the detector found nothing; read_boxes has printed a note
+            if self.as_json:  # the files have no boxes; read_boxes has printed a note
                 _print_json([], ErrorReport("images"), left_out, {})
             return
         asked = ImagePrompts(parts)
@@ -219,7 +219,7 @@ class SegmentJob(NamedTuple):
         return self
 
     def left_out(self, names: Collection[str | None]) -> LeftOut:
-        """Returns the boxes outside the image: the boxes of objects that are not in ``names``."""
+        """Counts the boxes outside the image: the boxes of objects that are not in ``names``."""
         left_out = LeftOut()
         for one in self.objects:
             if one.object not in names:
@@ -233,7 +233,7 @@ class SegmentJob(NamedTuple):
 
 @dataclass(frozen=True)
 class SegmentTask:
-    """A picklable function that segments an image, and writes results. ``run`` is the shared part of all records."""
+    """A picklable function that segments an image, and writes results. ``run`` is the record of model and options."""
 
     out: Path
     choice: ModelChoice
@@ -250,7 +250,7 @@ class SegmentTask:
         from sam2fast.cli.results import write_results
 
         with segmenter.stage("read image"):
-            made_from = self._made_from(job)  # before the image is read, since the file may be replaced meanwhile
+            made_from = self._made_from(job)  # digest before reading the image: the file may be replaced meanwhile
         pixels, objects = predict_objects(segmenter, job.image, job.objects)
         names = {one.name for one in objects}
         left_out = job.left_out(names)
@@ -263,12 +263,12 @@ class SegmentTask:
         return records, left_out, segmenter.take_seconds()
 
     def done_before(self, job: SegmentJob, changed: dict[str, list[str]]) -> list[Record] | None:
-        """Returns the records of an image if its results are complete and have the same inputs; otherwise None.
+        """Returns the records of an image if all results are complete and from the same inputs, otherwise None.
 
-        The returned records name the image and the files as this run does.
+        The returned records have this run's names of the image and of the files.
 
         Args:
-            changed: Dict that receives, by image, what differs in the image or its prompts.
+            changed: Dict that receives, by image, the names of the changed inputs (the image or the prompts).
 
         Raises:
             UserError: If the model, the version or the options of the results differ.
@@ -280,7 +280,7 @@ class SegmentTask:
             before = {record.get("object"): record.get("made_from") for record in records}
             now = {one.object: made for one, made in zip(job.objects, self._made_from(job), strict=True)}
         except (*USER_ERRORS, ValueError, TypeError, AttributeError, RecursionError):
-            return None  # no results, damaged results, or an unreadable image
+            return None  # there are no results, damaged results, or an unreadable image
         for made in before.values():
             of_run = {key: made.get(key) for key in self.run} if isinstance(made, dict) else None
             check_same(file, of_run, self.run, f"; {START_AGAIN}")
@@ -311,10 +311,10 @@ def predict_objects(
 ) -> "tuple[np.ndarray, list[SegmentedObject]]":
     """Returns the pixels ``(H, W, 3)`` of an image and the masks of its objects.
 
-    Leaves out objects with a detector's box outside the image.
+    Leaves out each object for which a detector's box lies outside the image.
 
     Raises:
-        UserError: If any other prompt lies outside the image.
+        UserError: If a prompt other than a detector's box lies outside the image.
     """
     from sam2fast.cli.results import SegmentedObject
 

@@ -1,4 +1,4 @@
-"""Predicts one mask at a time, and measures the time of every stage."""
+"""Predicts one mask at a time, and measures the time of every stage, such as reading or encoding."""
 
 import time
 from collections.abc import Iterator
@@ -22,8 +22,8 @@ from sam2fast.io.overlay import area_of
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.transforms import ImageError, read_pixels
 
-# Logit of a mask prompt: positive inside, negative outside. The model's own logits are larger, so it can correct the
-# mask.
+# Logit of a mask prompt: positive inside, negative outside. The model's logits are larger, so the model can correct
+# the mask.
 MASK_LOGIT = 4.0
 NOT_FINITE = "the model's scores are not finite: its weights are damaged, or float16 is too narrow for it"
 
@@ -41,7 +41,7 @@ class Prediction:
     """The best mask for some prompts."""
 
     mask: np.ndarray  # (H, W) bool
-    score: float  # the predicted IoU
+    score: float  # predicted IoU of the mask
     candidate_scores: list[float] | None  # scores of all predicted masks, or None for a single mask
 
 
@@ -49,8 +49,8 @@ class Segmenter:
     """An image predictor on its device. Raises ModelError if the model, device or dtype cannot be used."""
 
     def __init__(self, choice: ModelChoice, device: str, dtype: str) -> None:
-        self.seconds: dict[str, float] = {}  # seconds of each stage so far
-        self.choices: dict[str, Any] = {}  # page, bands and scale of the last image as JSON, if there was a choice
+        self.seconds: dict[str, float] = {}  # seconds of each stage since take_seconds
+        self.choices: dict[str, Any] = {}  # page, bands and scale chosen for the last image, as JSON
         self._masks: dict[Path, MaskPrompt] = {}
         self._device: torch.device | None = None
         with self.stage("load model"), as_model_error():
@@ -134,7 +134,7 @@ class Segmenter:
 
 
 def mask_box(mask: np.ndarray) -> list[int] | None:
-    """Returns the first and last column and row of ``mask (H, W)`` as [x0, y0, x1, y1], or None if it is empty."""
+    """Returns [x0, y0, x1, y1]: first and last column and row of ``mask (H, W)``. Returns None for an empty mask."""
     if (area := area_of(mask)) is None:
         return None
     rows, columns = area

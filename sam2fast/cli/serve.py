@@ -34,12 +34,12 @@ if TYPE_CHECKING:
     from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-MOST_MINUTES = 60 * 24 * 365  # a year
+MOST_MINUTES = 60 * 24 * 365  # seconds of a year
 NEEDED = {"flask": "flask", "strawberry": "strawberry-graphql", "gunicorn": "gunicorn", "av": "av"}
 
 
 class OriginType(click.ParamType):
-    """The origin of a page, such as ``https://demo.example:8443``."""
+    """Type of options with the origin of a page, such as ``https://demo.example:8443``."""
 
     name = "URL"
 
@@ -164,7 +164,7 @@ class ServeCommand:
 serve = command(ServeCommand, output_options())
 
 
-# Options that fit --in-browser.
+# Options that may be combined with --in-browser.
 PAGE_OPTIONS = (
     *("model", "checkpoint", "image_size", "host", "port", "token", "no_token", "data", "in_browser"),
     *("jsonl", "quiet"),
@@ -183,11 +183,11 @@ def _token(host: str, token: str | None, no_token: bool) -> str | None:
 
 
 def _trusted(host: str, origins: tuple[str, ...]) -> tuple[str, ...]:
-    """Returns the host names that requests may use. No names mean any name.
+    """Returns the host names that requests may use. An empty result allows any name.
 
     Checking the names prevents DNS rebinding: a page on the internet could point its own name to this machine. If only
     this machine can reach the server, or if there are ``origins``, requests may use the names of this machine and of
-    the origins. Otherwise the names are unknown.
+    the origins. Otherwise the server's names are unknown, and the result is empty.
     """
     if not origins and not _is_loopback(host):
         return ()
@@ -203,11 +203,11 @@ def _is_loopback(host: str) -> bool:
     try:
         addresses = {str(info[4][0]).partition("%")[0] for info in socket.getaddrinfo(host, None)}
     except (OSError, UnicodeError):
-        return False  # listening fails with a clear error
+        return False  # an unknown host: listening fails with a clear error
     return all(ip_address(address).is_loopback for address in addresses)
 
 
-# Tracking again keeps the corrections of tracked frames: users expect to see what they clicked.
+# Tracking again keeps the corrections of tracked frames, since users expect to see their clicks.
 KEEP_CORRECTIONS = "++model.add_all_frames_to_correct_as_cond=true"
 
 
@@ -259,7 +259,7 @@ def _build(settings: ServerSettings, choice: ModelChoice, device: str, strategy:
         return build_sam2_video_predictor(chosen.config, chosen.checkpoint, device, strategy=strategy, **options)
 
     with as_user_error(ValueError, RuntimeError):
-        # All users share the model, so only a server for this machine lets them change it.
+        # All users share the model, so only a server for this machine lets users change the model.
         may_change = settings.trusted_hosts and all(map(_is_loopback, settings.trusted_hosts))
         change = (lambda name: load(choose_model(name, None))) if may_change else None
         app = make_app(settings, load(choice), change, strategy)
@@ -268,7 +268,7 @@ def _build(settings: ServerSettings, choice: ModelChoice, device: str, strategy:
 
 
 def _build_page(settings: ServerSettings, choice: ModelChoice) -> "Flask":
-    """Makes the application for a page that runs the model itself. The page is made once for each model."""
+    """Makes the application for a page that runs the model in the browser. Exports the page once for each model."""
     from sam2fast.build_sam import build_sam2_video_predictor
     from sam2fast.demo.in_browser.app import make_page_app
     from sam2fast.demo.in_browser.page import page_key, write_page

@@ -33,7 +33,7 @@ ListFolder = Callable[[Path], Sequence[Path]]
 
 @dataclass(frozen=True)
 class InputSource:
-    """An image or a video. Its ``str`` is its name in messages and results."""
+    """An input image or video. ``str(source)`` is the name in messages and results."""
 
     text: str  # path, address, or ``-``
     content: bytes | None = field(default=None, repr=False)  # content of stdin, for ``-``
@@ -48,7 +48,7 @@ class InputSource:
 
     @property
     def file_name(self) -> str:
-        """The name of the file. For an address it is the last part, without characters that file names cannot have."""
+        """The name of the file. For an address, the last part, without characters that file names cannot have."""
         if self.path is not None:
             return self.path.name
         if self.content is not None:
@@ -101,7 +101,7 @@ def is_address(text: str) -> bool:
 
 
 def without_password(text: str) -> str:
-    """Returns an address without its user and password."""
+    """Returns an address without user and password."""
     return re.sub(r"://[^/@]*@", "://", text) if is_address(text) else text
 
 
@@ -109,7 +109,7 @@ def list_sources(texts: Sequence[str], list_folder: ListFolder, unit: str) -> tu
     """Returns the inputs of a command without duplicates, and a report of inputs that do not exist.
 
     Args:
-        list_folder: Function that lists the images or videos of a folder. It raises UserError for other folders.
+        list_folder: Function that lists the images or videos of a folder, and raises UserError for other folders.
         unit: Name of the inputs, such as ``images``.
     """
     sources: dict[str, InputSource] = {}
@@ -189,7 +189,7 @@ def _expand_path(text: str, list_folder: ListFolder) -> list[InputSource]:
 
 
 def images_in(folder: Path, out: Path, left_out: LeftOut) -> list[Path]:
-    """Returns the images directly in a folder, sorted by name. Includes broken links.
+    """Returns the images of a folder without subfolders, sorted by name. Includes broken links.
 
     Args:
         out: Folder for the results.

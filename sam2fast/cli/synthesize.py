@@ -25,11 +25,11 @@ from sam2fast.io.made_from import files_below
 class SynthesizeCommand:
     """Make synthetic videos of moving objects, with the mask of every labelled object in every frame.
 
-    The layout is that of DAVIS: JPEGImages/CLIP/00000.jpg, Annotations/CLIP/00000.png (a palette image of ids from
-    1), ImageSets/all.txt. All labelled objects are visible in the first frame; later they may be occluded,
-    or leave and return.
+    The layout is DAVIS: JPEGImages/CLIP/00000.jpg, Annotations/CLIP/00000.png (a palette image of ids from
+    1), ImageSets/all.txt. All labelled objects are visible in the first frame. In later frames, objects may be
+    occluded, or leave and return.
 
-    The same command continues an interrupted run. With more --clips, it also extends a complete one.
+    The same command continues an interrupted run. With more --clips, the command extends a complete run.
     """
 
     clips: int = option(type=click.IntRange(1), default=100, help="Number of clips.")

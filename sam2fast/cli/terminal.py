@@ -11,14 +11,14 @@ from typing import IO, Any
 
 import click
 
-SIGNAL_EXIT_BASE = 128  # the exit code is this plus the signal's number, as in shells
+SIGNAL_EXIT_BASE = 128  # exit code of a signal minus the signal's number, as in shells
 # SIGHUP: the terminal was closed. SIGTERM: a batch system ends the job. Python handles Ctrl-C itself.
 TERMINATION_SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 STOPPING = (signal.SIGINT, *TERMINATION_SIGNALS)
 
 
 class Terminated(KeyboardInterrupt):
-    """Raised when a termination signal arrives. Like Ctrl-C, it can interrupt any statement."""
+    """Raised when a termination signal arrives, possibly in any statement, like KeyboardInterrupt."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -37,9 +37,9 @@ def print_message(line: str) -> None:
 
 
 class ClosedPipeError(Exception):
-    """Raised if stdout or stderr is a closed pipe. It ends the command quietly.
+    """Raised if stdout or stderr is a closed pipe. The command ends without a message.
 
-    It is not an OSError, because commands report an OSError as the error of an input.
+    The class is not an OSError, because commands report an OSError as the error of an input.
     """
 
 
@@ -64,21 +64,21 @@ def ignore_closed_stream(stream: IO[str]) -> Iterator[None]:
     try:
         yield
     except (OSError, ClosedPipeError):
-        # Python would write the buffered text again at shutdown. It goes to /dev/null instead.
+        # At shutdown, Python writes the buffered text again. Redirects this text to /dev/null.
         with suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 @contextmanager
 def handle_signals() -> Iterator[None]:
-    """Makes termination signals raise :class:`Terminated` in the block, unless they have another handler."""
+    """Makes termination signals without another handler raise :class:`Terminated` in the block."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     owner = os.getpid()
 
     def stop(number: int, frame: Any) -> None:
-        if os.getpid() != owner:  # a forked process has nothing to clean up
+        if os.getpid() != owner:  # a forked process has no files to clean up
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         raise Terminated(number)
@@ -95,12 +95,12 @@ def handle_signals() -> Iterator[None]:
 
 @contextmanager
 def note_signals(announce: Callable[[int], None], once: bool) -> Iterator[list[int]]:
-    """Yields a list, and appends Ctrl-C, SIGTERM and SIGHUP in the block to it instead of running their handlers.
+    """Yields a list of the signals (Ctrl-C, SIGTERM, SIGHUP) that arrive in the block. No other handlers run.
 
     Ignored signals, as under ``nohup``, remain ignored.
 
     Args:
-        announce: Function called with the number of each signal, in its handler. The signal may interrupt a write.
+        announce: Function that the handler calls with the signal's number, perhaps in the middle of a write.
         once: True to restore all handlers after the first signal, False to restore only the handler of this signal.
     """
     received: list[int] = []
@@ -125,7 +125,7 @@ def note_signals(announce: Callable[[int], None], once: bool) -> Iterator[list[i
 
 @contextmanager
 def report_interrupt(ctx: click.Context) -> Iterator[None]:
-    """Ends the command if the block is interrupted, and prints how to continue."""
+    """If the block is interrupted, prints how to continue, and ends the command."""
     try:
         yield
     except KeyboardInterrupt as stop:
@@ -136,7 +136,7 @@ def report_interrupt(ctx: click.Context) -> Iterator[None]:
 def exit_quietly() -> None:
     """Makes Ctrl-C during Python's shutdown end the process without a traceback."""
     if threading.current_thread() is threading.main_thread():
-        atexit.unregister(_restore_default_sigint)  # once is enough
+        atexit.unregister(_restore_default_sigint)  # so that the function is registered only once
         atexit.register(_restore_default_sigint)
 
 

@@ -56,7 +56,7 @@ class TrackCommand:
     VIDEO is a file, a folder of images or of videos, a pattern such as 'clips/*.mp4', a URL (https://...), - for
     stdin, and with --stream also camera:0 and URLs such as rtsp://host/1. Frames count from 0, coordinates are pixels
     of the video. All points and the box of an object on one frame are one prompt. Tracking begins with the first
-    prompted frame. All prompts apply to every VIDEO. Videos that fail are listed at the end; then the exit code is 1.
+    prompted frame. All prompts apply to every VIDEO. Failed videos are listed at the end, and set the exit code to 1.
 
     With --boxes-from, a detector's boxes replace prompts. Each box that shows no tracked object starts a new object.
 
@@ -78,8 +78,9 @@ class TrackCommand:
 
     Frames of a folder keep their names. Other frames are named by numbers of five digits.
 
-    Ctrl-C keeps all results. The same command continues the run, and writes missing formats. A camera cannot be
-    continued. Tracking begins again with sam2long, and for volumes with first prompts on several slices.
+    Ctrl-C keeps all results. The same command continues an interrupted run, and writes missing formats. A run on a
+    camera cannot be continued. A run with --strategy sam2long starts again from the first frame, as does a run on a
+    volume if the objects' first prompts are on several slices.
     """
 
     videos: Sequence[str] = argument(nargs=-1, required=True, metavar="VIDEO...")
@@ -222,14 +223,14 @@ class TrackCommand:
                 else:
                     if code:
                         click.get_current_context().exit(code)
-        if self.boxes_file is None:  # otherwise the note on the video includes them
+        if self.boxes_file is None:  # with boxes, the note on the video includes these items
             left_out.report()
         problems.raise_if_any(total)
 
     def _with_boxes(
         self, request: TrackRequest, videos: int, settings: Mapping[str, Any], left_out: LeftOut
     ) -> TrackRequest:
-        """Returns the request with the boxes of ``--boxes-from``. The video is then read once."""
+        """Returns the request with the boxes of ``--boxes-from``, tracked as a stream in one pass over the video."""
         if videos > 1:
             raise click.UsageError(f"--boxes-from has the boxes of one video, but there are {videos} videos")
         if request.source.is_live:
@@ -249,7 +250,7 @@ track = command(TrackCommand, output_options(has_bar=True))
 
 
 def _of_volume(request: TrackRequest) -> TrackRequest:
-    """Returns the request, with both directions for a volume. Checks the options for volumes."""
+    """Checks the options for volumes. Returns the request, with both directions if the video is a volume."""
     source, formats = request.source, [name for name in VOLUME_FILES if name in request.formats]
     if source.is_volume and request.step > 1:
         raise UserError(f"--step is for videos, but {source.name} is a volume; all of its slices are tracked")

@@ -32,16 +32,16 @@ MANIFEST, RECORD, PNGS, OVERLAY = "track.json", "masks.jsonl", "masks", "overlay
 COCO, MOT = "masks.json", "mot.txt"
 BACKWARD = "backward.safetensors"
 STATES = re.compile(r"backward\.safetensors|state_\d+\.safetensors")
-# The names of this command's files.
+# Patterns of the names of this command's files.
 NAMES = "|".join([MANIFEST, RECORD, OVERLAY, COCO, MOT, *EXPORT_FILES, *VOLUME_FILES.values()]).replace(".", r"\.")
 OURS = re.compile(f"{NAMES}|{STATES.pattern}")
-NUMBER = re.compile(r"\d{5,}")  # the name of a frame that only has a number
+NUMBER = re.compile(r"\d{5,}")  # name of a frame with only a number
 CHANGE = "give another --out folder, or --overwrite it"
-KEYS = ("id", "rle", "area", "box", "score", "object_score")  # keys of an object in the record
+KEYS = ("id", "rle", "area", "box", "score", "object_score")  # keys of an object in a line of the record
 Line = Mapping[str, Any]  # line of the record
 
 
-@torch.no_grad()  # with gradients, the reference implementations would run
+@torch.no_grad()  # no gradients: the reference implementations would run with gradients
 def frame_record(
     frame: int,
     time: float | None,
@@ -53,15 +53,15 @@ def frame_record(
 ) -> dict[str, Any]:
     """Returns a frame's line of the record: run lengths, areas, boxes and scores of all objects.
 
-    If masks overlap, a partly covered object also has ``visible``: the part of its mask on which its logit is the
-    greatest.
+    If masks overlap, a partly covered object has ``visible``: the part of the mask where this object has the greatest
+    logit.
 
     Args:
         time: Seconds since the first frame, if the video has times.
         masks: ``(N, 1, h, w)`` low-resolution logits, or ``(N, 1, H, W)`` from a predictor that removes overlaps.
-        scores: Scores of the same objects.
+        scores: Scores of the objects, in the order of the masks.
         size: (H, W) of the video.
-        name: Name of the frame, or None if it only has a number.
+        name: Name of the frame, or None for a frame with only a number.
     """
     runs = encode_upsampled(masks[:, 0], size)
     iou, presence = scores.iou.tolist(), scores.object_score.tolist()
@@ -85,17 +85,17 @@ def frame_record(
 class RunFolder:
     """The output folder of one run. Another process may continue the run.
 
-    The manifest has the number of ``done`` frames and names the ``state`` from which a new run continues. It is written
-    after the files that it names. Frames that are recorded after the last manifest are tracked again.
+    The manifest has the number of ``done`` frames and names the ``state`` file from which a new run continues. Files
+    are written before the manifest that names them. Frames recorded after the last manifest are tracked again.
 
     Args:
-        path: Path of the folder. Its files do not change before :meth:`begin`.
-        made_from: Record of the results, see :mod:`sam2fast.io.made_from`. A run continues only if its record is equal.
+        path: Path of the folder. No file in the folder changes before :meth:`begin`.
+        made_from: Record of the results, see :mod:`sam2fast.io.made_from`. A run only continues with an equal record.
         overwrite: True to remove the results of another run.
 
     Raises:
         UserError: If the folder has results of another run.
-        OSError: If a file cannot be read or written. All methods raise it, and keep the previous checkpoint.
+        OSError: If a file cannot be read or written. All methods raise OSError, and keep the previous checkpoint.
     """
 
     def __init__(self, path: Path, made_from: Mapping[str, Any], overwrite: bool) -> None:
@@ -129,7 +129,7 @@ class RunFolder:
             self.is_new = False
 
     def has(self, file: Path, **options: Any) -> bool:
-        """Returns True if a derived file or folder is complete, covers the record, and was made with these options."""
+        """Returns True if an output has all recorded frames, its full size in bytes, and the same options."""
         return bool(self._facts["files"].get(file.name) == self._made(file, options))
 
     @contextmanager
@@ -143,7 +143,7 @@ class RunFolder:
             yield
 
     def _lengths(self, record: BinaryIO) -> list[int]:
-        """Returns the length in bytes of each of the ``done`` frames."""
+        """Returns the length in bytes of each line of the ``done`` frames."""
         lengths = [len(line) for line in islice(record, self.done) if line.endswith(b"\n")]
         if len(lengths) < self.done:
             raise UserError(f"{self.record} has fewer than the {self.done} frames in {MANIFEST}; {CHANGE}")
@@ -161,7 +161,7 @@ class RunFolder:
         self.done += 1
 
     def checkpoint(self, save: Callable[[Path], None]) -> None:
-        """Calls ``save`` with a file for the state after the recorded frames. Another run can continue from it."""
+        """Saves a state after the recorded frames by ``save(path)``. Another run can continue from this state."""
         state = self.path / f"state_{self.done:05d}.safetensors"
         with as_user_error(OSError, ValueError):
             save(state)
@@ -190,7 +190,7 @@ class RunFolder:
                     file.writelines(index.raw(frame) for frame in sorted(index))
 
     def made(self, file: Path, **options: Any) -> None:
-        """Notes in the manifest that a file or folder covers the whole record."""
+        """Writes to the manifest that a file or folder is complete: made from all frames recorded so far."""
         self._facts["files"][file.name] = self._made(file, options)
         self.note()
 
@@ -199,7 +199,7 @@ class RunFolder:
         return {"frames": self.done, "bytes": sum(path.stat().st_size for path in files if path.exists()), **options}
 
     def note(self, **facts: Any) -> None:
-        """Updates the manifest, and writes it."""
+        """Updates and writes the manifest."""
         self._facts |= facts
         write_atomically(self.path / MANIFEST, (json.dumps(self._facts, indent=2) + "\n").encode())
 
@@ -233,12 +233,12 @@ class RunFolder:
         return facts
 
     def _files(self) -> list[Path]:
-        """Returns the finished and unfinished files of this command."""
+        """Returns all files of this command in the folder, finished or not."""
         files = [path for path in sorted(self.path.glob("*")) if OURS.fullmatch((target_of(path) or path).name)]
         try:
             names = set(json.loads((self.path / MANIFEST).read_bytes())["frame_names"])
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            names = set()  # no run yet, or a damaged manifest
+            names = set()  # there is no manifest yet, or a damaged one
         for path in sorted((self.path / PNGS).glob("*")):
             name = target_of(path) or path
             if name.suffix == ".png" and (name.stem in names or NUMBER.fullmatch(name.stem)):

@@ -52,7 +52,7 @@ def write_outputs(folder: RunFolder, request: TrackRequest) -> None:
 
 
 def _visible(record: RecordIndex) -> Iterator[FrameMasks]:
-    """Yields the masks of each frame without pixels that other objects cover."""
+    """Yields the visible masks of each frame: without pixels that other objects cover."""
     for line in (record[frame] for frame in sorted(record)):
         masks = [decode_rle(entry.get("visible", entry["rle"])) for entry in line["objects"]]
         yield FrameMasks(line["frame"], [entry["id"] for entry in line["objects"]], np.stack(masks), None)
@@ -60,13 +60,13 @@ def _visible(record: RecordIndex) -> Iterator[FrameMasks]:
 
 def _write_pngs(record: RecordIndex, folder: RunFolder, request: TrackRequest) -> None:
     images, frames, count = folder.path / PNGS, request.frames(record), len(folder["objects"])
-    if count > MOST_OBJECTS:  # only with detections: `track` checks the number of prompted objects
+    if count > MOST_OBJECTS:  # too many objects from detections; `track` checks the number of prompted objects
         raise UserError(f"{count} objects, but a palette image holds at most {MOST_OBJECTS}; no png was written")
     make_folder(images)
     with progress_bar("images", len(frames), "images") as bar:
         for frame in frames:
             file = images / f"{request.frame_name(frame)}.png"
-            if not is_whole(file):  # the masks of a frame never change
+            if not is_whole(file):  # kept, since the masks of a frame never change
                 write_atomically(file, label_png(label_map(record.get(frame), folder["objects"], folder.size)))
             bar.update()
 
@@ -86,10 +86,10 @@ def _write_coco(record: RecordIndex, folder: RunFolder, request: TrackRequest) -
 def _write_frames(record: RecordIndex, folder: RunFolder, request: TrackRequest) -> None:
     """Writes the overlay, and the formats with a file for each frame. Reads the video if images are needed.
 
-    The overlay ends with the video, or with the record if only a part was tracked.
+    The overlay ends at the end of the video. If only a part was tracked, the overlay ends at the end of the record.
     """
     source, frames, overlay_file = request.source, request.frames(record), folder.path / OVERLAY
-    asked = [name for name in FILES if name in request.formats and name != "png"]  # _write_pngs writes "png"
+    asked = [name for name in FILES if name in request.formats and name != "png"]  # _write_pngs writes the format "png"
     missing = [name for name in asked if not folder.has(folder.path / name, tolerance=request.tolerance)]
     # The overlay of a camera or URL is drawn during tracking.
     lacks_overlay = "overlay" in request.formats and not source.is_live
@@ -131,11 +131,11 @@ def _write_frames(record: RecordIndex, folder: RunFolder, request: TrackRequest)
 def _images(
     reader: Iterator[StreamFrame] | None, frames: range, to_end: bool
 ) -> Iterator[tuple[int, StreamFrame | None]]:
-    """Yields frame numbers, with images if there is a reader. If ``to_end`` is True, adds all later frames."""
+    """Yields frame numbers, with images if there is a reader. If ``to_end`` is True, adds all later video frames."""
     if reader is None:
         yield from ((frame, None) for frame in frames)
         return
-    with suppress(VideoError):  # tracking has reported the broken video; the files end there
+    with suppress(VideoError):  # tracking has reported the broken video; the files end at the last readable frame
         for image in reader:
             if image.index >= frames.start and (image.index - frames.start) % frames.step == 0:
                 yield image.index, image

@@ -14,27 +14,27 @@ from sam2fast.io.rle import decode_rle
 from sam2fast.video_io import FrameReader
 from sam2fast.video_io.video_writer import NoEncoderError, VideoWriter, encoding_errors
 
-CRF = 20  # x264's quality
+CRF = 20  # constant rate factor of x264
 FINEST = 90_000  # minimum number of time-base units per second
-DEFAULT_RATE = 25.0  # frames per second, for folders of images
+DEFAULT_RATE = 25.0  # frames per second of the overlay of a folder of images
 
 
 class OverlayWriter:
-    """Writes an MP4 file with H.264 and yuv420p atomically. Odd sides get one more row or column.
+    """Atomically writes an MP4 file (H.264, yuv420p). Pads an odd height or width by one row or column.
 
     A frame's duration is a multiple of the time base, so all frames of a source with a constant rate are equally long.
 
     Args:
         rate: Frames per second of the source. Frames without times have this rate, divided by ``step``.
-        time_unit: Unit of the source's times in seconds. Sources round times, so a time within one unit of a multiple
-            of a frame's duration becomes this multiple. From the first other time on, the rate is variable, and times
-            are kept.
+        time_unit: Unit of the source's times in seconds. Sources round times to this unit, so a time within one unit
+            of a multiple of a frame's duration becomes this multiple. From the first time without such a multiple on,
+            the rate is variable, and times are kept.
         pixel_aspect: Width of a pixel divided by its height.
         step: Distance of the frames in the source.
 
     Raises:
         NoEncoderError: If PyAV is not installed, or has no encoder for H.264.
-        UserError: If the file cannot be written. All methods raise it.
+        UserError: If the file cannot be written. All methods raise UserError.
     """
 
     def __init__(
@@ -82,14 +82,14 @@ class OverlayWriter:
         return self._first, float(self._last * self._tick + 1 / self._rate)
 
     def finish(self) -> None:
-        """Finishes the file. Removes it if it has no frames."""
+        """Finishes the file. Removes a file without frames."""
         if not self._count:
             return self.discard()
         with as_user_error(*self._expected_errors):
             self._file.finish()
 
     def discard(self) -> None:
-        """Removes the file if it is not finished."""
+        """Removes an unfinished file."""
         self._file.discard()
 
 

@@ -1,4 +1,4 @@
-"""Implements the passes of ``sam2fast track`` over a video: forwards and backwards, or once while it is read."""
+"""Implements the passes of ``sam2fast track``: forwards and backwards, or one pass while the video is read."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -25,7 +25,7 @@ from sam2fast.video_io.sources import SteppedVideo
 
 # Errors of unusable videos and saved states.
 UNUSABLE = (OSError, ValueError, TypeError, ImportError)
-Masks = Mapping[Prompts, np.ndarray]  # masks (H, W) bool of the prompts with a mask
+Masks = Mapping[Prompts, np.ndarray]  # mask (H, W) bool of each prompt with a mask
 
 
 class TrackedFrame(NamedTuple):
@@ -34,15 +34,15 @@ class TrackedFrame(NamedTuple):
     frame: int
     time: float | None  # seconds since the video's first frame
     ids: list[Any]
-    masks: Tensor  # (N, 1, h, w) low-resolution logits, or (N, 1, H, W)
+    masks: Tensor  # logits (N, 1, h, w) in low resolution, or (N, 1, H, W) in full
     scores: TrackScores
-    rgb: np.ndarray | None = None  # (H, W, 3) uint8, only of cameras and URLs
+    rgb: np.ndarray | None = None  # pixels (H, W, 3) uint8, only of cameras and URLs
 
 
 class VideoPropagation:
-    """Tracks a video file, folder or volume: forwards, then, with ``--reverse``, backwards.
+    """Tracks a video file, folder or volume: forwards, and with ``--reverse`` afterwards backwards.
 
-    Iteration yields the frames that earlier runs have not tracked. It raises VideoError if a frame cannot be read.
+    Iteration yields the frames that earlier runs have not tracked. If a frame cannot be read, raises VideoError.
 
     Args:
         folder: The progress and the saved states of earlier runs.
@@ -51,9 +51,9 @@ class VideoPropagation:
         size: (H, W) of the video.
         video_frames: The number of frames in the video, None if unknown.
         total: The number of frames to track, including frames of earlier runs; None if unknown.
-        problem: Error of the video, or None. It is known after the last frame.
-        resumes: True if a stopped run can be continued. False if masks are decided at the end of a pass, or two passes
-            are merged.
+        problem: Error of the video, or None. After the last frame, the value is final.
+        resumes: True if a stopped run can be continued. If masks are decided at the end of a pass, or two passes are
+            merged, False.
     """
 
     def __init__(self, predictor: SAM2VideoPredictor, request: TrackRequest, masks: Masks, folder: RunFolder) -> None:
@@ -64,13 +64,13 @@ class VideoPropagation:
         self._backward_file = folder.backward
         reach, first = MemoryRules.of(predictor).reach, self._index(request.first)
         self._begins = {prompt.object: prompt.frame for prompt in reversed(request.prompts)}
-        # An object of a volume is tracked from its own first prompt in both directions, as by propagate_both.
+        # As by propagate_both, each object of a volume is tracked from its first prompt in both directions.
         self._merges = request.source.is_volume and request.reverse and len(set(self._begins.values())) > 1
         self.resumes = predictor.strategy.hypotheses == 1 and not self._merges
         start = -((request.offset - request.start) // request.step)
         self._backward = range(first - 1, start - 1, -1) if request.reverse else range(0)
         if folder.state is None:
-            # The backward pass also attends to frames after the first one, until it has tracked enough frames itself.
+            # The backward pass attends to frames after the first one, until this pass has tracked enough frames.
             bounded = 2 * reach if self._backward else reach
             history = None if self._merges or predictor.strategy.looks_further else bounded
             with as_user_error(*UNUSABLE):
@@ -84,7 +84,7 @@ class VideoPropagation:
         check_against_video(request.prompts, masks, *self.size, count, request.start, request.end)
         end = len(frames) if request.end is None else self._index(request.end) + 1
         self._forward = range(first, min(end, len(frames)))
-        # The backward pass does not attend to frames after this one.
+        # Last frame of the forward pass to which the backward pass attends.
         turn = len(self._forward) if predictor.strategy.looks_further else reach
         self._turn = min(turn, len(self._forward) - 1)
         self.total = len(self._forward) + len(self._backward)
@@ -113,7 +113,7 @@ class VideoPropagation:
             if self._done <= len(self._forward):
                 self._state.frames.close()
                 self._state = self._load(self._backward_file)
-            # A pass from frame 0 would be empty. So the pass starts one frame later, and skips that frame.
+            # A backward pass that starts at frame 0 is empty. So starts one frame later, and skips the first result.
             again = self._propagate(range(left[0] + 1, left[-1] - 1, -1), reverse=True)
             yield from map(self._tracked, islice(again, 1, None))
 
@@ -123,7 +123,7 @@ class VideoPropagation:
 
     @property
     def choices(self) -> Mapping[str, Any]:
-        """The page, bands and scale of frames that are image files. Each is present only if there was a choice."""
+        """The page, bands and scale that were chosen for frames in image files."""
         return self._state.frames.choices
 
     def close(self) -> None:
@@ -135,7 +135,7 @@ class VideoPropagation:
         items = self._predictor.propagate_in_video(
             self._state, frames[0], len(frames) - 1, reverse, return_scores=True, progress=False, output=form
         )
-        # Stops before a truncated video raises an error: `problem` is reported after all other work.
+        # Stops before a truncated video raises an error, since `problem` is reported after all other work.
         return islice(items, len(frames))
 
     def _tracked(self, answer: tuple[Any, ...]) -> TrackedFrame:
@@ -157,12 +157,12 @@ class VideoPropagation:
 class StreamPropagation:
     """Tracks a video while it is read, once and in order. Prompts are added at their frames.
 
-    For cameras and URLs, frames before the first prompt are also yielded, without objects. See also
+    For cameras and URLs, yields the frames before the first prompt without objects. For other attributes see
     :class:`VideoPropagation`.
 
     Attributes:
-        left_out: Record of a detector's boxes that had no effect, also in earlier runs. Boxes beyond the video's end
-            are added after the last frame.
+        left_out: Counts of a detector's boxes that had no effect in this run and in earlier runs. Boxes beyond the
+            video's end are added after the last frame.
     """
 
     resumes = True
@@ -181,7 +181,7 @@ class StreamPropagation:
             count = reader.count
             check_against_video(request.prompts, masks, *self.size, count, request.start, request.last)
             if folder.state is None:
-                # The number of frames only matters if it is less than the model's history.
+                # The number of frames only matters if it is smaller than the model's history.
                 length = None if count is None else -(-count // request.step)
                 is_short = length is not None and length < MemoryRules.of(predictor).max_pointers
                 stream = predictor.open_stream(num_frames=length if is_short else None)
@@ -246,5 +246,5 @@ class StreamPropagation:
 
 
 def _masks_form(predictor: SAM2VideoPredictor) -> Output:
-    """Returns the smallest output of masks for a record: full size only if the predictor removes overlaps."""
+    """Returns the smallest mask size for a record: full size only if the predictor removes overlaps."""
     return "logits" if predictor.non_overlap_masks else "low_res"

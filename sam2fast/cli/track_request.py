@@ -22,7 +22,7 @@ class VideoSource(NamedTuple):
 
     text: str
     camera: int | None = None
-    label: str | None = None  # the address or ``-`` if the video is first copied to a local file
+    label: str | None = None  # address or ``-`` of a video that is first copied to a local file
     axis: str | None = None
     window: tuple[float, float] | None = None
 
@@ -41,7 +41,7 @@ class VideoSource(NamedTuple):
 
     @property
     def is_live(self) -> bool:
-        """True for a camera or a URL. They cannot be read again from the beginning."""
+        """True for a camera or a URL: a video that cannot be read twice."""
         return self.label is None and is_address(self.text)
 
     @property
@@ -63,7 +63,7 @@ class VideoSource(NamedTuple):
 
     @property
     def to_open(self) -> Any:
-        """The argument for :func:`sam2fast.video_io.read_frames` and ``init_state``; a volume is kept open."""
+        """The argument for :func:`sam2fast.video_io.read_frames` and ``init_state``. For a volume, the open volume."""
         if self.is_volume:
             return _open_volume(self.text, self.axis or "axial", self.window)
         return self.text if self.camera is None else self.camera
@@ -122,9 +122,9 @@ class TrackRequest:
     show_ids: bool
     approximations: Approximations
     strategy: str = "sam2"
-    tolerance: float = 1.0  # of polygons, in pixels
-    detections: DetectionFile | None = None  # instead of prompts
-    step: int = 1  # distance of tracked frames
+    tolerance: float = 1.0  # maximum distance of polygons from the outline, in pixels
+    detections: DetectionFile | None = None  # boxes of a detector, instead of prompts
+    step: int = 1  # every ``step``-th frame is tracked
 
     @property
     def first(self) -> int:
@@ -161,19 +161,19 @@ class TrackRequest:
 
     @cached_property
     def frame_names(self) -> list[str]:
-        """The image files' names, with suffixes only if two stems are equal. Empty for other videos."""
+        """The names of the image files, with suffixes only if two stems are equal. Empty for other videos."""
         stems = [file.stem for file in self.frame_files]
         return stems if len(set(stems)) == len(stems) else [file.name for file in self.frame_files]
 
     def frame_name(self, frame: int) -> str:
-        """Returns the name of a frame's files: the name of its image, or its number in five digits."""
+        """Returns the name of a frame's files: the name of the image, or the frame number in five digits."""
         return self.frame_names[frame] if self.frame_names else f"{frame:05d}"
 
     def frames(self, tracked: Collection[int]) -> range:
         """Returns the frames with results: the tracked frames, and the frames before the first prompt, without masks.
 
         Args:
-            tracked: Tracked frames, at least one. It lacks frames that are still to be tracked backwards.
+            tracked: Tracked frames, at least one. Frames that the backward pass has not tracked yet are missing.
         """
         begin = self.start + (self.offset - self.start) % self.step
         return range(min(tracked) if self.reverse else begin, max(tracked) + 1, self.step)

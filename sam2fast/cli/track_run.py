@@ -47,7 +47,7 @@ class Outcome:
 
 
 def load_predictor(choice: ModelChoice, device: str, dtype: str) -> tuple[SAM2VideoPredictor, dict[str, Any]]:
-    """Returns the model and its part of the results' record. Raises ModelError."""
+    """Returns the model and the record of the model. Raises ModelError."""
     with as_model_error():
         predictor = build_sam2_video_predictor(
             choice.config, choice.checkpoint, device=device, dtype=getattr(torch, dtype), image_size=choice.image_size
@@ -65,11 +65,11 @@ def run(
     """Tracks the remaining frames, writes missing files, and returns the exit code.
 
     Args:
-        load: Function that returns the model and its part of the record; see :func:`load_predictor`.
+        load: Function that returns the model and the record of the model; see :func:`load_predictor`.
 
     Raises:
-        FixableError, OSError: If the input is invalid (nothing is written); or if a file cannot be written, a frame
-            cannot be read, or the scores are not finite (earlier results remain).
+        FixableError, OSError: If the input is invalid, before any file is written. If a file cannot be written, a
+            frame cannot be read, or the scores are not finite; earlier results remain.
         ModelError: If ``load`` raises it.
     """
     masks = {prompt: read_foreground(prompt.mask) for prompt in request.prompts if prompt.mask is not None}
@@ -90,7 +90,7 @@ def run(
         outcome = Outcome()
     else:
         outcome = _track(request, choice, predictor, folder, masks)
-    del predictor  # frees its memory
+    del predictor  # frees the memory of the predictor
     tracked = time.monotonic()
     if folder.complete:
         folder.sort()
@@ -98,7 +98,7 @@ def run(
     rate = f", {outcome.frames / outcome.seconds:.1f} frames/s" if outcome.frames else ""
     stages = (("load model", loaded - begun), ("track", outcome.seconds), ("write", time.monotonic() - tracked))
     seconds = ", ".join(f"{stage} {value:.1f} s" for stage, value in stages)
-    # After SIGHUP the terminal may be closed. The exit code must still be the signal's code.
+    # After SIGHUP the terminal may be closed. Printing must not change the signal's exit code.
     with nullcontext() if outcome.stopped is None else ignore_closed_stream(sys.stdout):
         say(f"{outcome.frames} frames tracked{rate} ({seconds}); {folder.done} in all")
         say(f"written to {click.format_filename(folder.path)}")
@@ -165,7 +165,7 @@ def _track(
 
 
 def _left_out(request: TrackRequest, folder: RunFolder) -> LeftOut:
-    """Returns the detector's boxes that had no effect."""
+    """Counts the detector's boxes that had no effect."""
     left_out = LeftOut()
     if request.detections is not None:
         left_out.add_all(request.detections.left_out)
@@ -231,6 +231,6 @@ def _record(request: TrackRequest, passes: VideoPropagation | StreamPropagation,
 
 
 def _announce(number: int) -> None:
-    # The signal may have interrupted a write to sys.stderr, so its buffer is not used.
+    # The signal may have interrupted a write to sys.stderr, so the buffer of sys.stderr is not used.
     with suppress(OSError):
         os.write(STDERR, b"\nsam2fast: stopping after this frame\n")

@@ -15,11 +15,10 @@ from sam2fast.cli.train_run import TrainingRun
 class TrainCommand(TrainingRun):
     """Train a model.
 
-    KEY=VALUE changes the configuration, +KEY=VALUE adds a key, ~KEY removes a key. A stopped or killed run continues
-    from its last checkpoint when it is started again. Ctrl-C saves a checkpoint and stops. A second Ctrl-C stops
-    immediately.
+    KEY=VALUE changes the configuration, +KEY=VALUE adds a key, ~KEY removes a key. The same command continues a stopped
+    or killed run from the last checkpoint. Ctrl-C saves a checkpoint and stops. A second Ctrl-C stops immediately.
 
-    Under torchrun, this is one process of the run. --num-gpus starts all processes without torchrun.
+    Under torchrun, the command is one process of the run. Without torchrun, --num-gpus starts all processes.
     """
 
     dry_run: bool = option(

@@ -54,8 +54,8 @@ class TrainingRun:
         """Checks the configuration. Returns the folder for logs, and True if the run may use GPUs.
 
         Args:
-            is_submitted: True if the run starts later, without a user. Then the conversion of an original configuration
-                is printed, and the data sets are built to check that they exist.
+            is_submitted: True if the run starts later, without a user. If True, prints the notes on a converted
+                official configuration, and builds the data sets as a check that the files exist.
         """
         from omegaconf import OmegaConf
 
@@ -110,7 +110,7 @@ class TrainingRun:
             trainer.check_initial_weights()
 
     def __call__(self, interrupted: Callable[[], bool] | None = None) -> None:
-        """Trains in this process. Calls ``interrupted`` after each update; if it returns True, saves and returns."""
+        """Trains in this process. If ``interrupted()`` returns True after an update, saves and returns."""
         with deterministic() if self.deterministic and not is_deterministic() else nullcontext():
             self._train(interrupted)
 
@@ -181,7 +181,7 @@ class TrainingRun:
 
 @contextmanager
 def _report_to_launcher() -> Iterator[None]:
-    """Reports errors to the launcher, if it started this process. The launcher prints them."""
+    """If a launcher started this process, reports errors to the launcher, and the launcher prints the errors."""
     from sam2fast.training.distributed.launch import is_launched, record
     from sam2fast.training.distributed.ranks import LostRankError
 
@@ -209,11 +209,11 @@ def stop_condition(
     announced: Collection[int] = STOPPING,
     is_main: bool = True,
 ) -> Iterator[Callable[[], bool]]:
-    """Yields a function that returns True if the time is over, ``interrupted`` does, or the launcher was killed.
+    """Yields a function that returns True if time is over, ``interrupted()`` is True, or the launcher was killed.
 
-    If ``interrupted`` is None, Ctrl-C, SIGTERM and SIGHUP also stop, unless they are ignored, as under ``nohup``. The
-    same signal again interrupts as usual. The main process prints a line for ``announced`` signals. SIGTERM should not
-    be among them under a launcher, since it ends its processes by SIGTERM after a failure.
+    If ``interrupted`` is None, the function returns True after Ctrl-C, SIGTERM or SIGHUP, except ignored signals, as
+    under ``nohup``. A second such signal interrupts immediately. For signals in ``announced``, the main process prints
+    a line. Under a launcher, leave SIGTERM out of ``announced``: a launcher sends SIGTERM after a failure.
     """
     from sam2fast.training.distributed.launch import is_abandoned
 
@@ -221,7 +221,7 @@ def stop_condition(
 
     def announce(number: int) -> None:
         if is_main and number in announced:
-            with suppress(RuntimeError):  # the signal interrupted a write, such as the progress bar
+            with suppress(RuntimeError):  # the signal interrupted a write, such as a write of the progress bar
                 print_message("stopping after this update")
 
     with note_signals(announce, once=False) if interrupted is None else nullcontext() as received:
@@ -256,7 +256,7 @@ def save_traceback(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception:
-        # If writing fails, such as on a full disk, the original error is still raised.
+        # If writing the traceback fails, such as on a full disk, the original error is raised.
         with suppress(OSError):
             if path.parent.is_dir():
                 path.write_text(traceback.format_exc(), encoding="utf-8", errors="backslashreplace")

@@ -33,19 +33,19 @@ class MissingCheckpointError(UserError):
 
 
 class ModelError(UserError):
-    """Raised if the model cannot be loaded. No input can be processed then."""
+    """Raised if the model cannot be loaded, so that no input can be processed."""
 
 
 class WriteError(UserError):
-    """Raised if results cannot be written. It ends the run."""
+    """Raised if results cannot be written. WriteError ends the run."""
 
 
-USER_ERRORS = FixableError, OSError  # their messages need no traceback
+USER_ERRORS = FixableError, OSError  # errors with messages that need no traceback
 
 
 @contextmanager
 def as_user_error(*exc_types: type[Exception]) -> Iterator[None]:
-    """Raises exceptions of these types as UserError. Use it for types that do not derive from FixableError."""
+    """Raises exceptions of ``exc_types`` as UserError, for types that do not derive from FixableError."""
     try:
         yield
     except exc_types as error:
@@ -62,7 +62,7 @@ def as_model_error() -> Iterator[None]:
 
 
 def format_error(error: Exception) -> str:
-    """Returns the message of an exception as one line. For a full disk it names the file, if known."""
+    """Returns the message of an exception as one line. If a disk is full, the message names the file, if known."""
     if getattr(error, "errno", None) in FULL:
         file = getattr(error, "filename", None)
         return "the disk is full" + (f": {os.fsdecode(file)} could not be written" if file else "")
@@ -76,11 +76,11 @@ def print_note(text: str) -> None:
             echo(f"sam2fast: note: {text}", err=True)
 
 
-MAX_REPORTED = 50  # lines of the final report
+MAX_REPORTED = 50  # maximum number of lines in the final report
 
 
 class ErrorReport:
-    """A report of failed inputs, at once and at the end. A single input's error is the command's error."""
+    """Reports failed inputs at once, and again at the end. With a single input, the input's error ends the command."""
 
     def __init__(self, unit: str, is_single: bool = False) -> None:
         self._unit, self._is_single = unit, is_single
@@ -102,7 +102,7 @@ class ErrorReport:
             return
         if self._is_single:
             raise UserError(_format_subject(*self.found[0]))
-        if len(self.found) > 1:  # a single failure is the line above
+        if len(self.found) > 1:  # a single failure is already printed
             click.echo(f"sam2fast: failed or incomplete: {len(self.found)} of {count} {self._unit}:", err=True)
             for subject, line in self.found[:MAX_REPORTED]:
                 click.echo(f"  {_format_subject(subject, line)}", err=True)

@@ -29,7 +29,7 @@ from sam2fast.io.made_from import described_videos
 
 T = TypeVar("T")
 INPUT = {"required": True, "type": click.Path(exists=True, file_okay=False, path_type=Path), "metavar": "DIR"}
-# Type of item and reason, by the keys of `count_left_out`.
+# Type and reason of left-out items, by key of `count_left_out`.
 REASONS = {
     "late_objects": ("object", "appears after the first frame; --late-objects tracks it"),
     "empty_objects": ("object", "no mask shows it"),
@@ -48,9 +48,9 @@ class VosCommand:
       VIDEO/FRAME.png         a palette image of object ids, of the video's size
       VIDEO/OBJECT/FRAME.png  with --per-object: 0 and 1, OBJECT as three digits
 
-    A video's folder appears when it is complete. The same command continues an interrupted run. Failed videos and
-    left-out inputs are listed at the end. Left out are objects that appear after the first frame (unless
-    --late-objects is given), masks without a frame or without a video, and objects that no mask shows.
+    A video's folder appears when all of its files are written. The same command continues an interrupted run. Failed
+    videos and left-out inputs are listed at the end. Left-out inputs are masks without a frame or a video, objects that
+    no mask shows, and without --late-objects the objects that appear after the first frame.
     """
 
     videos: Path = option(
@@ -143,7 +143,7 @@ class VosCommand:
         of_run = choice.made_from(**of_model, **vars(settings))
         jobs, names, done_before = self._plan(settings, of_run, problems, left_out)
         make_folder(self.out)
-        # Also for finished videos: a lost worker may have left partial files of a video that another worker finished.
+        # Includes finished videos: a lost worker may have left partial files of a video that another worker finished.
         remove_leftovers((self.out / name for name in names), bool(self.ray_options))
         begun, totals, seconds = time.monotonic(), Counter[str](), dict[str, float]()
         if jobs:
@@ -201,7 +201,7 @@ class VosCommand:
         from sam2fast.evaluation.vos.outputs import conflicts, format_error, is_done
         from sam2fast.video_io import VideoError
 
-        paths, ambiguous = videos_in(self.videos.absolute())  # absolute, for worker processes
+        paths, ambiguous = videos_in(self.videos.absolute())  # absolute paths, for worker processes
         names = [*paths, *ambiguous] if self.list_file is None else listed_names(self.list_file)
         if self.list_file is None:
             self._add_unused(names, paths, left_out)
@@ -211,7 +211,7 @@ class VosCommand:
             raise UserError(f"no videos in {self.videos}; expected a folder of frames for each, or video files")
         jobs, others, done = [], dict[str, list[str]](), 0
         for name in names:
-            if name not in paths and is_video_file(name):  # lists may name files
+            if name not in paths and is_video_file(name):  # lists may contain names of video files
                 name = Path(name).stem
             try:
                 if name in ambiguous:
@@ -264,7 +264,7 @@ vos = command(VosCommand, output_options(has_bar=True), cls=GroupedCommand)
 def _results(
     jobs: list[VosJob], runner: Runner, build: partial[Any], is_spread: bool
 ) -> Generator[tuple[VosJob, VosDone], None, None]:
-    # Only the model's construction and lost processes raise; the failure of a video is a result.
+    # Raises if the model cannot be built or all workers are lost. The failure of a video is a result.
     with as_user_error(OSError, ValueError, RuntimeError, ImportError):
         yield from run_vos(jobs, runner, build, is_spread=is_spread)
 
