@@ -1,1 +1,1 @@
-"""Adapters for annotation and imaging tools. Each needs its extra."""
+"""Adapters for annotation and imaging tools. Each adapter needs an extra of the package."""

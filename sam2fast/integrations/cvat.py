@@ -29,8 +29,8 @@ with requires("CVAT's functions need cvat-sdk: pip install 'sam2fast[cvat]'"):
 
 SHAPES = ("mask", "polygon", "rectangle")
 TOLERANCE = 1.0  # maximum distance in pixels of a polygon from the outline of its mask
-FRAMES_KEPT = 4  # encoded frames in memory, since CVAT prepares a frame again for each request
-# Function that returns the masks ``(H, W)`` bool in an image, each with the number of its label and its score.
+FRAMES_KEPT = 4  # number of encoded frames in memory, since CVAT prepares a frame again for each request
+# Function that returns masks in an image: for each mask ``(H, W)`` bool, the number of the label, and the score.
 FindObjects: TypeAlias = Callable[[Image.Image], Iterable[tuple[np.ndarray, int, float]]]
 
 
@@ -41,9 +41,9 @@ def create(
 
     Args:
         kind: "detector" for everything in an image, "interactor" for points and boxes, or "tracker".
-        model: Model id or folder, as for ``from_pretrained``.
+        model: Model id or folder, an argument of ``from_pretrained``.
         device: Device of the model.
-        label: Label of detected objects. It must be a label of the task.
+        label: Label of detected objects, a label of the CVAT task.
         shape: Shape of detected objects: "mask", "polygon" or "rectangle".
     """
     if kind not in ("detector", "interactor", "tracker"):
@@ -59,7 +59,7 @@ def create(
 
 
 def everything(generator: SAM2AutomaticMaskGenerator) -> FindObjects:
-    """Returns a function that finds all masks, with label 0 and predicted IoUs, by a generator of binary masks."""
+    """Returns a function that finds all masks in an image by a mask generator. Labels are 0, scores predicted IoUs."""
     return lambda image: [(one["segmentation"], 0, one["predicted_iou"]) for one in generator.generate(image)]
 
 
@@ -89,9 +89,9 @@ class CvatDetector:
         self.spec = cvataa.DetectionFunctionSpec(labels=named)
 
     def detect(self, context: Any, image: Image.Image) -> list[Any]:
-        """Returns shapes, with scores, of the objects with a score of at least ``context.conf_threshold``.
+        """Returns shapes and scores of the objects with a score of at least ``context.conf_threshold``.
 
-        A polygon outlines the largest part of its mask.
+        A polygon outlines the largest part of the mask.
         """
         shape = "polygon" if self._shape == "mask" and context.conv_mask_to_poly else self._shape
         least = context.conf_threshold or 0
@@ -117,7 +117,7 @@ class CvatInteractor:
         self._predictor = predictor
 
     def preprocess_image(self, context: Any, image: Image.Image) -> Features:
-        """Returns the embedding of an image. CVAT keeps it between clicks."""
+        """Returns the embedding of an image. CVAT keeps the embedding between clicks."""
         with _as_bad_function():
             return self._predictor.encode(upright(image))
 
@@ -139,7 +139,7 @@ class CvatInteractor:
 
 
 class CvatTracker:
-    """A ``cvat_sdk.auto_annotation.TrackingFunction`` with a stream for each shape. All share a frame's features."""
+    """A ``cvat_sdk.auto_annotation.TrackingFunction`` with a stream for each shape. Streams share features."""
 
     spec = cvataa.TrackingFunctionSpec(supported_shape_types=SHAPES)
 
@@ -150,13 +150,13 @@ class CvatTracker:
         )
 
     def preprocess_image(self, context: Any, image: Image.Image) -> EncodedFrame:
-        """Returns the frame with its features. The last four frames are cached."""
+        """Returns the frame with features. The last four frames are cached."""
         with _as_bad_function():
             pixels = to_rgb_image(upright(image), 0)
             return self._encoded(pixels.size, pixels.tobytes())
 
     def init_tracking_state(self, context: Any, pp_image: EncodedFrame, shape: Any) -> VideoStream:
-        """Returns a stream with the shape as prompt on its first frame."""
+        """Returns a stream with the shape as prompt on the stream's first frame."""
         with _as_bad_function():
             stream = self._predictor.open_stream()
             stream.step(pp_image)
@@ -181,7 +181,7 @@ def upright(image: Image.Image) -> Image.Image:
 
 
 def points_of(mask: np.ndarray, shape: str) -> list[float] | None:
-    """Returns CVAT's points of a bool mask ``(H, W)``; None if empty. A polygon is the largest part, without holes."""
+    """Returns CVAT's points of a bool mask ``(H, W)``, None if empty. A polygon has the largest part without holes."""
     area = area_of(mask)
     if area is None:
         return None
@@ -193,7 +193,7 @@ def points_of(mask: np.ndarray, shape: str) -> list[float] | None:
 
 
 def mask_of(shape: str, points: list[float], size: tuple[int, int]) -> np.ndarray:
-    """Returns the bool mask ``(H, W)`` of a "mask" or "polygon". Raises ValueError if it has no pixel of the image."""
+    """Returns the bool mask ``(H, W)`` of a "mask" or "polygon". Raises ValueError if no pixel is in the image."""
     height, width = size
     if shape == "mask":
         mask = masks.decode_mask(points, image_width=width, image_height=height)
@@ -206,7 +206,7 @@ def mask_of(shape: str, points: list[float], size: tuple[int, int]) -> np.ndarra
 
 @contextmanager
 def _as_bad_function() -> Iterator[None]:
-    """Raises errors of prompts and images as BadFunctionError, since CVAT shows its text."""
+    """Raises errors of prompts and images as BadFunctionError, since CVAT shows the text of this error."""
     try:
         yield
     except (ValueError, TypeError, RuntimeError, LookupError) as error:

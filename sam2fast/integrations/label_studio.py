@@ -32,12 +32,12 @@ with requires("the Label Studio backend needs flask: pip install 'sam2fast[label
     from werkzeug.exceptions import HTTPException
 
 VERSION = "sam2fast"
-KEYS_USED = 4  # number of an object's last boxes that are prompts
+KEYS_USED = 4  # maximum number of prompts of an object: the last boxes
 Region = Mapping[str, Any]  # a region of Label Studio, from JSON
 
 
 def reader_of(host: str, token: str | None = None, max_megabytes: int = 256) -> Callable[[Any], bytes]:
-    """Returns a function that reads data URIs and files of the Label Studio at ``host``. Only it gets the token."""
+    """Returns a function that reads data URIs and files of Label Studio at ``host``. Only ``host`` gets the token."""
     files = HostFiles(host, max_megabytes)
 
     def read(address: Any) -> bytes:
@@ -54,12 +54,12 @@ def reader_of(host: str, token: str | None = None, max_megabytes: int = 256) -> 
 
 
 class LabelStudioBackend:
-    """Answers tasks with masks. Several threads may use it at the same time, but videos are tracked one by one.
+    """Answers tasks with masks. Several threads may use a backend at the same time. Videos are tracked one by one.
 
     Args:
         predictor: Predictor for videos.
         read: Function that returns the content of the file at an address; see :func:`reader_of`.
-        images_kept: Number of images with an embedding in memory, of 16 MiB each for 1024x1024 pixels of input.
+        images_kept: Maximum number of embeddings in memory. An embedding has 16 MiB for an input of 1024x1024 pixels.
         max_frames: Maximum number of frames of a video that a request tracks.
         images: Predictor for images. Defaults to the model of ``predictor``.
     """
@@ -73,11 +73,11 @@ class LabelStudioBackend:
         images: SAM2ImagePredictor | None = None,
     ) -> None:
         self._videos, self._images, self._read = predictor, images or SAM2ImagePredictor(predictor), read
-        self._encoded = lru_cache(images_kept)(self._images.encode)  # by the content of the file
+        self._encoded = lru_cache(images_kept)(self._images.encode)  # cached by the content of the file
         self._max_frames, self._tracking = max_frames, Lock()
 
     def predict(self, task: Region, interface: str, prompts: Sequence[Region]) -> dict[str, Any]:
-        """Returns the prediction for a task. It is empty if there are no prompts.
+        """Returns the prediction for a task. Without prompts, the prediction is empty.
 
         Args:
             interface: Labelling interface, in XML.
@@ -158,7 +158,7 @@ class LabelStudioBackend:
         """Yields Label Studio's frames, from 1, with the mask ``(H, W)`` bool and the predicted IoU of each object.
 
         Args:
-            shown: Keyframes of each object.
+            shown: Label Studio's keyframes of each object.
             count, seconds: Number of frames of the timeline, and the duration of a frame.
         """
         state = self._videos.init_state(video)
@@ -210,7 +210,7 @@ def make_app(backend: LabelStudioBackend) -> Flask:
     @app.post("/webhook")
     @app.post("/train")
     def train() -> Any:
-        return jsonify({}), 201  # annotations do not change the model
+        return jsonify({}), 201  # ignored, since annotations do not change the model
 
     @app.errorhandler(ArithmeticError)
     @app.errorhandler(LookupError)

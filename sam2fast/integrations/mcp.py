@@ -40,9 +40,9 @@ with requires("the MCP server needs mcp 2: pip install 'sam2fast[mcp]'"):
 MOST_POINTS, OVERLAY_SIDE = 100, 1024  # maximum points of a prompt; maximum side of sent images
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]
-Label = Literal[0, 1]  # background, foreground
+Label = Literal[0, 1]  # labels of points: background, foreground
 Share = Annotated[float, Field(ge=0, le=1)]
-USUAL_FRAMES = 100  # frames that a call tracks by default
+USUAL_FRAMES = 100  # default number of frames that a call tracks
 
 
 @dataclass(frozen=True)
@@ -63,16 +63,16 @@ class McpPrompt(BaseModel):
     name: str
     frame: int = Field(0, ge=0)
     points: list[Point] = []
-    labels: list[Label] = []  # by default 1
+    labels: list[Label] = []  # defaults to 1 for each point
     box: Box | None = None
 
 
 class McpTools:
-    """The tools of the server. They only read files below the roots, and write nothing.
+    """The tools of the server. The tools only read files below the roots, and write no files.
 
     Args:
         predictor: Predictor for videos.
-        roots: Folders. Files below them may be read.
+        roots: Folders with the files that may be read.
         limits: Limits of a call.
         images: Predictor for images. Defaults to the model of ``predictor``.
         thresholds: Default thresholds of :meth:`segment_everything`, as arguments of the mask generator.
@@ -89,7 +89,7 @@ class McpTools:
         self._videos, self._images = predictor, images or SAM2ImagePredictor(predictor)
         self._files, self._limits = FolderFiles(roots, limits.max_megabytes), limits
         self._thresholds = thresholds
-        self._encoded = lru_cache(4)(self._images.encode)  # of the last images, by the content of the file
+        self._encoded = lru_cache(4)(self._images.encode)  # last images, by content of the file
 
     def segment_image(
         self,
@@ -264,7 +264,7 @@ def make_server(tools: McpTools) -> MCPServer:
 def _checked(
     points: Sequence[Point], labels: Sequence[int], box: Box | None, width: int, height: int
 ) -> tuple[Any, Any, Any]:
-    """Checks a prompt. Returns it as arguments of the predictors."""
+    """Checks a prompt. Returns the prompt as arguments of the predictors."""
     if not points and box is None or len(points) > MOST_POINTS:
         raise ValueError(f"there are {len(points)} points; give a box, 1 to {MOST_POINTS} points, or both")
     for x, y in [*points, *((box[:2], box[2:]) if box else ())]:
@@ -293,7 +293,7 @@ def _result(result: dict[str, Any], overlays: Sequence[Image.Image]) -> CallTool
 
 @contextmanager
 def _as_tool_error() -> Iterator[None]:
-    """Raises errors that the caller can fix as ToolError, since the model reads its text."""
+    """Raises errors that the caller can fix as ToolError, since the language model reads the text of this error."""
     try:
         yield
     except (ValueError, TypeError, LookupError, SyntaxError, OSError, Image.DecompressionBombError) as error:

@@ -15,7 +15,7 @@ from sam2fast.utils.embedded import EMBEDDED
 def best_mask(
     predictor: SAM2ImagePredictor, points: Any, labels: Any, box: Any, **options: Any
 ) -> tuple[np.ndarray, float]:
-    """Returns the best-scored mask ``(H, W)`` of one object, and its score. A single click gets three candidates."""
+    """Returns the mask ``(H, W)`` of one object and the score: for a single click, the best of three masks."""
     is_ambiguous = len(points or ()) == 1 and box is None
     masks, scores, _ = predictor.predict(points or None, labels or None, box, multimask_output=is_ambiguous, **options)
     return masks[scores.argmax()], float(scores.max())
@@ -26,7 +26,7 @@ def load_predictors(
 ) -> tuple[SAM2VideoPredictor, SAM2ImagePredictor]:
     """Loads the predictors that ``sam2fast track`` and ``sam2fast segment`` use.
 
-    Both have the same model, except that mini has another input size for images. Arguments and errors: see
+    The two predictors have the same model. Only mini has another input size for images. For arguments and errors see
     :func:`~sam2fast.build_sam.build_sam2_video_predictor`. ``dtype`` is a name, such as ``float32``.
     """
     torch_dtype = getattr(torch, dtype)

@@ -31,9 +31,9 @@ PIXEL_CENTRE = 0.5  # integer coordinates are pixel centres in napari, pixel cor
 class Prompt(NamedTuple):
     """The points and boxes of one object on one frame."""
 
-    points: list[list[float]]  # (x, y)
-    labels: list[int]  # 1 on the object, 0 beside it
-    boxes: list[list[float]]  # XYXY, at most one
+    points: list[list[float]]  # points (x, y)
+    labels: list[int]  # label of each point: 1 on the object, 0 beside it
+    boxes: list[list[float]]  # at most one box XYXY
 
 
 class LayerFrames(Sequence[NDArray[np.uint8]]):
@@ -55,7 +55,7 @@ class LayerFrames(Sequence[NDArray[np.uint8]]):
             frame = frame[..., :3]
             if frame.dtype == np.uint8:
                 return frame
-            white = 1 if frame.dtype.kind == "f" else np.iinfo(frame.dtype).max  # as napari shows it
+            white = 1 if frame.dtype.kind == "f" else np.iinfo(frame.dtype).max  # white in napari
             return ((frame / white).clip(0, 1) * 255).round().astype(np.uint8)
         low, high = self._limits
         return (((frame.astype(np.float32) - low) / (high - low)).clip(0, 1) * 255).round().astype(np.uint8)
@@ -64,7 +64,7 @@ class LayerFrames(Sequence[NDArray[np.uint8]]):
 def read_prompts(image: Any, layers: Sequence[Any]) -> dict[tuple[int, int], Prompt]:
     """Returns the prompts of points and shapes layers by frame and object, in pixels of an image layer.
 
-    The layers have the feature ``object``, from 1. Points also have ``on``: True if they lie on the object.
+    Both layers have the feature ``object``, a number from 1. Points have the feature ``on``: True on the object.
 
     Raises:
         ValueError: If there are no prompts, or an object has two boxes on a frame.
@@ -95,14 +95,14 @@ def placement_of(layer: Any) -> dict[str, Any]:
 
 
 def to_labels(ids: Sequence[int], logits: Any) -> NDArray[np.uint16]:
-    """Returns ``(H, W)``: at each pixel the id with the greatest logit of ``(N, 1, H, W)``, or 0 if none is > 0."""
+    """Returns labels ``(H, W)`` of logits ``(N, 1, H, W)``: the id with the greatest logit, or 0 if no logit is > 0."""
     best = logits[:, 0].max(0)
     best_ids = np.array(ids, np.uint16)[best.indices.cpu().numpy()]
     return np.where(best.values.cpu().numpy() > 0, best_ids, 0).astype(np.uint16)
 
 
 class SegmentWidget(Container):  # type: ignore[misc,unused-ignore]
-    """Segments the prompted planes of an image layer, or tracks their objects through all planes in both directions."""
+    """Segments the prompted planes of an image layer, or tracks the prompted objects through all planes both ways."""
 
     def __init__(self, napari_viewer: Viewer) -> None:
         self.viewer, self._worker = napari_viewer, None
@@ -134,7 +134,7 @@ class SegmentWidget(Container):  # type: ignore[misc,unused-ignore]
         text = {"string": "{object}", "color": "cyan", "size": 14, "anchor": "upper_left"}
         objects, on = {"object": np.zeros(0, int)}, {"on": np.zeros(0, bool)}
         if POINTS not in self.viewer.layers:
-            colours = {"face_color": "on", "face_color_cycle": ["red", "lime"]}  # False comes first
+            colours = {"face_color": "on", "face_color_cycle": ["red", "lime"]}  # sorted: False comes first
             self.viewer.add_points(name=POINTS, features=objects | on, size=5, text=text, **grid, **colours)
         if BOXES not in self.viewer.layers:
             colours = {"face_color": "transparent", "edge_color": "cyan"}
@@ -194,7 +194,7 @@ class SegmentWidget(Container):  # type: ignore[misc,unused-ignore]
     def _find(
         self, model: str, frames: LayerFrames, prompts: dict[tuple[int, int], Prompt], tracked: bool
     ) -> Iterator[tuple[int, NDArray[np.uint16]]]:
-        """Yields frames and their labels. napari stops it between two frames."""
+        """Yields each frame with its labels. napari can stop this generator between two frames."""
         if len(frames) == 1:
             yield 0, self._segment_image(model, frames[0], prompts)
             return

@@ -11,7 +11,7 @@ from sam2fast.io.rle import encode_rle
 from sam2fast.video_results.frame_masks import to_numpy
 
 CATEGORY = {"id": 1, "name": "object", "supercategory": "object"}  # category of objects without a name
-DIGITS = 6  # decimals of a score
+DIGITS = 6  # decimal digits of a score
 
 
 def to_coco_video(
@@ -25,20 +25,20 @@ def to_coco_video(
 
     Each object has one annotation and its own category. ``segmentations`` (compressed run lengths), ``areas`` and
     ``bboxes`` ([x, y, width, height]) have an entry for each frame, null if the object is not visible or was not
-    tracked. Additional keys are ``object``, the object's id given to the predictor, and ``score``, the mean predicted
-    IoU over the frames that show it, if scores are known.
+    tracked. Additional keys are ``object`` (the predictor's object id) and, if scores are known, ``score`` (the mean
+    predicted IoU over the frames that show the object).
 
     Args:
-        frames: Frames in any order, each an argument of :func:`to_numpy`, or a line of ``masks.jsonl`` as a dictionary.
+        frames: Frames in any order. Each is an argument of :func:`to_numpy`, or a line of ``masks.jsonl`` as a dict.
         size: (H, W) of the video.
-        length: Number of frames of the video. By default, the last of ``frames`` is its last frame.
+        length: Number of frames of the video. By default, the last of ``frames`` is the last frame of the video.
         name: Name of the video, for ``file_names``.
         file_names: File names of the frames. Defaults to ``name/00000.jpg`` and so on.
 
     Raises:
         ValueError: If a frame is beyond ``length``, a mask has another size, or the number of file names is wrong.
     """
-    tracks: dict[Any, dict[int, tuple[Any, ...]]] = {}  # run lengths, area and box by object and frame
+    tracks: dict[Any, dict[int, tuple[Any, ...]]] = {}  # run lengths, area and box of a mask, by object and frame
     scores: dict[Any, list[float]] = {}
     last = -1
     for frame, obj_id, rle, area, box, score in _entries(frames):
@@ -97,7 +97,7 @@ def _entries(frames: Iterable[Any]) -> Iterator[tuple[int, Any, Any, int, Any, f
 
 
 def coco_entry(category_id: Any, rle: Any, box: Any, area: int, **more: Any) -> dict[str, Any]:
-    """Returns an annotation of COCO for an image, without its ids."""
+    """Returns a COCO annotation of an image, without the ids."""
     return {"category_id": category_id, "segmentation": rle, "bbox": box, "area": area, "iscrowd": 0, **more}
 
 

@@ -13,11 +13,11 @@ from sam2fast.video_results.frame_masks import mask_array, object_number
 def draw_masks(
     rgb: NDArray[np.uint8], masks: Any, ids: Sequence[Any] | None = None, colours: Sequence[Colour] | None = None
 ) -> NDArray[np.uint8]:
-    """Returns the image with tinted, outlined masks, ``(H, W, 3)`` uint8. Later masks cover earlier ones.
+    """Returns the image with tinted, outlined masks, ``(H, W, 3)`` uint8. Later masks cover earlier masks.
 
     Args:
-        rgb: ``(H, W, 3)`` uint8; not modified.
-        masks: ``(N, H, W)`` or ``(N, 1, H, W)``, bool or logits, array or tensor.
+        rgb: Image ``(H, W, 3)`` uint8, not modified.
+        masks: Masks ``(N, H, W)`` or ``(N, 1, H, W)``, bool or logits, array or tensor.
         ids: Ids of the N objects. Defaults to 0, 1, ... An id has the same colour in every image.
         colours: Colours of the N objects. Defaults to :func:`colour_of` of each id.
 

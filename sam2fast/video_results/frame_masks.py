@@ -18,8 +18,8 @@ class FrameMasks(NamedTuple):
 
     frame: int
     ids: list[Any]
-    masks: NDArray[np.bool_]  # (N, H, W)
-    scores: NDArray[np.float32] | None  # (N,) predicted IoU, if known
+    masks: NDArray[np.bool_]  # masks (N, H, W)
+    scores: NDArray[np.float32] | None  # predicted IoU (N,), or None
 
 
 def to_numpy(result: Any) -> FrameMasks:
@@ -47,7 +47,7 @@ def to_numpy(result: Any) -> FrameMasks:
 def mask_array(masks: Any, count: int) -> NDArray[np.bool_]:
     """Converts bool masks or logits ``(N, H, W)`` or ``(N, 1, H, W)`` to bool ``(N, H, W)``.
 
-    Raises ValueError for another shape, for another number of masks than ``count``, or for packed bits.
+    Raises ValueError for other shapes, for packed bits, or if the number of masks is not ``count``.
     """
     pixels = _array(masks)
     if pixels.dtype == np.uint8:
@@ -60,7 +60,7 @@ def mask_array(masks: Any, count: int) -> NDArray[np.bool_]:
 
 
 def score_array(scores: Any, count: int) -> NDArray[np.float32] | None:
-    """Returns the predicted IoU ``(N,)``, or None for None. Raises ValueError if there are not ``count`` scores."""
+    """Returns the predicted IoU ``(N,)``, or None without scores. Raises ValueError if N is not ``count``."""
     if scores is None:
         return None
     values = _array(getattr(scores, "iou", scores)).astype(np.float32)
@@ -70,7 +70,7 @@ def score_array(scores: Any, count: int) -> NDArray[np.float32] | None:
 
 
 def object_number(obj_id: Any) -> int:
-    """Returns an integer id itself, or a hash of another id's text, the same in every frame and run."""
+    """Returns an integer id unchanged. For other ids, returns a hash of the text, the same in every frame and run."""
     if isinstance(obj_id, int | np.integer) and not isinstance(obj_id, bool):
         return int(obj_id)
     return zlib.crc32(str(obj_id).encode(errors="surrogatepass"))
@@ -89,13 +89,13 @@ def to_supervision(
 
     ``tracker_id`` has integer ids. Other ids, such as names, become a hash of their text, the same in every frame.
     ``data["object_id"]`` has the original ids. Boxes include the last pixel, as in ``supervision.mask_to_xyxy``.
-    ``mask`` is a ``CompactMask`` if supervision has it: its annotators and filters read it several times as fast, and
-    ``np.asarray(detections.mask)`` is the array ``(N, H, W)``.
+    If supervision has ``CompactMask``, ``mask`` has this type: supervision's annotators and filters read a
+    ``CompactMask`` several times as fast, and ``np.asarray(detections.mask)`` is the array ``(N, H, W)``.
 
     Args:
-        obj_ids: N ids, as ``propagate_in_video`` yields them.
-        masks: ``(N, 1, H, W)`` or ``(N, H, W)``, logits or bool, tensor or array.
-        scores: ``TrackScores``, ``(N,)`` predicted IoU, or None; becomes ``confidence``.
+        obj_ids: The N object ids that ``propagate_in_video`` yields.
+        masks: Masks ``(N, 1, H, W)`` or ``(N, H, W)``, logits or bool, tensor or array.
+        scores: ``TrackScores``, predicted IoU ``(N,)``, or None. The predicted IoU becomes ``confidence``.
         labels: Classes by id, such as ``labels`` of a stream. An integer becomes the ``class_id``. A text becomes
             ``data["class_name"]``, and its hash the ``class_id``. An object without a label has the class 0 and the
             name "".

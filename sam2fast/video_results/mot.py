@@ -5,7 +5,7 @@ from typing import Any
 
 
 def mot_numbers(ids: Sequence[Any]) -> dict[Any, int]:
-    """Returns a number from 1 for each id: the id itself if all ids are such numbers, otherwise its position."""
+    """Returns a number from 1 for each id: the id if all ids are numbers from 1, otherwise the id's position."""
     if all(isinstance(obj_id, int) and obj_id > 0 for obj_id in ids):
         return {obj_id: obj_id for obj_id in ids}
     return {obj_id: number for number, obj_id in enumerate(ids, 1)}

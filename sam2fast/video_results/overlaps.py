@@ -9,13 +9,13 @@ from sam2fast.kernels.run_lengths import RunLengths, decode_masks, encode_masks
 
 
 def visible_parts(masks: Tensor, runs: RunLengths) -> RunLengths | None:
-    """Returns the part of each mask where its logit is the greatest of all objects, or None if no masks overlap.
+    """Returns the part of each mask with the greatest logit of all objects, or None if no masks overlap.
 
-    Returns early if no boxes overlap. Otherwise computes only the pixels that several masks share.
+    If no boxes overlap, returns early. Otherwise computes only the pixels that several masks share.
 
     Args:
-        masks: ``(N, 1, h, w)`` logits, at the model's or the video's resolution.
-        runs: Run lengths of the same masks, at the video's resolution.
+        masks: Logits ``(N, 1, h, w)``, at the model's or the video's resolution.
+        runs: Run lengths of the N masks, at the video's resolution.
     """
     boxes = [box for box in boxes_of(runs) if box is not None]
     if not any(
@@ -49,7 +49,7 @@ def boxes_of(runs: RunLengths) -> list[list[int] | None]:
             boxes.append(None)
             continue
         columns, last_columns = begins // height, ends // height
-        if (columns != last_columns).any():  # a run has the last row of one column and the first row of the next
+        if (columns != last_columns).any():  # a run has the last row of a column and the first row of the next column
             top, bottom = 0, height - 1
         else:
             top, bottom = int((begins % height).min()), int((ends % height).max())

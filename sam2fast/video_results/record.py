@@ -42,13 +42,13 @@ def read_masks(path: str | Path) -> Iterator[FrameMasks]:
 
 
 def read_lines(path: str | Path) -> Iterator[dict[str, Any]]:
-    """Yields the lines as dictionaries, with run lengths. Raises the errors of :func:`read_masks`."""
+    """Yields each line as a dictionary with run lengths. Raises the errors of :func:`read_masks`."""
     for _, line, where in complete_lines(path):
         yield parse_line(line, where)
 
 
 def complete_lines(path: str | Path) -> Iterator[tuple[int, bytes, str]]:
-    """Yields the offset, content and name for messages of each line. Skips an incomplete last line."""
+    """Yields the offset, the content and, for messages, the name of each line. Skips an incomplete last line."""
     offset = 0
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
@@ -58,7 +58,7 @@ def complete_lines(path: str | Path) -> Iterator[tuple[int, bytes, str]]:
 
 
 def parse_line(line: bytes, where: str) -> dict[str, Any]:
-    """Parses one line. Raises RecordError if it is invalid; ``where`` begins the message."""
+    """Parses one line. For an invalid line, raises RecordError with a message that begins with ``where``."""
     try:
         content = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -84,7 +84,7 @@ class RecordIndex(Mapping[int, dict[str, Any]]):
         return parse_line(self.raw(frame), f"{self._path}, frame {frame}")
 
     def raw(self, frame: int) -> bytes:
-        """Returns a frame's line as stored, with its line feed."""
+        """Returns a frame's line as stored in the file, including the line feed."""
         offset, length = self._offsets[frame]
         self._file.seek(offset)
         return self._file.read(length)

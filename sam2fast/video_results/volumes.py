@@ -34,11 +34,11 @@ def to_label_volume(volume: SourceVolume, frames: Iterable[Any]) -> tuple[NDArra
 
     Args:
         volume: Tracked volume.
-        frames: Frames in any order, each an argument of :func:`~sam2fast.video_results.to_numpy`. Where masks of a
-            frame overlap, later objects cover earlier ones.
+        frames: Frames in any order. Each is an argument of :func:`~sam2fast.video_results.to_numpy`. Where masks of a
+            frame overlap, later objects cover earlier objects.
 
     Returns:
-        Labels ``(I, J, K)`` in the order of the source's voxels, 0 for background and 1 for the first id, and the ids.
+        Labels ``(I, J, K)`` in the order of the source's voxels (0 is background, 1 the first id), and the ids.
 
     Raises:
         ValueError: If the volume lacks a frame, or masks have another size.
@@ -68,7 +68,7 @@ def write_nifti(file: str | Path, volume: SourceVolume, frames: Iterable[Any]) -
         The ids of the labels 1, 2, ...
 
     Raises:
-        ValueError: If :func:`to_label_volume` raises it.
+        ValueError: If :func:`to_label_volume` raises ValueError.
         ImportError: If nibabel is not installed.
         OSError: If the file cannot be written.
     """
@@ -80,7 +80,7 @@ def write_nifti(file: str | Path, volume: SourceVolume, frames: Iterable[Any]) -
     image_type = nibabel.Nifti2Image if isinstance(header, nibabel.Nifti2Header) else nibabel.Nifti1Image
     if header is not None:
         header.set_data_dtype(labels.dtype)
-        header["cal_min"] = header["cal_max"] = 0  # the source's range of values
+        header["cal_min"] = header["cal_max"] = 0  # removes the source's display range
         header.extensions.clear()
     content: bytes = image_type(labels, volume.affine, header).to_bytes()
     with atomic_write(Path(file)) as opened:
@@ -91,8 +91,8 @@ def write_nifti(file: str | Path, volume: SourceVolume, frames: Iterable[Any]) -
 def write_dicom_seg(file: str | Path, volume: SourceVolume, frames: Iterable[Any]) -> list[Any]:
     """Writes a DICOM segmentation that refers to the source's images, atomically. Not a medical device.
 
-    Each object is a binary segment, labelled with its id, of the type "tissue". The file is in UTF-8. A label has at
-    most 64 characters, without backslashes and line breaks. The segment's description has ids that do not fit.
+    Each object is a binary segment of the type "tissue", with the object id as label. Texts are in UTF-8. A label has
+    at most 64 characters, without backslashes and line breaks. The segment's description has ids that do not fit.
 
     Args:
         file: Path of the file, usually ``.dcm``.
@@ -121,7 +121,7 @@ def write_dicom_seg(file: str | Path, volume: SourceVolume, frames: Iterable[Any
     segments = [
         highdicom.seg.SegmentDescription(
             segment_number=number,
-            # A value of DICOM's type LO.
+            # Converts the id to a value of DICOM's type LO.
             segment_label=re.sub(r"[\\\x00-\x1f\x7f]", " ", str(obj_id)).strip()[:64].strip() or "object",
             segmented_property_category=codes.SCT.Tissue,
             segmented_property_type=codes.SCT.Tissue,
