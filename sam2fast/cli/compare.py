@@ -112,7 +112,7 @@ class CompareCommand:
         required=True,
         type=VariantType(),
         help="Settings of another run: model=nano, checkpoint=FILE, image-size=512, device=cpu, "
-        "dtype=bfloat16, strategy=samurai, or several of them separated by commas. Repeatable.",
+        "dtype=bfloat16, strategy=samurai, or several settings separated by commas. Repeatable.",
     )
     model: ModelOptions = shared(model_options)
     strategy: str = shared(strategy_option)

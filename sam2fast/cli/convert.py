@@ -42,7 +42,7 @@ class ConvertCommand:
         default="",
         show_default=False,
         metavar="TEXT",
-        help="Take only weights with this prefix, and remove the prefix. A prefix that all share is always removed.",
+        help="Take only weights with this prefix, and remove the prefix. A prefix of all weights is always removed.",
     )
     overwrite: bool = option(help="Replace OUT.")
 

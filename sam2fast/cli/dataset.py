@@ -94,7 +94,7 @@ class _InfoCommand:
     source: Path = shared(source_argument)
     layout: str | None = shared(layout_option)
     rate: int = shared(rate_option)
-    count: bool = option(help="Read every mask, to count masks and find damaged ones.")
+    count: bool = option(help="Read every mask, to count masks and find damaged masks.")
     videos: Sequence[str] = shared(video_option)
     as_json: bool = option("--json", help="Print a JSON list instead of a table.")
 
@@ -260,7 +260,7 @@ class _ConvertCommand:
     masklets: str = option(
         type=click.Choice(MASKLETS),
         default="manual",
-        help="Which of SA-V's two JSON files of a video to read or write.",
+        help="SA-V's JSON file to read or write: manual or automatic masklets of a video.",
     )
     rate: int = shared(rate_option)
     images: str = option(
@@ -271,7 +271,7 @@ class _ConvertCommand:
     overlaps: str = option(
         type=click.Choice(("refuse", "smaller-id", "larger-area")),
         default="refuse",
-        help="Which object gets a pixel where objects overlap: davis and ytvos store one object per pixel.",
+        help="Object that wins where objects overlap, since davis and ytvos store one object per pixel.",
     )
     check: bool = option(help="Read every mask back and compare.")
     overwrite: bool = option(help="Replace existing videos, even if they were made with other options.")

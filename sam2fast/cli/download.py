@@ -36,12 +36,12 @@ class DownloadCommand:
     names: Sequence[str] = argument(nargs=-1, metavar="NAME...")
     list_all: bool = option("--list", help="List names, sizes and the files on this machine, without network access.")
     to: Path | None = option(
-        metavar="DIR", help="Folder for the files.  [default: $SAM2FAST_CACHE, where all commands find them]"
+        metavar="DIR", help="Folder for the files.  [default: $SAM2FAST_CACHE, where all commands search]"
     )
     mirror: str | None = option(
         metavar="URL", help=f"HTTP folder with the files, tried first.  [default: ${MIRROR_VARIABLE}]"
     )
-    sha256: str | None = option(metavar="HEX", help="The expected hash of the file.")
+    sha256: str | None = option(metavar="HEX", help="The expected SHA-256 of the file.")
     overwrite: bool = option(help="Replace existing files: download them again.")
 
     def run(self) -> None:

@@ -37,7 +37,7 @@ class EvaluateCommand:
         *("--gt", "--gt_root"),
         required=True,
         metavar="DIR",
-        help="Ground truth: a folder of video folders, or one with Annotations. Repeatable; give one --pred for each.",
+        help="Ground truth: a folder of video folders, or of Annotations. Repeatable, with one --pred for each --gt.",
     )
     preds: Sequence[Path] = option(
         *("--pred", "--pred_root"),

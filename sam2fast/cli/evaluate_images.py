@@ -79,12 +79,12 @@ class EvaluateImagesCommand:
     box_noise: float = option(
         type=click.FloatRange(0, MOST_NOISE, max_open=True),
         default=0.0,
-        help="Move each side of the box by up to this share of its length, at most 20 pixels.",
+        help="Move each side of the box at random: by up to this share of the side's length, at most 20 pixels.",
     )
     no_feedback: bool = option(help="Prompt with clicks only, without the previous mask.")
     most_images: int | None = option("--images", type=click.IntRange(1), help="Evaluate N random images.")
     max_objects: int | None = option(type=click.IntRange(1), help="Evaluate N random objects of each image.")
-    min_area: int = option(type=click.IntRange(1), default=1, help="Leave out objects with fewer pixels.")
+    min_area: int = option(type=click.IntRange(1), default=1, help="Leave out objects with fewer pixels than this.")
     seed: int = option(type=click.IntRange(0), default=0, help="Seed of random choices and noise.")
     with_crowds: bool = option(help="Also evaluate COCO's crowds.")
     ignored_labels: tuple[int, ...] = shared(

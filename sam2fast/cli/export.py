@@ -45,7 +45,7 @@ class ExportCommand:
         default="torch",
         help="torch: programs for images. onnx: graphs for images and video, with a tracker that needs neither torch "
         "nor sam2fast; pip install 'sam2fast[onnx]'. web: the web demo as files for any file server, with a model (by "
-        "default nano) that runs in the browser; needs also npm and pip install 'sam2fast[video]'.",
+        "default nano) that runs in the browser; web also needs npm and pip install 'sam2fast[video]'.",
     )
     aot: bool = option(
         help="Compile to native code for this machine, device and version of torch, for the fastest start. "

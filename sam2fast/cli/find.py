@@ -43,7 +43,7 @@ class FindCommand(MaskingCommand):
         "--reference",
         required=True,
         metavar="FILE",
-        help="An image that shows the object. Repeatable, with its --mask.",
+        help="An image that shows the object. Repeatable, with one --mask for each image.",
     )
     reference_masks: Sequence[Path] = option(
         "--mask",

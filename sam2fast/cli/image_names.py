@@ -139,8 +139,7 @@ class ImageNames:
             if len(fitting) > 1:
                 texts = ", ".join(sorted(name.text for name in fitting))
                 raise UserError(
-                    f"{image.text} may be any of {texts} in {file}; expected an image in a folder with the name of one "
-                    "of their folders"
+                    f"{image.text} may be any of {texts} in {file}; expected the image in a folder named as in {file}"
                 )
             names += fitting
             if match.common == 1 < fitting[0].stated:

@@ -37,7 +37,7 @@ class LabelStudioCommand:
         envvar="LABEL_STUDIO_API_KEY",
         help="Access token of Label Studio, for files; also from LABEL_STUDIO_API_KEY in the environment.",
     )
-    host: str = option(default="127.0.0.1", help="Address to listen on. Everybody who can reach it can use the server.")
+    host: str = option(default="127.0.0.1", help="Address to listen on. Everybody who can reach it may use the server.")
     port: int = option(type=click.IntRange(0, 65535), default=9090, help="Port to listen on; 0 for any free port.")
     images: int = option(type=click.IntRange(1), default=16, help="Maximum number of image embeddings, 16 MB each.")
     frames: int = option(type=click.IntRange(1), default=50, help="Maximum number of frames that a request tracks.")

@@ -151,7 +151,7 @@ class MasksCommand(MaskingCommand):
     """
 
     points_per_side: int = option(type=click.IntRange(1), default=32, help="Points per side of the prompt grid.")
-    points_per_batch: int = option(type=click.IntRange(1), default=64, help="Points prompted together.")
+    points_per_batch: int = option(type=click.IntRange(1), default=64, help="Points per batch of the decoder.")
     pred_iou_thresh: float | None = option(
         type=SHARE, help="Keep masks with a greater predicted IoU; 0 keeps all.  [default: 0.8; nano: 0.5]"
     )
@@ -166,7 +166,7 @@ class MasksCommand(MaskingCommand):
     crop_n_layers: int = option(
         type=click.IntRange(0),
         default=0,
-        help="Layers of crops that are also searched, for small objects: 1 adds 4 crops, 2 adds 16 more.",
+        help="Number of crop layers that are searched for small objects: 1 adds 4 crops, 2 adds 16 more crops.",
     )
     crop_overlap_ratio: float = option(
         type=SHARE,
@@ -176,7 +176,7 @@ class MasksCommand(MaskingCommand):
     )
     crop_nms_thresh: float = option(type=SHARE, default=0.7, help="Like --box-nms-thresh, but between crops.")
     crop_n_points_downscale_factor: int = option(
-        type=click.IntRange(1), default=1, help="Divide the points per side by this in each further layer."
+        type=click.IntRange(1), default=1, help="Divide the points per side by this number in each further layer."
     )
     min_mask_region_area: int = option(
         type=click.IntRange(0),

@@ -47,7 +47,7 @@ offline_option = click.option(
     help=f"Download nothing, as with {OFFLINE}=1.",
 )
 MODEL_HELP = (
-    "mini: a model in the package, derived from SAM 2 tiny; nano: a smaller and faster one; tiny, small, base_plus "
+    "mini: a model in the package, derived from SAM 2 tiny; nano: a smaller, faster model; tiny, small, base_plus "
     "or large: the SAM 2.1 models; edgetam, efficienttam_s, medsam2 or another name that sam2fast download --list "
     "shows; owner/name on the Hugging Face hub; or a YAML file. By default, the model that fits the weights of "
     "--checkpoint"
@@ -59,7 +59,7 @@ _checkpoint_option = click.option(
     type=PATH,
     help="Weights: a .pt or .safetensors file with the names of Meta or of Hugging Face transformers, or a folder with "
     "one such file. By default, the official file from $SAM2FAST_CHECKPOINTS, ./checkpoints or the download caches. "
-    "If it is missing, it is downloaded.",
+    "A missing official file is downloaded.",
 )
 image_size_option = click.option(
     "--image-size",

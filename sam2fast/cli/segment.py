@@ -81,12 +81,12 @@ class SegmentCommand:
         multiple=True,
         type=IMAGE_MASK,
         help="A rough mask: an image of any size, bright or opaque where the object is, or a label of a palette or "
-        "grey image. Without --box, its bounds are also the box, since a mask alone has little effect. Repeatable.",
+        "grey image. Without --box, the mask's bounds are the box, since a mask alone has little effect. Repeatable.",
     )
     label_images: Sequence[Path] = option(
         "--masks",
         metavar="FILE",
-        help="Rough masks of several objects: a palette or grey image. Its values name the objects; 0 is background. "
+        help="Rough masks of several objects: a palette or grey image. Pixel values name the objects; 0 is background. "
         "Repeatable.",
     )
     prompt_files: Sequence[Path] = option(
@@ -99,7 +99,7 @@ class SegmentCommand:
         "--boxes-from",
         metavar="PATH",
         help="Boxes of a detector: a .json file in COCO's format, with a data set or a list of detections; a folder of "
-        "YOLO's .txt files with the images' names; or one such file for all images. Repeatable.",
+        "YOLO's .txt files with the images' names; or one YOLO file for all images. Repeatable.",
     )
     model: ModelOptions = shared(partial(model_options, many_devices=True))
     ray_options: RayOptions = shared(runner_options)

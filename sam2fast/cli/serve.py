@@ -71,7 +71,8 @@ class ServeCommand:
     device: str = option(default="auto", callback=checked_device, help="auto, cpu, cuda, cuda:1, mps.")
     strategy: str = option(metavar="NAME", default="sam2", callback=checked_strategy, help=STRATEGY_HELP.format(""))
     host: str = option(
-        default="127.0.0.1", help="Address to listen on. If other machines can reach it, requests need a token."
+        default="127.0.0.1",
+        help="Address to listen on. If other machines can reach this address, requests need a token.",
     )
     token: str | None = option(
         metavar="TEXT",
@@ -84,8 +85,8 @@ class ServeCommand:
     data: Path | None = option(
         type=click.Path(file_okay=False, path_type=Path),
         metavar="DIR",
-        help="Folder of gallery/, uploads/, sources/ and posters/. An empty gallery is filled with a real video and "
-        "synthetic ones.  [default: a folder in the user's cache]",
+        help="Folder of gallery/, uploads/, sources/ and posters/. An empty gallery is filled with a real and several "
+        "synthetic videos.  [default: a folder in the user's cache]",
     )
     default_video: str | None = option(
         metavar="PATH", help="Video to show first, such as gallery/01_dog.mp4.  [default: the first of the gallery]"
@@ -117,19 +118,19 @@ class ServeCommand:
         "--allow-origin",
         multiple=True,
         type=OriginType(),
-        help="Another origin. Its pages may use this server. The server then accepts only requests under this name and "
-        "this machine's own names. Repeatable.",
+        help="Another origin with pages that may use this server. With this option, the server accepts only requests "
+        "under this name and this machine's own names. Repeatable.",
     )
     api_url: str | None = option(
         type=OriginType(),
-        help="Base of the URLs of videos. The server then accepts only requests under this name and this machine's own "
-        "names.  [default: the base of the request]",
+        help="Base of the URLs of videos. With this option, the server accepts only requests under this name and this "
+        "machine's own names.  [default: the base of the request]",
     )
     in_browser: bool = option(
         help="Serve a page that runs the model itself, by default nano. Needs npm at the first "
         "start, and pip install 'sam2fast[onnx]'."
     )
-    graphiql: bool = option(help="Serve GraphiQL at GET /graphql; it loads from the network.")
+    graphiql: bool = option(help="Serve GraphiQL at GET /graphql. The page loads GraphiQL from the network.")
 
     def run(self) -> None:
         from importlib.util import find_spec

@@ -49,7 +49,7 @@ class SynthesizeCommand:
     )
     images: Path | None = option(metavar="DIR", help="Photographs for the teacher.")
     model: str | None = option(
-        metavar="NAME", help="The teacher's configuration.  [default: detected from its weights]"
+        metavar="NAME", help="The teacher's configuration.  [default: detected from the teacher's weights]"
     )
     device: str = option(
         default="auto", callback=checked_device, help="Teacher's device: auto, cpu, cuda, cuda:1, mps."

@@ -104,7 +104,7 @@ class TrackCommand:
         "--masks",
         multiple=True,
         type=VIDEO_MASKS,
-        help="The masks of several objects: a palette or grey image of the video's size. Its values are the objects' "
+        help="The masks of several objects: a palette or grey image of the video's size. Pixel values are the objects' "
         "numbers; 0 is background. Repeatable.",
     )
     prompt_files: Sequence[Path] = option(
@@ -151,7 +151,7 @@ class TrackCommand:
         type=FormatsType(FORMATS),
         metavar=",".join(FORMATS),
         default=",".join(DEFAULT_FORMATS),
-        help="Formats to write, separated by commas; masks.jsonl is always written. docs/formats.md describes them.",
+        help="Formats to write, separated by commas; masks.jsonl is always written. See docs/formats.md.",
     )
     tolerance: float = shared(tolerance_option)
     approximations: Approximations = option(
@@ -163,7 +163,7 @@ class TrackCommand:
         "fp8_attention[=emulated]. docs/approximations.md shows how much masks change. Repeatable.",
     )
     strategy: str = shared(strategy_option)
-    show_ids: bool = option(help="Write each object's id beside it in the overlay.")
+    show_ids: bool = option(help="Write ids beside the objects in the overlay.")
     overwrite: bool = option(help="Replace the results of another run in the output folder.")
     out: Path = shared(max_megapixels_option, out_option("out/track"))
 

@@ -27,7 +27,7 @@ class TrainCommand(TrainingRun):
     )
     num_gpus: int | None = option(
         type=click.IntRange(1),
-        help="Train in N processes on each machine, one for each GPU; with trainer.accelerator=cpu they share the CPU.",
+        help="Train in N processes on each machine, one for each GPU; with trainer.accelerator=cpu all share the CPU.",
     )
     num_nodes: int = option(
         cls=RareOption,
@@ -48,7 +48,7 @@ class TrainCommand(TrainingRun):
         type=click.Choice(["0", "1", "local"]),
         default="0",
         show_default=False,
-        help="1 submits the run to SLURM and returns; the job is requeued when it is preempted or times out. local "
+        help="1 submits the run to SLURM and returns; a preempted or timed-out job is requeued. local "
         "does the same with processes of this machine.",
     )
     partition: str | None = option(cls=RareOption, metavar="NAME", help="Partition of the cluster.")

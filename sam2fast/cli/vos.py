@@ -78,7 +78,7 @@ class VosCommand:
         help="Names of videos, one per line.  [default: all in --videos]",
     )
     score_thresh: float = option(
-        "--score-thresh", "--score_thresh", default=0.0, help="A pixel belongs to an object if its logit is greater."
+        "--score-thresh", "--score_thresh", default=0.0, help="Pixels with a greater logit belong to the object."
     )
     all_masks: bool = option(
         "--all-masks", "--use_all_masks", help="Use all masks as prompts, not only the masks of the first frame."
@@ -97,7 +97,8 @@ class VosCommand:
         "--postprocessing", "--apply_postprocessing", help="Postprocess masks (fill holes etc.), as `track` does."
     )
     vos_optimized: bool = option(
-        "--use_vos_optimized_video_predictor", help="Use the original's compiled predictor; not needed for speed here."
+        "--use_vos_optimized_video_predictor",
+        help="Use the official compiled predictor; not needed for speed.",
     )
     model: ModelOptions = shared(partial(model_options, many_devices=True))
     strategy: str = shared(strategy_option)
@@ -107,8 +108,8 @@ class VosCommand:
     at_once: int = option(
         type=click.IntRange(1),
         default=1,
-        help="Number of videos at a time on each device: one is tracked while others are decoded and written. Each has "
-        "its own copy of the model.",
+        help="Number of videos at a time on each device, each with a copy of the model: one video is tracked while "
+        "other videos are decoded and written.",
     )
     overwrite: bool = option(help="Replace videos that were made with other options or by other programs.")
 
