@@ -16,7 +16,7 @@ from sam2fast.cli.user_errors import USER_ERRORS, UserError, format_error, print
 
 CLASSES, DATA = "classes.txt", "data.yaml"  # YOLO's files with class names
 FOLDERS_ABOVE = 2  # number of folders above the input that are searched for files with class names
-OUTSIDE = 0.01  # maximum distance of YOLO's coordinates from the image, as a fraction of its sides
+OUTSIDE = 0.01  # maximum distance of YOLO's coordinates from the image, as a fraction of the image's sides
 OF_IMAGES = (
     ", with images and annotations that have a bbox, or with detections that have image_id, category_id and bbox"
 )
@@ -151,7 +151,7 @@ def _list_of(content: Mapping[str, Any], key: str) -> list[Any]:
 
 
 def _file_name(image: Mapping[str, Any]) -> str:
-    """Returns the name of an image in COCO, its address in LVIS, or an empty text."""
+    """Returns the name of an image in COCO, the address of an image in LVIS, or an empty text."""
     name = image.get("file_name") or image.get("coco_url")
     return str(name).strip() if isinstance(name, str | int) else ""
 
@@ -191,7 +191,7 @@ def _stated_size(image: Mapping[str, Any]) -> tuple[int, int] | None:
 
 
 def _read_text(file: Path) -> str:
-    """Reads a text file. Raises UserError if it is not UTF-8."""
+    """Reads a text file. Raises UserError for a file not in UTF-8."""
     try:
         return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -204,7 +204,7 @@ def _lines(file: Path) -> Iterator[tuple[int, str]]:
 
 
 def _read_yolo(file: BoxFile) -> None:
-    """Reads YOLO's ``STEM.txt`` of each image in a folder and its subfolders, or one such file for all images.
+    """Reads a folder with YOLO's ``STEM.txt`` for each image (subfolders included), or one YOLO file for all images.
 
     Lines are ``class x y width height [confidence [track]]`` or ``class x y x y x y ... [confidence]``. Coordinates are
     fractions of the image's sides. Keypoints, and a track id after a polygon, are read as corners.
@@ -240,7 +240,7 @@ def _read_yolo_lines(file: BoxFile, label: Path, image: ImageName | None, names:
 
 
 def _class_names(label: Path, depth: int) -> Mapping[str, str]:
-    """Returns YOLO's class names by number, from the nearest file in the ``depth`` parent folders or above them."""
+    """Returns YOLO's class names by number, from the nearest file with class names in the folders above."""
     for folder in label.absolute().parents[: depth + FOLDERS_ABOVE]:
         for name, read in ((CLASSES, str.splitlines), (DATA, _names_of_data)):
             source = folder / name

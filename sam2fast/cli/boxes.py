@@ -24,7 +24,7 @@ NO_FRAME = "the video has no such frame"
 def read_boxes(path: Path, left_out: LeftOut | None = None) -> list[Prompts]:
     """Returns the boxes of a file or folder as prompts. The class of a box becomes the prompt's ``object``.
 
-    :class:`ImagePrompts` numbers the boxes of an image. Each image without boxes gets an empty prompt with its name.
+    :class:`ImagePrompts` numbers the boxes of an image. An image without boxes gets an empty prompt with its name.
 
     Args:
         path: COCO's ``.json`` file of a data set or of detections, a folder with YOLO's ``STEM.txt`` for each image,

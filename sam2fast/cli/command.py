@@ -41,7 +41,7 @@ def shared(*decorators: Callable[[Any], Any]) -> Any:
 
 
 def command(owner: Any, *decorators: Callable[[Any], Any], cls: type[click.Command] = click.Command) -> click.Command:
-    """Turns a class with a method ``run`` into a dataclass, and returns its command. The class's docstring is the help.
+    """Turns a class with a method ``run`` into a dataclass, and returns a command with the class's docstring as help.
 
     The name of the class gives the name of the command: ``evaluate-images`` for ``EvaluateImagesCommand``.
 

@@ -19,7 +19,7 @@ from sam2fast.io.mask_formats import FILES
 
 RESULTS = "masks.json"
 START_AGAIN = "choose another --out, or leave --resume out to start again"
-EXPORT_FILES = {name: file for name, file in FILES.items() if name != "png"}  # "png" is "layers" here
+EXPORT_FILES = {name: file for name, file in FILES.items() if name != "png"}  # "layers" stands for "png"
 
 
 def output_files(out: Path, stem: str, names: Sequence[str | None] = (None,)) -> dict[str, Path]:
@@ -67,7 +67,7 @@ def check_results(
 
 
 def make_folder(out: Path) -> None:
-    """Makes the output folder if it does not exist."""
+    """Makes the output folder if missing."""
     check_folder(out, "output folder")
     out.mkdir(parents=True, exist_ok=True)
 
@@ -76,7 +76,7 @@ class OutputFolder:
     """An output folder with a record: the options of all results, and the inputs of each video.
 
     Raises:
-        UserError: If ``overwrite`` is False, the folder is not empty, and the record of its results differs.
+        UserError: If ``overwrite`` is False, the folder is not empty, and the record of the results differs.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ def check_folder(path: Path, what: str) -> None:
 
 @contextmanager
 def writing() -> Iterator[None]:
-    """Raises an OSError as WriteError, or as UserError if the file name is too long, since other names may fit."""
+    """Raises an OSError as WriteError. If the file name is too long, raises UserError, since other names may fit."""
     try:
         yield
     except OSError as error:

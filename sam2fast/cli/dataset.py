@@ -357,7 +357,7 @@ def _run(
 class _ExtractCommand:
     """Extract every RATEth frame of videos, several videos at once.
 
-    The folder of a video appears when all its frames are written. Existing folders are skipped, so the same command
+    The folder of a video appears when all frames are written. Existing folders are skipped, so the same command
     continues an interrupted run. Videos that cannot be read completely get no folder, and are listed at the end.
     """
 

@@ -83,7 +83,7 @@ def describe() -> dict[str, dict[str, Any]]:
     for section, collect in sections.items():
         try:
             facts = collect()
-        except Exception as error:  # broken installations need a report, too
+        except Exception as error:  # a section may fail: broken installations need a report
             facts = {"error": f"{type(error).__name__}: {error}"}
         for name, value in facts.items():
             if isinstance(value, str) and len(home) > 1:

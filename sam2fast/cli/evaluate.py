@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class EvaluateCommand:
-    """Score predicted masks of videos by J (region overlap), F (contour accuracy) and their mean.
+    """Score predicted masks of videos by J (region overlap), F (contour accuracy) and the mean of J and F.
 
     Rules, options and results.csv follow the official sav_evaluator.py. Masks are PNGs of ids, as in DAVIS, or a folder
     for each object, as in SA-V. The first and the last annotated frame do not count. Overall scores are means over all

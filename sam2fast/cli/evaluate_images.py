@@ -46,7 +46,7 @@ RECORDED = (
 )
 SUFFIXES = (".json", ".csv")
 MAX_SHOWN = 3  # maximum number of reported problems per image
-MOST_NOISE = 0.5  # fraction of a box side; larger values could invert the box
+MOST_NOISE = 0.5  # maximum noise as a fraction of a box side; larger values could invert the box
 
 
 class EvaluateImagesCommand:
@@ -185,7 +185,7 @@ class EvaluateImagesCommand:
                 means, objects = output_files(self.out)
                 make_folder(means.parent)
                 write_atomically(objects, results.as_csv().encode(errors="surrogateescape"))
-                # Written last: if this file exists, the CSV file exists too.
+                # The JSON file is written last: if it exists, the CSV file exists.
                 write_atomically(means, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
                 say(f"written to {click.format_filename(means)} and {click.format_filename(objects)}")
         problems.raise_if_any(len(jobs) + len(data.problems))

@@ -97,7 +97,7 @@ class GivenImage(NamedTuple):
 class PathMatch(NamedTuple):
     """Scores how well a name matches an image. The best match is the greatest tuple."""
 
-    common: int  # number of equal last parts of both paths, at least 1
+    common: int  # number of equal parts at the end of the two paths, at least 1
     is_whole: bool  # True if all parts of the name agree
     closeness: int  # 3 for equal file names, 2 for equal names without suffix, 1 for equal numbers
     same_case: int  # number of the common parts with equal upper and lower case
@@ -139,7 +139,7 @@ class ImageNames:
             if len(fitting) > 1:
                 texts = ", ".join(sorted(name.text for name in fitting))
                 raise UserError(
-                    f"{image.text} may be any of {texts} in {file}; expected the image in a folder named as in {file}"
+                    f"{image.text} may be any of {texts} in {file}; expected an image in a folder of the same name"
                 )
             names += fitting
             if match.common == 1 < fitting[0].stated:

@@ -27,7 +27,7 @@ from sam2fast.io.overlay import label_colours, layers_png
 from sam2fast.mask_formats import FORMATS, AnnotatedImage, write_masks
 from sam2fast.video_results.coco_video import CATEGORY, coco_entry
 
-# Each save writes the whole results file, so it is not saved after every image.
+# Each save writes the whole results file, so the file is not saved after every image.
 SECONDS_BETWEEN_SAVES = 10.0
 
 
@@ -203,7 +203,7 @@ def read_previous_masks(
         changed: Dict that receives the names of images with a changed input, and the names of the differences.
 
     Raises:
-        UserError: If the file cannot be read, or its model, version or options differ.
+        UserError: If the file cannot be read, or was made with another model, version or options.
     """
     if not results.exists():
         return {}

@@ -65,8 +65,8 @@ def choose_model(model: str | None, checkpoint: Path | None, image_size: int | N
 
     Raises:
         MissingCheckpointError: If the checkpoint does not exist, or cannot be downloaded.
-        UserError: If the checkpoint cannot be read, or its model is neither official nor in the package.
-        click.UsageError: If no model has this name, or it has no official checkpoint.
+        UserError: If the checkpoint cannot be read, or belongs to a model neither official nor in the package.
+        click.UsageError: If no model has this name, or the model has no official checkpoint.
     """
     return _resolve(model, checkpoint)._replace(image_size=image_size)
 

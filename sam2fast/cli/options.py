@@ -23,7 +23,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def _sets_variable(name: str) -> Callable[[click.Context, click.Parameter, int | None], None]:
-    """Returns the callback of an option that sets an environment variable of this process and its subprocesses."""
+    """Returns an option's callback that sets an environment variable for this process and all subprocesses."""
 
     @contextmanager
     def variable(value: int) -> Iterator[None]:

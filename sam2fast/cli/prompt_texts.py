@@ -127,7 +127,7 @@ def read_prompt_file(path: Path, place: str, left_out: LeftOut | None = None) ->
         left_out: Record that counts prompts with a box without area. If None, such prompts are errors.
 
     Raises:
-        UserError: If the file or one of its prompts is invalid.
+        UserError: If the file or a prompt in the file is invalid.
     """
     content = read_json(path)
     entries = content.get("prompts") if isinstance(content, dict) else None
@@ -176,7 +176,7 @@ def _entry(entry: Mapping[str, Any], folder: Path) -> Prompts:
 
 
 def read_json(path: Path) -> Any:
-    """Reads a JSON file. Raises UserError if it is not valid JSON."""
+    """Reads a JSON file. Raises UserError for invalid JSON."""
     try:
         return json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:

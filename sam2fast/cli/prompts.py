@@ -130,7 +130,7 @@ def merged(parts: Iterable[Prompts], key: Callable[[Prompts], Hashable]) -> list
 
 
 def merge_prompts(parts: Iterable[Prompts], each_shows_object: bool) -> list[Prompts]:
-    """Joins the prompts for each object and frame of a video, and sorts them by frame.
+    """Joins the prompts for each object and frame of a video, and sorts the results by frame.
 
     Args:
         each_shows_object: True if every prompt of an object must have a box, a mask or a foreground click, False if
@@ -187,7 +187,7 @@ class ImagePrompts:
     def of(self, image: InputSource) -> Sequence[Prompts]:
         """Returns the prompts for one image, joined by object.
 
-        Boxes of detectors are named after their class and numbered: ``person_1``, ``person_2``.
+        The name of a detector's box is the class with a number: ``person_1``, ``person_2``.
 
         Raises:
             UserError: If a file has prompts for several images, and several of these names fit the image.
@@ -206,7 +206,7 @@ class ImagePrompts:
         return merged(prompts, lambda one: one.object)
 
     def unused(self, images: Iterable[InputSource]) -> dict[str, int]:
-        """Returns the names that fit none of the images, with the number of their prompts."""
+        """Returns the names that fit none of the images, with the number of prompts for each name."""
         used: set[ImageName | None] = {None}
         for image in images:
             with suppress(UserError):

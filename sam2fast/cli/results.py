@@ -1,4 +1,4 @@
-"""Writes masks as images and JSON, and prints them as a table."""
+"""Writes masks as images and JSON, and prints a table of the masks."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -55,7 +55,7 @@ class ServeCommand:
     """Serve the web demo: click on objects in a video, track them, download the masks.
 
     Serves the front end and the API of the original demo until Ctrl-C. docs/serve.md describes the API with examples,
-    containers, and precautions if others can reach the server.
+    containers, and precautions for a server that other people can reach.
     """
 
     model: str | None = option(

@@ -23,7 +23,7 @@ from sam2fast.io.images import IMAGE_READ_ERRORS, SUFFIXES, files_of_kind, numbe
 from sam2fast.io.tiff_header import read_tiff_header
 
 STDIN, CAMERA = "-", "camera:"
-IMAGE_SUFFIXES = (*SUFFIXES, ".gif")  # images in folders; of an animation, the first image is used
+IMAGE_SUFFIXES = (*SUFFIXES, ".gif")  # suffixes of images in folders; an animation stands for its first image
 PAGED_SUFFIXES = (".webp", ".tif", ".tiff")  # images that may have the frames of a video
 VOLUME_SUFFIXES = (".nii", ".nii.gz", ".dcm")
 TIMEOUT = 30.0  # maximum seconds to connect to an address, and between bytes
@@ -57,7 +57,7 @@ class InputSource:
 
     @property
     def stem(self) -> str:
-        """The name of the folder, or of the file without its suffix. Results are named after it."""
+        """The name of the folder, or of the file without suffix. Names of results begin with this stem."""
         if self.path is not None and self.path.is_dir():
             return os.path.basename(os.path.abspath(self.path))
         return Path(self.file_name).stem
@@ -158,7 +158,7 @@ def _is_image(path: Path) -> bool:
         with open_image(path) as image:
             return getattr(image, "n_frames", 1) == 1
     except IMAGE_READ_ERRORS:
-        return False  # reported when it is opened as a video
+        return False  # the error is reported when the file is opened as a video
 
 
 def _expand(text: str, list_folder: ListFolder) -> list[InputSource]:
@@ -224,7 +224,7 @@ def images_in(folder: Path, out: Path, left_out: LeftOut) -> list[Path]:
 
 
 def videos_in(folder: Path, left_out: LeftOut) -> list[Path]:
-    """Returns the videos in a folder, sorted by name, or the folder itself if most of its files are images."""
+    """Returns the videos in a folder, sorted by name. If most files are images, returns the folder itself."""
     paths = sorted(folder.iterdir())
     (images, hidden_images), (videos, hidden) = files_of_kind(paths, IMAGE_SUFFIXES), files_of_kind(paths)
     is_video = len(images) > len(videos) or not videos
@@ -243,7 +243,7 @@ def add_other_files(folder: Path, left_out: LeftOut) -> None:
     from sam2fast.video_io.sources import other_files
     from sam2fast.video_io.video_types import VideoError
 
-    with suppress(VideoError):  # opening the folder raises it again
+    with suppress(VideoError):  # opening the folder as a video raises this error again
         for name in other_files(folder):
             left_out.add("file", f"its type is {Path(name).suffix.lower()}", folder / name)
 

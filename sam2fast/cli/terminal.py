@@ -107,7 +107,7 @@ def note_signals(announce: Callable[[int], None], once: bool) -> Iterator[list[i
     owner, before = os.getpid(), {number: signal.getsignal(number) for number in STOPPING}
 
     def note(number: int, frame: Any) -> None:
-        if os.getpid() == owner:  # forked workers ignore signals: the run ends them
+        if os.getpid() == owner:  # forked workers ignore signals, since the run ends all workers
             received.append(number)
             for other in ours if once else [number]:
                 signal.signal(other, before[other])

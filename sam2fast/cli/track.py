@@ -60,8 +60,8 @@ class TrackCommand:
 
     With --boxes-from, a detector's boxes replace prompts. Each box that shows no tracked object starts a new object.
 
-    VIDEO may be a volume: a NIfTI file, a folder with the files of a DICOM series, or a multi-frame DICOM file. Its
-    slices are the frames, tracked in both directions. This is not a medical device.
+    VIDEO may be a volume: a NIfTI file, a folder with the files of a DICOM series, or a multi-frame DICOM file. The
+    volume's slices are the frames, tracked in both directions. sam2fast is not a medical device.
 
     \b
     Writes to the output folder, or for several videos to a subfolder with the name of each

@@ -155,7 +155,7 @@ class VideoPropagation:
 
 
 class StreamPropagation:
-    """Tracks a video while it is read, once and in order. Prompts are added at their frames.
+    """Tracks a video in one pass while reading the frames in order. A prompt is added when its frame is read.
 
     For cameras and URLs, yields the frames before the first prompt without objects. For other attributes see
     :class:`VideoPropagation`.

@@ -148,7 +148,7 @@ class TrackRequest:
 
     @property
     def objects(self) -> list[ObjectId]:
-        """The objects in the order of their first prompts. Objects of detections are not known before tracking."""
+        """The prompted objects, in the order of first prompts. Objects of detections are not known before tracking."""
         return list(dict.fromkeys(prompt.object for prompt in self.prompts))
 
     @cached_property

@@ -70,7 +70,7 @@ def run(
     Raises:
         FixableError, OSError: If the input is invalid, before any file is written. If a file cannot be written, a
             frame cannot be read, or the scores are not finite; earlier results remain.
-        ModelError: If ``load`` raises it.
+        ModelError: If ``load`` raises ModelError.
     """
     masks = {prompt: read_foreground(prompt.mask) for prompt in request.prompts if prompt.mask is not None}
     source, of_video = request.source, request.source.made_from()

@@ -82,7 +82,7 @@ class TrainingRun:
         return [*before, "train", f"--config={self.config}", *options, "--", *self.overrides]
 
     def build(self) -> "tuple[Trainer, str]":
-        """Returns the trainer, and its full configuration as YAML."""
+        """Returns the trainer and the full configuration as YAML."""
         from omegaconf import OmegaConf
 
         from sam2fast.training.config import build_trainer
@@ -252,7 +252,7 @@ def without_tensorboards_traceback() -> Iterator[None]:
 
 @contextmanager
 def save_traceback(path: Path) -> Iterator[None]:
-    """Writes the traceback of an exception in the block to a file, if its folder exists."""
+    """Writes the traceback of an exception in the block to a file, if the file's folder exists."""
     try:
         yield
     except Exception:

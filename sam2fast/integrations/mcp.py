@@ -37,7 +37,7 @@ with requires("the MCP server needs mcp 2: pip install 'sam2fast[mcp]'"):
     from mcp.types import CallToolResult, ImageContent, TextContent
     from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-MOST_POINTS, OVERLAY_SIDE = 100, 1024  # maximum points of a prompt; maximum side of sent images
+MOST_POINTS, OVERLAY_SIDE = 100, 1024  # maximum number of points of a prompt, maximum side of sent images
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]
 Label = Literal[0, 1]  # labels of points: background, foreground
@@ -101,9 +101,9 @@ class McpTools:
     ) -> CallToolResult:
         """Segments one object in an image file. Give points on it (x, y in pixels), a box (x0, y0, x1, y1), or both.
 
-        Labels are 1 on the object and 0 beside it. Returns the width and height of the image (coordinates are in its
-        pixels); the area, box and score of the best mask; its COCO run lengths if masks is true; and an image with the
-        mask drawn, which may be smaller.
+        Labels of points are 1 on the object and 0 beside the object. Returns the width and height of the image,
+        and the area, box and score of the best mask. Coordinates are pixels of the image. If masks is true, returns
+        the mask's COCO run lengths. Also returns an image with the mask drawn, perhaps scaled down.
         """
         with _as_tool_error():
             features = self._encoded(content := self._image(path))
@@ -124,8 +124,8 @@ class McpTools:
     ) -> CallToolResult:
         """Segments everything in an image file. Returns the results of segment_image for the masks with best scores.
 
-        Returns at most `most` masks. The thresholds are from 0 to 1. Masks that do not reach both are left out. If
-        masks are left out, a note says so.
+        Returns at most `most` masks. The thresholds are from 0 to 1. Masks below a threshold are left out. If masks
+        are left out, a note says so.
         """
         with _as_tool_error():
             pixels = to_pixels(self._image(path)).numpy()
@@ -253,7 +253,7 @@ def _sentence(error: Mapping[str, Any]) -> str:
 
 
 def make_server(tools: McpTools) -> MCPServer:
-    """Returns the server with its tools. Its method ``run()`` serves on stdin and stdout."""
+    """Returns the server with the tools. The server's method ``run()`` serves on stdin and stdout."""
     instructions = "Masks of objects in images and videos, by SAM 2."
     server = PlainErrorServer("sam2fast", instructions=instructions, version=__version__, log_level="WARNING")
     for tool in (tools.segment_image, tools.segment_everything, tools.track_video):

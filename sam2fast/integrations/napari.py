@@ -37,7 +37,7 @@ class Prompt(NamedTuple):
 
 
 class LayerFrames(Sequence[NDArray[np.uint8]]):
-    """The uint8 planes of a 2D or 3D image layer, scaled by its contrast. Raises ValueError for other layers."""
+    """The uint8 planes of a 2D or 3D image layer, scaled by the contrast. Raises ValueError for other layers."""
 
     def __init__(self, layer: Any) -> None:
         self._data, self._is_rgb, self._limits = layer.data, layer.rgb, layer.contrast_limits
