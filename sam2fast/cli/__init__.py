@@ -195,7 +195,7 @@ def main(ctx: click.Context, deterministic: bool) -> None:
     ctx.call_on_close(lambda: logger.removeHandler(notes))
     ctx.with_resource(warnings.catch_warnings())
     warnings.showwarning = _printer_of_warnings()
-    warnings.filterwarnings("ignore", module=r"PIL\.")  # damaged metadata does not change pixels
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # hides warnings on damaged metadata
     if deterministic:
         from sam2fast.utils.reproducibility import deterministic as block
 

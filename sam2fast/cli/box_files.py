@@ -32,7 +32,7 @@ class FoundBox(NamedTuple):
     frame: int | None  # frame index from 0, in formats with frame numbers
     label: str  # name of the class; empty in formats without classes
     box: Box
-    score: float | None  # confidence
+    score: float | None  # confidence of the box
     is_relative: bool  # True if the box is in fractions of the image's width and height
     size: tuple[int, int] | None  # (height, width) that the file states for the image
     where: str  # file and line or entry of the box, for messages
@@ -48,9 +48,9 @@ class BoxFile:
 
     path: Path
     boxes: list[FoundBox] = field(default_factory=list)  # usable boxes
-    names: dict[ImageName, None] = field(default_factory=dict)  # all images, including images without boxes
+    names: dict[ImageName, None] = field(default_factory=dict)  # names of all images, including images without boxes
     counts_frames: bool = False  # True if the boxes have frame numbers
-    left_out: LeftOut = field(default_factory=LeftOut)  # unusable items
+    left_out: LeftOut = field(default_factory=LeftOut)  # counts of unusable items
 
     @contextmanager
     def item(self, where: str, otherwise: str = "it is malformed") -> Iterator[None]:

@@ -19,7 +19,7 @@ from sam2fast.io.mask_formats import FILES
 
 RESULTS = "masks.json"
 START_AGAIN = "choose another --out, or leave --resume out to start again"
-EXPORT_FILES = {name: file for name, file in FILES.items() if name != "png"}  # "layers" stands for "png"
+EXPORT_FILES = {name: file for name, file in FILES.items() if name != "png"}  # mask_files has "layers" for "png"
 
 
 def output_files(out: Path, stem: str, names: Sequence[str | None] = (None,)) -> dict[str, Path]:

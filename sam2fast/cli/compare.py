@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 
 KEYS = ("model", "checkpoint", "image-size", "device", "dtype", "strategy")
 SHEET, TABLE = "compare.png", "compare.json"
-SHOWN = 6  # frames of a video on the contact sheet
-TILE_WIDTH = 480  # pixels
+SHOWN = 6  # number of video frames on the contact sheet
+TILE_WIDTH = 480  # width in pixels
 DIGITS = 4
 
 
@@ -83,7 +83,7 @@ class ComparedMasks(NamedTuple):
 
     masks: "dict[tuple[int, str], RLE]"  # masks by frame and object
     seconds: float  # seconds per frame, without loading the model
-    problem: str | None = None  # why the last frames are missing
+    problem: str | None = None  # error that explains the missing last frames
 
 
 class CompareCommand:
@@ -205,7 +205,7 @@ def _variants(first: Mapping[str, Any], others: Sequence[Mapping[str, str]]) -> 
 
     settings = [dict(first)]
     for other in others:
-        # The first run's weights do not fit another model.
+        # The checkpoint of the first run does not fit another model.
         settings.append({**first, **({"checkpoint": None} if "model" in other else {}), **other})
     with as_model_error():
         for setting in settings:
@@ -287,7 +287,7 @@ def _some_frames(video: Path, results: Sequence[ComparedMasks]) -> "dict[int, np
     tracked = sorted({frame for frame, _ in results[0].masks})
     shown = {tracked[i] for i in np.linspace(0, len(tracked) - 1, SHOWN).round().astype(int)}
     with read_frames(str(video), PROBE_SIZE) as reader:
-        upto = itertools.islice(reader, max(shown) + 1)  # later frames may be damaged
+        upto = itertools.islice(reader, max(shown) + 1)  # skips later frames, perhaps damaged
         return {frame.index: frame.rgb for frame in upto if frame.index in shown}
 
 

@@ -15,14 +15,14 @@ from sam2fast.io.atomic import expanded
 
 LAYOUTS = ("official", "safetensors", "transformers")
 LAYOUT_OF_SUFFIX = {".pt": "official", ".pth": "official", ".safetensors": "safetensors"}
-FILE_SUFFIXES = (".bin", ".ckpt", ".gz", ".onnx", ".tar", ".zip")  # not names of folders
+FILE_SUFFIXES = (".bin", ".ckpt", ".gz", ".onnx", ".tar", ".zip")  # suffixes that no name of a folder has
 
 
 class ConvertCommand:
     """Convert a checkpoint between Meta's layout, safetensors and Hugging Face transformers.
 
     IN is a file or a folder in any of these layouts. The new file is read back, and compared with the weights of IN,
-    before OUT exists. An existing OUT from the same checkpoint with the same options is kept.
+    before the file gets the name OUT. An existing OUT from the same checkpoint with the same options is kept.
     """
 
     source: Path = argument(metavar="IN")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 LAYOUTS = ("sav", "sav-png", "davis", "ytvos", "coco-jsonl")
 MASKLETS = ("manual", "auto")
-FRAMES_SHOWN = 4  # frames per video
+FRAMES_SHOWN = 4  # number of shown frames per video
 HEADERS = ("video", "objects", "frames", "from", "to", "size", "images", "masks", "visible")
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -110,7 +110,7 @@ class ExportCommand:
         from sam2fast.utils.devices import available_device
 
         runs_on = available_device(self.model.device if self.target == "torch" else "cpu")
-        shown = name if self.target == "web" else None  # on the page
+        shown = name if self.target == "web" else None  # the page shows this name
         options = {"dtype": self.model.dtype, "aot": self.aot, "prompts": self.prompts, "points": self.points}
         record = choice.made_from(format=self.target, model=shown, device=runs_on.type, **options)
         # Native code needs the same processor and version of torch.

@@ -24,7 +24,7 @@ class SegmentedObject(NamedTuple):
     """An object in an image. The name may be None for the only object of the image."""
 
     name: str | None
-    prompts: Prompts  # in pixels of the image
+    prompts: Prompts  # coordinates in pixels of the image
     prediction: Prediction
 
 

@@ -32,7 +32,7 @@ NOT_FINITE = "the model's scores are not finite: its weights are damaged, or flo
 class MaskPrompt:
     """A mask prompt for images of any size."""
 
-    logits: np.ndarray  # (1, 4h, 4h) fp32
+    logits: np.ndarray  # logits (1, 4h, 4h) fp32
     bounds: Box  # bounds of the foreground, in [0, 1]
 
 
@@ -40,7 +40,7 @@ class MaskPrompt:
 class Prediction:
     """The best mask for some prompts."""
 
-    mask: np.ndarray  # (H, W) bool
+    mask: np.ndarray  # mask (H, W) bool
     score: float  # predicted IoU of the mask
     candidate_scores: list[float] | None  # scores of all predicted masks, or None for a single mask
 

@@ -27,7 +27,7 @@ IMAGE_SUFFIXES = (*SUFFIXES, ".gif")  # suffixes of images in folders; an animat
 PAGED_SUFFIXES = (".webp", ".tif", ".tiff")  # images that may have the frames of a video
 VOLUME_SUFFIXES = (".nii", ".nii.gz", ".dcm")
 TIMEOUT = 30.0  # maximum seconds to connect to an address, and between bytes
-MOST_BYTES, MOST_SECONDS = 4 << 30, 3600.0  # limits of a download
+MOST_BYTES, MOST_SECONDS = 4 << 30, 3600.0  # maximum bytes and seconds of a download
 ListFolder = Callable[[Path], Sequence[Path]]
 
 

@@ -112,7 +112,7 @@ class TrackRequest:
     """The checked options of a command line."""
 
     source: VideoSource
-    prompts: Sequence[Prompts]  # sorted by frame
+    prompts: Sequence[Prompts]  # prompts sorted by frame
     start: int
     end: int | None
     reverse: bool

@@ -42,8 +42,8 @@ class Outcome:
 
     frames: int = 0  # number of frames that this process tracked
     seconds: float = 0.0
-    stopped: int | None = None  # the signal that ended tracking
-    failure: str | None = None  # the error of the video
+    stopped: int | None = None  # signal that ended tracking
+    failure: str | None = None  # error that ended the video early
 
 
 def load_predictor(choice: ModelChoice, device: str, dtype: str) -> tuple[SAM2VideoPredictor, dict[str, Any]]:

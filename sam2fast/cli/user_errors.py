@@ -72,7 +72,7 @@ def format_error(error: Exception) -> str:
 def print_note(text: str) -> None:
     """Prints a note to stderr. Prints nothing with ``--quiet``."""
     if not reporting().quiet:
-        with tqdm.external_write_mode(file=sys.stderr):  # above any progress bar
+        with tqdm.external_write_mode(file=sys.stderr):  # prints above any progress bar
             echo(f"sam2fast: note: {text}", err=True)
 
 

@@ -148,7 +148,7 @@ def write_dicom_seg(file: str | Path, volume: SourceVolume, frames: Iterable[Any
             software_versions=version,
             device_serial_number="0",
             series_description="sam2fast, not a medical device",
-            specific_character_set="ISO_IR 192",  # UTF-8
+            specific_character_set="ISO_IR 192",  # the character set UTF-8
         )
     except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"the DICOM images lack what a segmentation needs: {error}") from error
