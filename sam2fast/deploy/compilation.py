@@ -27,16 +27,16 @@ def compile_model(
     """Compiles parts of a model in place, each as one graph per input shape.
 
     For inference, compiles the functions in :mod:`sam2fast.engine.static`, on every device. For training, direct calls
-    and parts that a user changed, compiles the module's ``forward``. A part is compiled at its first call with a new
-    shape; memory attention, decoder and memory encoder once per number of objects. Up to 64 shapes of a part are
-    compiled (in older versions of torch eight, of all models together). Other shapes run eagerly, with a logged note.
+    and parts that a user changed, compiles the module's ``forward``. A part is compiled at the first call with a new
+    input shape. Memory attention, decoder and memory encoder have one shape per number of objects. Up to 64 shapes of a
+    part are compiled (older versions of torch: 8 shapes of all models). Other shapes run eagerly, with a logged note.
 
     Args:
         model: image model or video predictor.
         parts: some of ``image_encoder``, ``memory_attention``, ``mask_decoder``, ``memory_encoder``. Compiled parts are
-            compiled again; other parts are unchanged.
-        mode: mode of ``torch.compile``. ``reduce-overhead`` and ``max-autotune`` use CUDA graphs: results are copied
-            out of the graphs' memory, and training is not possible.
+            compiled again. Parts that are not named stay unchanged.
+        mode: mode of ``torch.compile``. ``reduce-overhead`` and ``max-autotune`` use CUDA graphs. With these modes,
+            results are copied out of the graphs' memory, and training is not possible.
         backend: backend of ``torch.compile``.
 
     Returns:
@@ -44,7 +44,7 @@ def compile_model(
 
     Raises:
         TypeError: If ``model`` is not a model, such as an image predictor.
-        ValueError: If a part is unknown. Nothing is compiled then.
+        ValueError: If a part is unknown. No part is compiled in this case.
         RuntimeError: If the mode or backend is unknown.
     """
     if not isinstance(model, SAM2Base):
@@ -61,7 +61,7 @@ def compile_model(
 
 
 def _fill_tables(model: SAM2Base) -> None:
-    """Computes the rotations in advance. A graph that computed them would be compiled twice."""
+    """Computes the rotary tables before compilation. A graph that computes the tables would be compiled twice."""
     positions = model.sam_image_embedding_size**2
     for module in model.memory_attention.modules():
         if isinstance(module, RoPEAttention):
@@ -69,6 +69,6 @@ def _fill_tables(model: SAM2Base) -> None:
 
 
 def uncompile(model: ModelT) -> ModelT:
-    """Undoes :func:`compile_model`, and ``compile_image_encoder`` of a configuration, in place."""
+    """Undoes :func:`compile_model` and a configuration's ``compile_image_encoder`` in place."""
     restore_methods(model)
     return model

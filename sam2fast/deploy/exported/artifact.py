@@ -30,7 +30,7 @@ from sam2fast.modeling.sam2_base import SAM2Base
 ENCODER, DECODER, METADATA = "encoder.pt2", "decoder.pt2", "artifact.json"
 FORMAT = 1
 IMAGE_WEIGHTS = ("image_encoder.", "sam_", "no_mem_embed")
-# Types of the programs in an artefact.
+# Values of ArtifactMetadata.kind.
 EXPORTED, COMPILED = "exported", "aot"
 
 
@@ -45,13 +45,13 @@ class ArtifactMetadata:
     dtype: str  # dtype of the weights of matrix multiplications
     device: str  # "cpu", "cuda" or "mps"
     processor: str  # platform that native code requires
-    prompts: int  # number per call of the decoder
-    points: int  # maximum number per prompt
+    prompts: int  # number of prompts per call of the decoder
+    points: int  # maximum number of points per prompt
     torch: str
     sam2fast: str
     sizes: dict[str, int]  # sizes of the files, in bytes
     stride: int = 16  # image pixels per position of the embedding
-    mean: list[float] = field(default_factory=lambda: list(MEAN))  # for pixels in [0, 1]
+    mean: list[float] = field(default_factory=lambda: list(MEAN))  # channel means of pixels in [0, 1]
     std: list[float] = field(default_factory=lambda: list(STD))
     format: int = FORMAT
 
@@ -72,14 +72,14 @@ def write_artifact(
     options: Mapping[str, Any] | None = None,
     made_from: Mapping[str, Any] | None = None,
 ) -> ArtifactMetadata:
-    """Exports a model's encoder and decoder to a folder. The metadata file is written last and marks it as complete.
+    """Exports a model's encoder and decoder to a folder. A folder with the metadata file is complete.
 
     Args:
-        folder: folder that is empty or does not exist. A killed process leaves a folder ``.NAME.NUMBER.part`` next to
-            it, or in it if it existed.
+        folder: folder that is empty or does not exist. A killed process leaves a folder ``.NAME.NUMBER.part`` in an
+            existing folder, or next to a folder that did not exist.
         config: name of the configuration, for the metadata.
-        aot: if True, compiles the programs for this machine. This takes minutes and needs a C++ compiler.
-        prompts: batch size of the decoder. Fewer prompts are padded; more prompts take several calls.
+        aot: if True, compiles the programs for this machine. Compilation takes minutes and needs a C++ compiler.
+        prompts: batch size of the decoder. Smaller batches are padded, and larger batches are split.
         points: maximum number of points per prompt; a box counts as two.
         options: compiler settings of ``torch._inductor.config``.
         made_from: see :func:`record_of`.
@@ -87,7 +87,7 @@ def write_artifact(
     Raises:
         FileExistsError: If the folder is not empty or is a file; see :func:`check_folder`.
         ValueError: If the model is in training mode, or a number is below 1.
-        RuntimeError: If, with ``aot``, there is no C++ compiler or torch cannot compile the programs.
+        RuntimeError: If ``aot`` is True and the C++ compiler is missing or torch cannot compile the programs.
         OSError: If a file cannot be written. No files are left behind.
     """
     target = check_folder(folder)
@@ -141,7 +141,7 @@ def check_folder(folder: str | Path) -> Path:
 
 
 def record_of(folder: Path, made_from: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Returns an export's record, see :mod:`sam2fast.io.made_from`, with file sizes. It is empty without a record."""
+    """Returns an export's record (see :mod:`sam2fast.io.made_from`) and file sizes, or {} if the record is None."""
     if made_from is None:
         return {}
     sizes = {file.relative_to(folder).as_posix(): size_of(file) for file in files_below(folder)}
@@ -157,7 +157,7 @@ def read_metadata(folder: str | Path) -> ArtifactMetadata:
     """Reads the metadata of an artefact.
 
     Raises:
-        FileNotFoundError: If there is no artefact in the folder.
+        FileNotFoundError: If the folder has no artefact.
         ArtifactError: If the metadata is damaged or of another version, or a program is missing or incomplete.
     """
     path = Path(folder) / METADATA
@@ -172,18 +172,18 @@ def read_metadata(folder: str | Path) -> ArtifactMetadata:
 
 
 def check_usable(metadata: ArtifactMetadata, folder: str | Path, device: str | None = None) -> torch.device:
-    """Checks that an artefact can run here, and returns its device.
+    """Checks that an artefact can run on this machine, and returns the device to run on.
 
     Args:
         device: device to run on; None for the artefact's device.
 
     Raises:
-        ArtifactError: If there is no such device, or the artefact was made for another device, processor or version of
-            torch.
+        ArtifactError: If this machine has no such device, or the artefact was made for another device, processor or
+            version of torch.
     """
     try:
         target = torch.device(metadata.device if device in (None, "auto") else str(device))
-    except RuntimeError as error:  # its first line lists torch's device names
+    except RuntimeError as error:  # the first line of torch's message lists the device names
         raise ArtifactError(f"no device {device!r}: {first_line(error)}") from error
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if target.type != metadata.device or not available.get(metadata.device, False):
@@ -208,7 +208,7 @@ def check_usable(metadata: ArtifactMetadata, folder: str | Path, device: str | N
 
 
 def processor(device: torch.device) -> str:
-    """Returns the platform of native code: system, architecture, and vector units or GPU capability."""
+    """Returns the platform for native code: operating system, architecture, and vector units or CUDA capability."""
     host = f"{platform.system()} {platform.machine()}"
     if device.type == "cuda":
         return f"{host}, CUDA capability {'.'.join(map(str, torch.cuda.get_device_capability(device)))}"
@@ -216,7 +216,7 @@ def processor(device: torch.device) -> str:
 
 
 def weights_digest(model: SAM2Base, prefixes: tuple[str, ...] = ("",)) -> str:
-    """Returns the SHA-256 of names, shapes and values of the weights with these prefixes; by default of all weights."""
+    """Returns the SHA-256 of the names, shapes and values of weights whose names have one of the prefixes."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         if name.startswith(prefixes):

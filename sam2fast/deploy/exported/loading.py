@@ -19,8 +19,8 @@ def load_predictor(folder: str | Path, device: str | None = None, **kwargs: Any)
 
     Artefacts are programs, and loading one can run code. Load only artefacts that you exported yourself.
 
-    Methods and results are those of the exported model's predictor, with three limits: ``mask_input`` is not supported,
-    every prompt needs points or a box, and the artefact limits the number of points.
+    Methods and results are equal to the exported model's predictor, with three limits: ``mask_input`` is not supported,
+    every prompt needs points or a box, and the artefact limits the number of points per prompt.
 
     Args:
         folder: folder written by :func:`sam2fast.deploy.exported.write_artifact`.
@@ -29,16 +29,16 @@ def load_predictor(folder: str | Path, device: str | None = None, **kwargs: Any)
             ``max_sprinkle_area``.
 
     Raises:
-        FileNotFoundError: If there is no artefact in the folder.
-        ArtifactError: If it is damaged, or was made for another device, processor or version of torch.
+        FileNotFoundError: If the folder has no artefact.
+        ArtifactError: If the artefact is damaged, or was made for another device, processor or version of torch.
     """
     return SAM2ImagePredictor(cast(SAM2Base, LoadedModel(folder, device)), **kwargs)
 
 
 class LoadedModel:
-    """Programs of an artefact, under the model's names that the image predictor uses. See :func:`load_predictor`."""
+    """Replaces the model in an image predictor by the programs of an artefact. See :func:`load_predictor`."""
 
-    directly_add_no_mem_embed = False  # the encoder program adds the embedding
+    directly_add_no_mem_embed = False  # the encoder program has already added the no-memory embedding
 
     def __init__(self, folder: str | Path, device: str | None = None) -> None:
         self.metadata: ArtifactMetadata = read_metadata(folder)
@@ -65,13 +65,13 @@ class LoadedModel:
         return move_to_device_pass(program, str(self.device))
 
     def encode_image(self, images: Tensor) -> list[Tensor]:
-        """Returns the levels of normalized ``images (B, 3, S, S)``, finest first. Images are encoded one by one."""
+        """Returns feature levels of normalized ``images (B, 3, S, S)``, finest first. Encodes images one by one."""
         encoded = [self._encode(image) for image in images.contiguous().split(1)]
         return [torch.cat(levels) if len(levels) > 1 else levels[0] for levels in zip(*encoded, strict=True)]
 
 
 class _Prompts:
-    """Replaces the prompt encoder, which is part of the decoder program. Packs points into one tensor."""
+    """Replaces the prompt encoder. Packs points and labels into one tensor for the decoder program."""
 
     def __init__(self, side: int) -> None:
         self.mask_input_size = (side, side)
@@ -90,7 +90,7 @@ class _Prompts:
 
 
 class _Decoder:
-    """Replaces the mask decoder."""
+    """Replaces the mask decoder by the decoder program."""
 
     def __init__(self, program: Callable[..., Any], metadata: ArtifactMetadata) -> None:
         self._program, self._prompts, self._points = program, metadata.prompts, metadata.points
@@ -104,7 +104,7 @@ class _Decoder:
         high_res_features: Sequence[Tensor] | None,
         **_: Any,
     ) -> tuple[Tensor, Tensor, None, Tensor]:
-        """Returns masks ``(B, 3 or 1, 4h, 4h)``, IoUs ``(B, 3 or 1)``, None, object scores ``(B, 1)``."""
+        """Returns mask logits ``(B, 3 or 1, 4h, 4h)``, IoUs ``(B, 3 or 1)``, None, and object scores ``(B, 1)``."""
         points = sparse_prompt_embeddings.shape[1]
         if not 1 <= points <= self._points:
             raise ValueError(
@@ -117,7 +117,7 @@ class _Decoder:
         return masks[:, columns], ious[:, columns], None, scores
 
     def _group(self, levels: list[Tensor], prompts: Tensor) -> list[Tensor]:
-        """Returns the results of one batch. The last prompt is repeated to fill the batch; prompts are independent."""
+        """Runs the decoder program on one batch of prompts. Repeats the last prompt to fill the batch."""
         count = len(prompts)
         full = torch.cat([prompts, prompts[-1:].expand(self._prompts - count, -1, -1)])
         coords, labels = full[..., :2].contiguous(), full[..., 2].to(torch.int32)

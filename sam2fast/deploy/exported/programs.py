@@ -24,26 +24,26 @@ from sam2fast.utils.errors import FixableError
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
-# Function from the flat list of a program's input tensors to its results.
+# Function that takes the flat list of a program's input tensors and returns the program's outputs.
 FlatFunction = Callable[[Sequence[Tensor]], Sequence[Tensor]]
-# Default maximum of points per prompt; a box counts as two.
+# Default maximum number of points per prompt. A box counts as two points.
 POINTS = 8
 
 
 class ArtifactError(FixableError, RuntimeError):
-    """Raised if an exported or compiled model cannot be used here."""
+    """Raised if an exported or compiled model cannot be used on this machine."""
 
 
 class EncoderModule(nn.Module):
-    """Maps normalized pixels to the features that the image predictor keeps.
+    """Maps normalized pixels to the image predictor's feature levels.
 
     Args:
-        kind: class of the encoder's plan, to compute features like the engine on a GPU. None calls the modules.
+        kind: class of the encoder's plan, for computing features with the GPU engine. None calls the model's modules.
     """
 
     def __init__(self, model: SAM2Base, kind: Callable[..., EncoderPlan] | None = None) -> None:
         super().__init__()
-        self._kind, self._model = kind, (model,)  # in a tuple, so that it is not a submodule
+        self._kind, self._model = kind, (model,)  # in a tuple, the model is not registered as a submodule
         self.image_encoder = model.image_encoder
         self.num_levels = model.num_feature_levels
         self.heads = nn.ModuleDict({str(level): head for level, head in model._level_heads().items()})
@@ -57,10 +57,10 @@ class EncoderModule(nn.Module):
 
         Returns:
             Contiguous levels, finest first: ``(B, C/8, 4h, 4h)``, ``(B, C/4, 2h, 2h)`` and ``(B, C, h, h)``, with
-            h = S/16 (SAM 3: S/14). A model without high-resolution features has only the last. The no-memory embedding
-            is added to the last.
+            h = S/16 (SAM 3: S/14). A model without high-resolution features has only the last level. The last level
+            contains the no-memory embedding.
         """
-        if self._kind is not None:  # plans the current weights, which a tracer may replace
+        if self._kind is not None:  # makes the plan in every call, because a tracer may replace the weights
             (model,) = self._model
             levels = static.encode(self._kind(model.image_encoder, model._level_heads()), pixels)
         else:
@@ -118,7 +118,7 @@ def export_encoder(model: SAM2Base, batch: int = 1, keep_kernels: bool = False) 
 
     Args:
         keep_kernels: if True, keeps this package's Triton kernels as operators on a GPU, if the encoder is unmodified.
-            The program then needs the package. Otherwise it has only torch operators.
+            A program with these operators needs this package. Otherwise, the program has only torch operators.
 
     Raises:
         ValueError: If the model is in training mode, or ``batch`` is below 1.
@@ -134,7 +134,7 @@ def export_encoder(model: SAM2Base, batch: int = 1, keep_kernels: bool = False) 
 def export_decoder(
     model: SAM2Base, prompts: int = 1, points: int = POINTS, mask_input: bool = False, keep_kernels: bool = False
 ) -> "ExportedProgram":
-    """Exports :class:`DecoderModule` for exactly ``prompts`` prompts, which all have the same number of points.
+    """Exports :class:`DecoderModule` for exactly ``prompts`` prompts with equal numbers of points.
 
     Args:
         points: maximum number of points per prompt; the program accepts 1 to ``points``.
@@ -184,7 +184,7 @@ def export_module(
         keep_kernels: see :func:`export_encoder`.
     """
     with torch.no_grad(), FastProducts(), _reference_ops(keep_kernels):
-        module.eval()(*example)  # otherwise, position tables would keep tensors of the trace
+        module.eval()(*example)  # fills cached position tables before tracing, so that they keep no traced tensors
         return torch.export.export(module, example, dynamic_shapes=shapes, strict=False)
 
 
@@ -202,13 +202,14 @@ def save_program(program: "ExportedProgram", path: str | Path) -> None:
 
 
 def load_program(path: str | Path) -> "ExportedProgram":
-    """Reads a program of :func:`save_program`. ``load_program(path).module()`` is the function.
+    """Reads a program of :func:`save_program`. ``load_program(path).module()`` returns a callable module.
 
     The file is a program, and reading it can run code. Load only files that you exported yourself.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ArtifactError: If it is damaged, or this version of torch (or sam2fast, with ``keep_kernels``) cannot load it.
+        FileNotFoundError: If the file does not exist.
+        ArtifactError: If the file is damaged, or cannot be loaded by this version of torch (or sam2fast, with
+            ``keep_kernels``).
     """
     _check_archive(path, "exported program")
     try:
@@ -223,7 +224,7 @@ def load_program(path: str | Path) -> "ExportedProgram":
 
 
 def compile_artifact(program: "ExportedProgram", path: str | Path, options: Mapping[str, Any] | None = None) -> None:
-    """Compiles a program for this machine's device and processor with AOTInductor, and writes it atomically.
+    """Compiles a program for this machine's device and processor with AOTInductor, and writes the file atomically.
 
     Args:
         path: path that ends in ``.pt2``.
@@ -232,7 +233,7 @@ def compile_artifact(program: "ExportedProgram", path: str | Path, options: Mapp
     Raises:
         ValueError: If the name does not end in ``.pt2``.
         OSError: If the file cannot be written. No partial file is left.
-        RuntimeError: If there is no C++ compiler, or torch cannot compile the program.
+        RuntimeError: If the C++ compiler is missing, or torch cannot compile the program.
     """
     from torch._inductor import aoti_compile_and_package
 
@@ -248,20 +249,20 @@ def load_artifact(path: str | Path, device_index: int | None = None) -> FlatFunc
 
     The file is native code. Load only files that you compiled yourself.
 
-    The tensors must be contiguous and have the program's device and dtypes. Native code does not check them.
+    Input tensors must be contiguous and have the program's device and dtypes. Native code does not check its inputs.
 
     Args:
         device_index: index of the GPU for a CUDA program; by default the current GPU.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ArtifactError: If it is damaged, or this version of torch cannot load it.
+        FileNotFoundError: If the file does not exist.
+        ArtifactError: If the file is damaged, or this version of torch cannot load the file.
     """
     _check_archive(path, "compiled program")
     index = -1 if device_index is None else device_index
     try:
         try:
-            # Same as torch._inductor.aoti_load_package, which takes seconds to import the compiler.
+            # Loads like torch._inductor.aoti_load_package, but does not import the compiler for seconds.
             loader = torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, index)
         except (AttributeError, TypeError):
             from torch._inductor import aoti_load_package

@@ -1,4 +1,4 @@
-"""Models and their memory as ONNX graphs, exported by torch. Running them needs only numpy, Pillow and onnxruntime."""
+"""Exports models to ONNX graphs with torch. Running the graphs needs only numpy, Pillow and onnxruntime."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,7 @@ _HOMES = {
 if not TYPE_CHECKING:  # type checkers still report unknown names
 
     def __getattr__(name: str) -> Any:
-        """Imports a public name at its first use, because exporting needs torch and running needs onnxruntime."""
+        """Imports a public name at its first use. Exporting needs torch, and running a graph needs onnxruntime."""
         if name not in _HOMES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         import importlib

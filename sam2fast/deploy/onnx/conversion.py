@@ -6,19 +6,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# Graphs with most matrix multiplications. Other graphs are small, and masks depend on them directly.
+# Graphs with int8 weights. The decoder and memory encoder stay fp32, because they are small and determine the masks.
 QUANTISED = ("encoder", "memory_attention")
 
 
 def converted(file: Path, name: str, dtype: str) -> None:
-    """Converts the weights of the graph ``name`` from fp32 in place. Inputs and outputs stay fp32."""
+    """Converts the fp32 weights of the graph ``name`` in its file. The graph's inputs and outputs stay fp32."""
     import onnx
 
     if dtype == "float16":
         from onnxruntime.transformers.float16 import convert_float_to_float16
 
         onnx.save(convert_float_to_float16(onnx.load(file), keep_io_types=True), file)
-    elif dtype == "int8" and name in QUANTISED:  # weights by rows; inputs are quantized at run time
+    elif dtype == "int8" and name in QUANTISED:  # dynamic quantization: activations are quantized at run time
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
         model = onnx.load(file)
@@ -29,7 +29,7 @@ def converted(file: Path, name: str, dtype: str) -> None:
 
 @contextmanager
 def quiet(logger: str) -> Iterator[None]:
-    """Hides Python's warnings, and this logger's messages other than errors, inside the context."""
+    """Context manager that hides Python warnings, and messages of the logger below level ERROR."""
     log = logging.getLogger(logger)
     level = log.level
     log.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""Exports a model to a folder of ONNX graphs with a manifest and a tracker that needs neither torch nor sam2fast."""
+"""Exports a model to a folder with ONNX graphs, a manifest, and a tracker that needs neither torch nor sam2fast."""
 
 import importlib.metadata
 import json
@@ -27,10 +27,10 @@ from sam2fast.utils.testing import relative_error
 
 OPSET = 20
 DTYPES = ("float32", "float16", "int8")
-# Maximum difference of a graph from its module: max |a - b| / (mean |a| + std a).
+# Maximum relative error of a graph's outputs to its module's outputs: max |a - b| / (mean |a| + std a).
 TOLERANCE = 1e-4
 TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime")
-# Settings that the tracker's loop requires, as in the published models.
+# Settings of the model that must be true for export, as in the published models.
 REQUIRED = (
     "num_maskmem",
     "directly_add_no_mem_embed",
@@ -40,7 +40,7 @@ REQUIRED = (
     "fixed_no_obj_ptr",
 )
 REFUSED = ("soft_no_obj_ptr",)
-# Modules from which the graphs contain only the weights.
+# Modules that must be unmodified: their graphs contain their weights, but no hooks or replaced methods.
 PARTS = (
     "sam_prompt_encoder",
     "sam_mask_decoder",
@@ -52,15 +52,15 @@ PARTS = (
 
 
 class AxisSizes(NamedTuple):
-    """Sizes of dynamic axes."""
+    """Sizes of a graph's dynamic axes."""
 
     objects: int
-    memories: int  # per object
-    pointers: int  # per object
-    points: int  # per object
+    memories: int  # number of memories per object
+    pointers: int  # number of object pointers per object
+    points: int  # number of points per object
 
 
-# torch specializes sizes 0 and 1, and unifies equal sizes.
+# Traced sizes differ from each other and are above 1, because torch specializes sizes 0 and 1 and unifies equal sizes.
 TRACED = AxisSizes(objects=2, memories=3, pointers=4, points=5)
 CHECKED = (AxisSizes(1, 1, 0, 0), AxisSizes(3, 2, 1, 1))
 
@@ -75,7 +75,7 @@ class OnnxGraph(NamedTuple):
     levels: int = 0  # number of leading inputs that are passed as one list
 
     def arguments(self, inputs: list[Any]) -> tuple[Any, ...]:
-        """Returns the module's arguments; the image's levels are one list."""
+        """Returns the module's arguments. The first ``levels`` inputs become one list, the image's feature levels."""
         return (inputs[: self.levels], *inputs[self.levels :]) if self.levels else tuple(inputs)
 
 
@@ -87,10 +87,10 @@ def write_onnx(
     progress: Callable[[str], None] | None = None,
     made_from: Mapping[str, Any] | None = None,
 ) -> OnnxManifest:
-    """Exports a video predictor's model to a folder, with all that tracking needs. Takes up to some minutes.
+    """Exports a video predictor's model to a folder with graphs, manifest and tracker. May take some minutes.
 
-    onnxruntime runs each graph in fp32 at sizes other than the traced sizes. The results are compared with the model's
-    before the graph is converted and the folder is put in place.
+    Before a graph is converted to ``dtype``, onnxruntime runs the graph in fp32 at sizes other than the traced sizes,
+    and the results are compared with the model's results.
 
     Args:
         model: model on the CPU, with fp32 weights.
@@ -98,7 +98,7 @@ def write_onnx(
         config: name of the configuration, for the manifest.
         dtype: dtype of the weights in the graphs. Inputs and outputs are fp32. ``int8`` quantizes only matmul weights
             of the image encoder and memory attention.
-        progress: function called with a sentence before each graph.
+        progress: function called with a message before each graph's export.
         made_from: see :func:`sam2fast.deploy.exported.artifact.record_of`.
 
     Raises:
@@ -106,7 +106,7 @@ def write_onnx(
         ImportError: If onnx, onnxscript or onnxruntime is not installed.
         ValueError: If the model is in training mode, is not on the CPU, has settings other than the published models',
             or has a strategy other than ``sam2`` and ``together``; or if ``dtype`` is unknown.
-        RuntimeError: If a graph's results differ from the model's.
+        RuntimeError: If a graph's results differ from the model's results.
         OSError: If a file cannot be written. No files are left behind.
     """
     target = check_folder(folder)
@@ -164,7 +164,7 @@ def _check(model: SAM2VideoPredictor, dtype: str) -> None:
 
 
 def graphs_of(model: SAM2VideoPredictor) -> list[OnnxGraph]:
-    """Returns the four graphs of a model."""
+    """Returns the graphs of a model: encoder, decoder, memory attention and memory encoder."""
     C, m, side = model.hidden_dim, model.mem_dim, model.sam_image_embedding_size
     n, S = model.memory_size[0] * model.memory_size[1], model.image_size
     encoder = EncoderModule(model)
@@ -203,7 +203,7 @@ def graphs_of(model: SAM2VideoPredictor) -> list[OnnxGraph]:
 
 
 def random_inputs(graph: OnnxGraph, sizes: AxisSizes) -> list[Tensor]:
-    """Returns random inputs for axes of these sizes."""
+    """Returns random inputs of a graph. Dynamic axes have the given sizes."""
     generator = torch.Generator().manual_seed(sum(sizes))
 
     def random(name: str, shape: Sequence[str | int]) -> Tensor:
@@ -220,10 +220,10 @@ def random_inputs(graph: OnnxGraph, sizes: AxisSizes) -> list[Tensor]:
 
 
 def export_graph(graph: OnnxGraph, file: Path) -> None:
-    """Writes a graph in fp32.
+    """Exports a graph to a file in fp32.
 
     Raises:
-        RuntimeError: If torch wrote another opset.
+        RuntimeError: If the opset that torch wrote is not ``OPSET``.
     """
     axes = {name: torch.export.Dim(name, min=0 if name in ("points", "pointers") else 1) for name in AxisSizes._fields}
     dynamic = [
@@ -254,10 +254,10 @@ def export_graph(graph: OnnxGraph, file: Path) -> None:
 
 
 def check_graph(graph: OnnxGraph, file: Path) -> None:
-    """Compares a graph with its module at sizes that were not traced, which shows that no axis is frozen.
+    """Compares a graph with its module at sizes other than the traced sizes. A fixed axis would fail at these sizes.
 
     Raises:
-        RuntimeError: If they differ.
+        RuntimeError: If the results of graph and module differ.
     """
     import onnxruntime
 

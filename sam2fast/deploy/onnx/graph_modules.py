@@ -1,6 +1,6 @@
-"""Modules that become graphs: prompt encoder and mask decoder, memory attention, memory encoder.
+"""Modules for export as graphs: prompt encoder with mask decoder, memory attention, memory encoder.
 
-Numbers of objects, points, memories and pointers are dynamic. Position encodings are constants.
+Numbers of objects, points, memories and pointers are dynamic axes. Position encodings are constants.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ ATTENTIONS = (RoPEAttention, RoPEAttentionv2, EfficientRoPEAttention1, Efficient
 
 
 class PromptGraph(nn.Module):
-    """Maps prompts of B objects to four masks each, with predicted IoUs, pointers and scores."""
+    """Maps prompts of B objects to four masks per object, predicted IoUs, object pointers and scores."""
 
     positions: Tensor
 
@@ -37,19 +37,19 @@ class PromptGraph(nn.Module):
     def forward(
         self, levels: Sequence[Tensor], coords: Tensor, labels: Tensor, mask: Tensor, has_mask: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Returns all results of B prompts. Absent objects are not treated differently.
+        """Predicts masks for B prompts. Results of absent objects are not changed.
 
         Args:
-            levels: Maps of one frame, finest first: ``(1, C/8, 4H, 4W)``, ``(1, C/4, 2H, 2W)`` and ``(B, C, H, W)``, or
-                only the last.
+            levels: Maps of one frame, finest first: ``(1, C/8, 4H, 4W)``, ``(1, C/4, 2H, 2W)`` and ``(B, C, H, W)``. A
+                model without high-resolution features has only the last map.
             coords: Points ``(B, P, 2)`` fp32, (x, y) in the model's input pixels. P may be 0. No padding is added.
             labels: Labels ``(B, P)`` int32: 1 foreground, 0 background, 2 and 3 a box's corners, -1 padding.
             mask: Logits ``(B, 1, 4H, 4W)`` fp32.
             has_mask: Flags ``(B,)``: 1.0 for objects with a mask prompt, else 0.0.
 
         Returns:
-            Mask logits ``(B, 4, 4H, 4W)``, predicted IoUs ``(B, 4)``, object pointers ``(B, 4, C)`` of each mask, and
-            object score logits ``(B, 1)``.
+            Mask logits ``(B, 4, 4H, 4W)``, predicted IoUs ``(B, 4)``, object pointers ``(B, 4, C)``, and object score
+            logits ``(B, 1)``.
         """
         *high_res, features = levels
         use_mask, no_mask = has_mask[:, None, None, None], self.encoder.no_mask_embed.weight[..., None, None]
@@ -93,7 +93,7 @@ class MemoryAttentionGraph(nn.Module):
     def forward(
         self, features: Tensor, memories: Tensor, time_rows: Tensor, pointers: Tensor, offsets: Tensor
     ) -> Tensor:
-        """Conditions one frame for B objects with K memories and L pointers each.
+        """Conditions a frame's map on K memories and L pointers of each of B objects.
 
         Args:
             features: map ``(1, C, H, W)`` of the frame, without the no-memory embedding.
@@ -119,7 +119,7 @@ class MemoryAttentionGraph(nn.Module):
 
 
 class MemoryAttentionLayerGraph(nn.Module):
-    """Memory attention layer. Rotation pairs channels of two halves, not neighbours. Values are summed, then projected.
+    """Memory attention layer. Rotations pair channels of two halves, not neighbours. Sums values before projection.
 
     Raises:
         ValueError: If the layer differs from the published models' layers.
@@ -137,7 +137,7 @@ class MemoryAttentionLayerGraph(nn.Module):
         itself, cross = cast(RoPEAttention, layer.self_attn), cast(RoPEAttention, layer.cross_attn_image)
         if layer.pos_enc_at_attn or layer.pos_enc_at_cross_attn_queries or not layer.pos_enc_at_cross_attn_keys:
             raise ValueError(
-                "only position encodings of cross-attention's keys can be exported, as in the published models"
+                "ONNX export needs memory attention layers with position encodings only at cross-attention's keys"
             )
         for attention in (itself, cross):
             if type(attention) not in ATTENTIONS or attention.num_heads != 1:
@@ -154,7 +154,7 @@ class MemoryAttentionLayerGraph(nn.Module):
         tables = {
             "own": itself._rope_of(positions, positions, torch.device("cpu")),
             "query": tuple(x[:positions] for x in cross._rope_of(positions, page, torch.device("cpu"))),
-            # The keys' rows come last, or are equal to the queries' rows.
+            # Rows of the keys are the last rows of the table. In some layers, queries and keys have the same rows.
             "key": tuple(x[-page:] for x in cross._rope_of(positions, page, torch.device("cpu"))),
         }
         for name, (cos, sin) in tables.items():
@@ -165,8 +165,8 @@ class MemoryAttentionLayerGraph(nn.Module):
         """Maps tokens ``x (1 or B, N, C)`` to ``(B, N, C)``.
 
         Args:
-            keys, pointer_keys: memories ``(B, K, n, m)`` and pointers ``(B, T, m)`` with their encodings.
-            tokens: memories and pointers without encodings, ``(B, K * n + T, m)``.
+            keys, pointer_keys: memories ``(B, K, n, m)`` and pointers ``(B, T, m)``, with position encodings.
+            tokens: memories and pointers ``(B, K * n + T, m)``, without position encodings.
         """
         normed = self.norm1(x)
         q, k = (_rotate(project(normed), self.own_cos, self.own_sin) for project in (self.own_query, self.own_key))
@@ -181,13 +181,13 @@ class MemoryAttentionLayerGraph(nn.Module):
         return x + self.linear2(self.activation(self.linear1(self.norm3(x))))
 
     def _of_means(self, q: Tensor, keys: Tensor, pointer_keys: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns weights and tokens for means of rotated ``keys (B, K, n, d)``, or one memory's keys, and pointers."""
+        """Returns attention weights and tokens of pooled ``keys (B, K, n, d)`` and pointers. One memory is not pooled."""
         n, T = keys.shape[2], pointer_keys.shape[1]
         maps, pointers = tokens[:, : tokens.shape[1] - T], tokens[:, tokens.shape[1] - T :]
         means = pooled_keys(keys, n, self.pooling).flatten(1, 2)
         k = torch.cat([keys[:, 0], means, pointer_keys], dim=1)
         tokens = torch.cat([maps[:, :n], pool(maps, n), pointers], dim=1)
-        # Computes the number of memories, a dynamic axis, as a sum in the graph, because graphs have no branches.
+        # True if K is 1. K is a dynamic axis, so the graph computes K as a sum of ones.
         is_single = torch.ones_like(keys[0, :, 0, 0]).sum() < 1.5
         nothing = q.new_full((), -torch.inf)
         of_tokens = torch.where(is_single, 0.0, nothing).expand(n)
@@ -216,14 +216,14 @@ class MemoryEncoderGraph(nn.Module):
 
         Args:
             features: map ``(1, C, H, W)`` of the frame, without the no-memory embedding.
-            masks: logits ``(B, 1, 4H, 4W)`` fp32.
+            masks: mask logits ``(B, 1, 4H, 4W)`` fp32.
             scores: object score logits ``(B, 1)``.
-            from_prompt: flags ``(B,)``: 1.0 for masks to binarize, such as those from prompts, else 0.0.
+            from_prompt: flags ``(B,)``: 1.0 for masks to binarize, such as masks from prompts, else 0.0.
         """
         masks = self.resize(masks)
         binary = from_prompt[:, None, None, None] > 0.5
         x = torch.where(binary, (masks > 0).float(), torch.sigmoid(masks)) * self.scale + self.bias
-        # Calls the class's forward, because the instance's may be compiled.
+        # Calls the forward of the class, because the forward of the instance may be compiled.
         x = MemoryEncoder.forward(self.encoder, features, x, skip_mask_sigmoid=True)["vision_features"]
         if self.absent is not None:
             x = x + (scores <= 0).float()[..., None, None] * self.absent[..., None, None]
@@ -242,19 +242,19 @@ def _weights(q: Tensor, k: Tensor, scale: float) -> Tensor:
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotates ``x (..., positions, d)`` by tables ``(positions, d / 2)``. A pair has one channel of each half."""
+    """Rotates ``x (..., positions, d)`` by tables ``(positions, d / 2)``. Channels i and i + d / 2 are a pair."""
     first, second = x.chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
 
 
 def _in_halves(layer: nn.Linear) -> nn.Linear:
-    """Returns the layer with its even outputs first. This order does not change dot products of two outputs."""
+    """Returns the layer with even outputs before odd outputs. Dot products of queries and keys do not change."""
     order = torch.cat([torch.arange(0, layer.out_features, 2), torch.arange(1, layer.out_features, 2)])
     return _linear(layer.weight[order], layer.bias[order])
 
 
 def _values_to_output(attention: RoPEAttention) -> nn.Linear:
-    """Merges the projections of values and output into one layer."""
+    """Merges the value projection and the output projection of an attention into one layer."""
     values, output = attention.v_proj, attention.out_proj
     weight, bias = output.weight.double(), output.bias.double()
     return _linear((weight @ values.weight.double()).float(), (weight @ values.bias.double() + bias).float())

@@ -1,1 +1,1 @@
-"""Runs exported graphs with numpy, Pillow and onnxruntime, without torch. Also the source of an exported tracker.py."""
+"""Runs exported graphs with numpy, Pillow and onnxruntime. An exported tracker.py is generated from these modules."""

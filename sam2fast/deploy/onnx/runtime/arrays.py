@@ -2,9 +2,9 @@
 
 import numpy as np
 
-# Logit of filled holes in videos, and distance of changed logits from the threshold in images.
+# In videos, filled holes get this logit. In images, flipped pixels get the threshold plus or minus MARGIN.
 FILLED_IN_VIDEO, MARGIN = 0.1, 10.0
-# Maximum logit of an overlapped object.
+# Maximum logit of an object at pixels that belong to another object.
 SUPPRESSED = -10.0
 
 
@@ -34,7 +34,7 @@ def _interpolation(length: int, new: int, antialias: bool) -> np.ndarray:
 
 
 def small_components(mask: np.ndarray, max_area: float) -> np.ndarray:
-    """Returns components (8 neighbours) of bool ``mask (..., H, W)`` that have at most ``max_area`` pixels."""
+    """Returns the 8-connected components of bool ``mask (..., H, W)`` that have at most ``max_area`` pixels."""
     flat = mask.reshape(-1, *mask.shape[-2:])
     return np.stack([_small_components(one, max_area) for one in flat]).reshape(mask.shape)
 
@@ -47,7 +47,7 @@ def _small_components(mask: np.ndarray, max_area: float) -> np.ndarray:
         padded = np.pad(labels, 1, constant_values=none)
         windows = (padded[y : y + height, x : x + width] for y in range(3) for x in range(3))
         lowest = np.minimum.reduce(list(windows))
-        # Each component gets the lowest label that it touches, then the label of its root.
+        # The parent of a label is the lowest label next to its pixels. Parents are followed up to the root label.
         parents = np.arange(none + 1)
         np.minimum.at(parents, labels[mask], lowest[mask])
         while not np.array_equal(parents, parents[parents]):
@@ -61,14 +61,14 @@ def _small_components(mask: np.ndarray, max_area: float) -> np.ndarray:
 
 
 def fill_holes(masks: np.ndarray, max_area: float) -> np.ndarray:
-    """Sets background components of up to ``max_area`` pixels to 0.1 in logits ``(..., h, w)`` of a video."""
+    """Sets logits ``(..., h, w)`` of background components with at most ``max_area`` pixels to 0.1, for videos."""
     if max_area <= 0:
         return masks
     return np.where(small_components(masks <= 0, max_area), np.float32(FILLED_IN_VIDEO), masks)
 
 
 def without_holes_and_sprinkles(masks: np.ndarray, threshold: float, hole: float, sprinkle: float) -> np.ndarray:
-    """Flips small background and foreground components of an image's logits ``(..., h, w)``."""
+    """Fills holes and removes sprinkles of at most ``hole`` and ``sprinkle`` pixels in logits ``(..., h, w)``."""
     out = masks
     if hole > 0:
         out = np.where(small_components(masks <= threshold, hole), np.float32(threshold + MARGIN), out)
@@ -78,7 +78,7 @@ def without_holes_and_sprinkles(masks: np.ndarray, threshold: float, hole: float
 
 
 def suppress_overlaps(logits: np.ndarray) -> np.ndarray:
-    """Suppresses all but the largest of ``logits (N, 1, H, W)`` at each pixel; the first object wins a tie."""
+    """Limits logits ``(N, 1, H, W)`` to -10 at each pixel, except the object with the largest logit (first on ties)."""
     if len(logits) < 2:
         return logits
     owner = logits.argmax(axis=0)[None]

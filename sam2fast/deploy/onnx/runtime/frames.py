@@ -16,8 +16,8 @@ def read_pixels(image: Any) -> np.ndarray:
     Files are rotated by their EXIF orientation.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it cannot be read, or has another type.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file cannot be read, or the array has another dtype or shape.
     """
     if isinstance(image, str | Path):
         with _opened(Path(image)) as file:
@@ -36,13 +36,13 @@ class ImageFrames:
     """Frames of a video, read on access.
 
     Args:
-        video: folder of JPEG or PNG files named by number, or a list of images. The EXIF orientation of files in a
-            folder is ignored, as in the official package.
+        video: folder of JPEG or PNG files named by number, or a list of images. As in the official package, the EXIF
+            orientation of files in a folder is ignored.
         image_size: side of the model's input.
 
     Raises:
-        FileNotFoundError: If there is no such folder, or it has no image.
-        ValueError: If the names are not numbers, the list is empty, or the first frame cannot be used.
+        FileNotFoundError: If the folder does not exist or has no images.
+        ValueError: If file names are not numbers, the list is empty, or the first frame cannot be read.
         TypeError: If ``video`` is neither a folder nor a list.
     """
 
@@ -64,7 +64,7 @@ class ImageFrames:
         """Reads a frame as uint8 ``(S, S, 3)``.
 
         Raises:
-            ValueError: If it cannot be read, or its size differs from the first frame's.
+            ValueError: If the frame cannot be read, or differs in size from the first frame.
         """
         image = self._image(index)
         if (image.height, image.width) != (self.height, self.width):
@@ -103,14 +103,14 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     """Converts an image to RGB.
 
     Raises:
-        ValueError: If the image has more than 8 bits, which Pillow would clip at 255.
+        ValueError: If the image has more than 8 bits per channel. Pillow would clip its pixels at 255.
     """
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         raise ValueError(f"the image has more than 8 bits (mode {image.mode}); scale it to uint8 first")
     return image.convert("RGB")
 
 
-# Other formats are excluded, because some run other programs.
+# Image formats that may be opened. Pillow opens some other formats, such as EPS, by running external programs.
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 
 

@@ -25,13 +25,13 @@ class ObjectMasks(NamedTuple):
     """Results for B objects on one frame."""
 
     mask: np.ndarray  # (B, 1, h, w) logits
-    iou: np.ndarray  # (B, 1) predicted
-    pointer: np.ndarray  # (B, C)
+    iou: np.ndarray  # (B, 1) predicted IoU
+    pointer: np.ndarray  # (B, C) object pointer
     score: np.ndarray  # (B, 1) logit of the object's presence
     state: np.ndarray | None = None  # (B, 8) fp64 motion after the frame, for the strategy together
 
 
-# Function that runs a graph, from its name and its inputs by name to its outputs.
+# Function that runs a graph: takes the graph's name and a dictionary of inputs, returns the list of outputs.
 RunGraph: TypeAlias = Callable[[str, dict[str, np.ndarray]], Sequence[np.ndarray]]
 
 
@@ -42,13 +42,13 @@ def load_model(
 
     Args:
         folder: folder with the graphs and their manifest.
-        provider: execution provider of onnxruntime: ``cpu``, ``cuda``, ``tensorrt``, ``coreml`` or ``directml``. The
-            CPU runs operators that it does not support.
+        provider: execution provider of onnxruntime: ``cpu``, ``cuda``, ``tensorrt``, ``coreml`` or ``directml``.
+            Operators that the provider does not support run on the CPU.
         session_options: options of onnxruntime, such as the number of threads.
 
     Raises:
-        OnnxModelError: If the folder has no such model, or a damaged one.
-        ValueError: If the provider is unknown, or this onnxruntime does not have it.
+        OnnxModelError: If the folder has no exported model, or the model is damaged.
+        ValueError: If the provider is unknown, or the installed onnxruntime does not have the provider.
     """
     available = onnxruntime.get_available_providers()
     if PROVIDERS.get(provider) not in available:
@@ -100,7 +100,7 @@ def _check_constants(manifest: OnnxManifest, width: int, side: int) -> None:
 
 
 class OnnxModel:
-    """Graphs of a model as functions."""
+    """Exported model whose methods run its graphs."""
 
     def __init__(self, manifest: OnnxManifest, run: RunGraph) -> None:
         self.manifest, self._run = manifest, run
@@ -109,7 +109,7 @@ class OnnxModel:
         self.no_obj_ptr = np.array([manifest.no_obj_ptr], np.float32)
 
     def encode(self, pixels: np.ndarray) -> list[np.ndarray]:
-        """Returns the levels of one image, finest first; the last is ``(1, C, H, W)`` without the no-memory embedding.
+        """Returns an image's feature levels, finest first. The last level is ``(1, C, H, W)`` without no_mem_embed.
 
         Args:
             pixels: RGB pixels ``(S, S, 3)``, fp32 or uint8, in [0, 255].
@@ -129,10 +129,10 @@ class OnnxModel:
         """Returns masks ``(B, 4, h, w)``, IoUs ``(B, 4)``, pointers ``(B, 4, C)`` and scores ``(B, 1)`` of B prompts.
 
         Args:
-            levels: levels from :meth:`encode`; ``features`` replace the last.
-            features: map ``(B or 1, C, H, W)``.
+            levels: feature levels from :meth:`encode`. The last level is not used.
+            features: feature map ``(B or 1, C, H, W)``, used as the last level.
             coords, labels: points ``(B, P, 2)`` fp32 in the model's input pixels and labels ``(B, P)`` int32; P may be
-                0. Points end with :func:`a padding point <with_padding_point>`.
+                0. The last point is :func:`a padding point <with_padding_point>`.
             mask: logits ``(B or 1, 1, h, w)`` of a mask prompt.
         """
         count, side = len(coords), self.mask_side
@@ -155,11 +155,11 @@ class OnnxModel:
         pointers: np.ndarray,
         offsets: np.ndarray,
     ) -> np.ndarray:
-        """Conditions a frame's map ``(1, C, H, W)`` on the memories of B objects: ``(B, C, H, W)``.
+        """Conditions a frame's map ``(1, C, H, W)`` on memories of B objects. Returns maps ``(B, C, H, W)``.
 
         Args:
-            memories, time_rows: memories ``(B, K, n, m)`` and their time rows ``(B, K)`` int64.
-            pointers, offsets: pointers ``(B, L, C)`` and their distances ``(B, L)``, divided by the longest distance.
+            memories, time_rows: memories ``(B, K, n, m)`` and rows ``(B, K)`` int64 of temporal position encodings.
+            pointers, offsets: pointers ``(B, L, C)`` and distances in time ``(B, L)``, divided by the longest distance.
         """
         memory_inputs = {"memories": memories, "time_rows": time_rows, "pointers": pointers, "offsets": offsets}
         return self._run("memory_attention", {"features": features, **memory_inputs})[0]
@@ -175,7 +175,7 @@ class OnnxModel:
         )[0]
 
     def single_mask(self, masks: np.ndarray, ious: np.ndarray) -> np.ndarray:
-        """Returns the index of each object's single mask: 0 if mask 0 is stable, else the best of the other three.
+        """Returns the index of each object's single mask: 0 if mask 0 is stable, else the best of masks 1 to 3.
 
         Source: ``sam2.modeling.sam.mask_decoder.MaskDecoder._dynamic_multimask_via_stability``.
         """
@@ -187,7 +187,7 @@ class OnnxModel:
         return np.where(stable, 0, 1 + ious[:, 1:].argmax(axis=1))
 
     def use_multimask(self, initial: bool, clicks: int) -> bool:
-        """Returns True if a prompt of ``clicks`` points, initial or a correction, gets the best of three masks."""
+        """Returns True if the best of three masks is used for an initial or correcting prompt of ``clicks`` points."""
         manifest = self.manifest
         is_enabled = manifest.multimask_output_in_sam and (initial or manifest.multimask_output_for_tracking)
         return is_enabled and manifest.multimask_min_pt_num <= clicks <= manifest.multimask_max_pt_num
@@ -200,15 +200,15 @@ class OnnxModel:
         mask: np.ndarray | None,
         multimask: bool,
     ) -> ObjectMasks:
-        """Predicts the selected masks of B objects on a frame of a video.
+        """Predicts one mask for each of B objects on a video frame.
 
         Args:
             levels, mask: see :meth:`decode`.
-            features: map ``(B, C, H, W)``.
+            features: feature map ``(B, C, H, W)``.
             points: coordinates and labels for :meth:`decode`, without a padding point, or None.
             multimask: if True, selects the best of three masks; otherwise, the single mask.
         """
-        if points is None:  # one padding point; another is appended below
+        if points is None:  # without points, the prompt has two padding points, and the second is appended below
             count = len(features)
             points = with_padding_point(np.zeros((count, 0, 2), np.float32), np.zeros((count, 0), np.int32))
         masks, ious, pointers, scores = self.decode(levels, features, *with_padding_point(*points), mask)
@@ -220,7 +220,7 @@ class OnnxModel:
         return ObjectMasks(selected, ious[rows, choice][:, None], pointer, scores)
 
     def take_mask(self, levels: list[np.ndarray], mask: np.ndarray) -> ObjectMasks:
-        """Returns the results of a mask prompt ``(1, 1, S, S)`` of 0 and 1.
+        """Returns the results for a mask prompt ``(1, 1, S, S)`` with values 0 and 1.
 
         Source: ``sam2.modeling.sam2_base.SAM2Base._use_mask_as_output``.
         """

@@ -14,7 +14,7 @@ class OnnxImagePredictor:
     """``SAM2ImagePredictor`` for an exported model, with its methods' names, arguments and results.
 
     Args:
-        model: model from :func:`load_model`; predictors may share it.
+        model: model from :func:`load_model`. Several predictors may share one model.
         mask_threshold: logit above which a pixel is foreground.
         max_hole_area: maximum area of holes to fill, in low-resolution pixels.
         max_sprinkle_area: maximum area of sprinkles to remove, in low-resolution pixels.
@@ -37,7 +37,7 @@ class OnnxImagePredictor:
         """Encodes an image: a path, a PIL image, or a uint8 array ``(H, W, 3)`` RGB.
 
         Raises:
-            FileNotFoundError, ValueError: If it cannot be read. The previous image stays.
+            FileNotFoundError, ValueError: If the image cannot be read. The previous image stays.
         """
         pixels = read_pixels(image)
         side = self.model.manifest.image_size
@@ -69,7 +69,7 @@ class OnnxImagePredictor:
         return_logits: bool = False,
         normalize_coords: bool = True,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Predicts masks for one prompt or for a batch of B.
+        """Predicts masks for one prompt or a batch of B prompts.
 
         Args:
             point_coords: points ``(N, 2)`` or ``(B, N, 2)`` in pixels of the image.
@@ -81,7 +81,8 @@ class OnnxImagePredictor:
             normalize_coords: if False, coordinates are in [0, 1].
 
         Returns:
-            Masks ``(C, H, W)``, predicted IoUs ``(C)`` and logits ``(C, 4h, 4h)``, fp32; with B > 1 a leading B.
+            Masks ``(C, H, W)``, predicted IoUs ``(C)`` and logits ``(C, 4h, 4h)``, fp32. If B > 1, each array has a
+            leading dimension B.
 
         Raises:
             RuntimeError: If no image is set.

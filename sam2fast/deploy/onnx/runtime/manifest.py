@@ -14,32 +14,32 @@ STRATEGIES = ("sam2", "together")  # strategies of the tracker
 
 
 class OnnxModelError(RuntimeError):
-    """Raised if a folder has no exported model that can be used here."""
+    """Raised if a folder has no exported model, or the model cannot be used with this version."""
 
 
 @dataclass(frozen=True)
 class OnnxManifest:
-    """Constants of an exported model. Settings have the names in the model's configuration."""
+    """Constants of an exported model. Settings have the same names as in the model's configuration."""
 
-    config: str | None  # name of the configuration
-    dtype: str  # float32, float16 or int8
+    config: str | None  # name of the model's configuration
+    dtype: str  # dtype of the weights: float32, float16 or int8
     opset: int
-    versions: dict[str, str]  # versions of the programs that made the files
+    versions: dict[str, str]  # versions of sam2fast, torch and the ONNX packages that wrote the graphs
     weights: str  # SHA-256 of all weights
-    files: dict[str, dict[str, Any]]  # size in bytes and sha256 of each file
+    files: dict[str, dict[str, Any]]  # by file name: size in bytes and SHA-256
     image_size: int
     mean: list[float]
     std: list[float]
     no_mem_embed: list[float]  # (C,)
     no_obj_ptr: list[float]  # (C,)
-    mask_downsample: list[float]  # 4x4 kernel row by row, then its bias
+    mask_downsample: list[float]  # 4x4 convolution kernel row by row, then the bias
     memory_rules: dict[str, Any]  # fields of MemoryRules
     multimask_output_in_sam: bool
     multimask_output_for_tracking: bool
     multimask_min_pt_num: int
     multimask_max_pt_num: int
     use_multimask_token_for_obj_ptr: bool
-    stability: list[float] | None  # delta and threshold of dynamic_multimask_via_stability
+    stability: list[float] | None  # delta and threshold for dynamic_multimask_via_stability; None if not used
     binarize_mask_from_pts_for_mem_enc: bool
     fill_hole_area: float
     non_overlap_masks: bool
@@ -60,7 +60,7 @@ def check_strategy(name: str) -> str:
     """Returns ``name`` if it is a strategy of the tracker.
 
     Raises:
-        ValueError: If there is no such strategy.
+        ValueError: If the tracker has no strategy ``name``.
     """
     if name not in STRATEGIES:
         raise ValueError(f"this tracker has no strategy {name!r}; expected {' or '.join(STRATEGIES)}")
@@ -71,7 +71,7 @@ def read_manifest(folder: str | Path) -> OnnxManifest:
     """Reads the manifest of an exported model and checks its graphs.
 
     Raises:
-        OnnxModelError: If it is missing, damaged or of another version, or a graph is missing or was changed.
+        OnnxModelError: If the manifest is missing, damaged or of another version, or a graph is missing or was changed.
     """
     path = Path(folder) / MANIFEST
     if not path.is_file():

@@ -15,8 +15,8 @@ class ObjectOnFrame(NamedTuple):
     mask: np.ndarray  # (1, h, w) logits with filled holes
     score: np.ndarray  # (1,) logit of the object's presence
     pointer: np.ndarray  # (C,)
-    memory: np.ndarray | None  # (n, m); None until the prompt is committed
-    state: np.ndarray | None  # (8,) fp64 motion after the frame; None for prompts and for the strategy sam2
+    memory: np.ndarray | None  # memory tokens (n, m); None until the prompt is committed
+    state: np.ndarray | None  # (8,) fp64 motion after the frame; None on prompted frames and for the strategy sam2
 
 
 OnnxObject = ObjectRecord[ObjectOnFrame]
@@ -24,13 +24,13 @@ OnnxObject = ObjectRecord[ObjectOnFrame]
 
 @dataclass
 class OnnxVideoState:
-    """A video and its objects. Keys of the official state also work: ``state["obj_ids"]``."""
+    """A video and its objects. Supports keys of the official state, such as ``state["obj_ids"]``."""
 
     frames: ImageFrames
     strategy: str  # sam2 or together
     objects: dict[Any, OnnxObject] = field(default_factory=dict)  # by id, in the order of their first prompts
-    encoded: tuple[int, list[np.ndarray]] | None = None  # the last encoded frame and its levels
-    # For the strategy together: pairs of ids, in both orders, of objects that share pixels since their prompts overlap.
+    encoded: tuple[int, list[np.ndarray]] | None = None  # index and feature levels of the last encoded frame
+    # Id pairs (a, b) and (b, a) of objects with overlapping prompts. The strategy together lets them share pixels.
     exempt: frozenset[tuple[Any, Any]] = frozenset()
 
     @property
@@ -45,12 +45,12 @@ class OnnxVideoState:
 
     @property
     def video_height(self) -> int:
-        """The height in pixels."""
+        """The height of the video in pixels."""
         return self.frames.height
 
     @property
     def video_width(self) -> int:
-        """The width in pixels."""
+        """The width of the video in pixels."""
         return self.frames.width
 
     def __getitem__(self, key: str) -> Any:

@@ -34,7 +34,7 @@ def check_points(
     """Returns points ``(B, N, 2)`` fp32 and labels ``(B, N)`` int32. If the input has no batch dimension, B is 1.
 
     Raises:
-        ValueError: If one is missing or has another shape, or a label is unknown.
+        ValueError: If points or labels are missing or have wrong shapes, or a label is unknown.
     """
     if points is None or labels is None:
         raise ValueError(f"{points_name} and {labels_name} belong together: give both or neither")
@@ -54,10 +54,10 @@ def check_points(
 
 
 def check_boxes(box: Any) -> np.ndarray:
-    """Converts boxes ``(4)`` or ``(B, 4)`` XYXY to corners ``(B, 2, 2)``. An empty list has no boxes.
+    """Converts boxes ``(4)`` or ``(B, 4)`` XYXY to corners ``(B, 2, 2)``. For an empty list, B is 0.
 
     Raises:
-        ValueError: If the shape is wrong or corners are swapped.
+        ValueError: If the shape is wrong, or the corners of a box are swapped.
     """
     boxes = check_numbers(box, "box")
     if boxes.ndim not in (1, 2) or boxes.shape[-1] != 4 and boxes.shape != (0,):
@@ -71,14 +71,14 @@ def check_boxes(box: Any) -> np.ndarray:
 def joined_prompt(
     points: tuple[np.ndarray, np.ndarray] | None, corners: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns coordinates ``(B, P, 2)`` and labels ``(B, P)``, a box's corners first. Without points and boxes, P is 0.
+    """Joins boxes, then points, to coordinates ``(B, P, 2)`` and labels ``(B, P)``. P is 0 without points and boxes.
 
     Raises:
-        ValueError: If the numbers of point prompts and boxes differ.
+        ValueError: If the number of point prompts differs from the number of boxes.
     """
     coords, types = np.zeros((1, 0, 2), np.float32), np.zeros((1, 0), np.int32)
     if points is not None and corners is not None and points[1].shape == (1, 0):
-        points = None  # no points with any number of boxes
+        points = None  # an empty list of points is valid with any number of boxes
     if points is not None:
         coords, types = points
     if corners is None:

@@ -26,12 +26,12 @@ from sam2fast.tracking.together_rules import (
 class ObjectMotion(NamedTuple):
     """Motion of B objects after a frame, fp64. Positions and areas are fractions of the mask's side and area."""
 
-    frames: np.ndarray  # (B, 1) number of frames with measured motion; 0 if it is unknown
-    position: np.ndarray  # (B, 2) x, y of the centre
-    velocity: np.ndarray  # (B, 2) per frame
-    area: np.ndarray  # (B, 1)
-    contact: np.ndarray  # (B, 1) number of frames in contact so far
-    unseen: np.ndarray  # (B, 1) number of frames without a visible mask so far
+    frames: np.ndarray  # (B, 1) number of frames with measured motion; 0 if the motion is unknown
+    position: np.ndarray  # (B, 2) x and y of the object's centre
+    velocity: np.ndarray  # (B, 2) change of the centre's x and y per frame
+    area: np.ndarray  # (B, 1) area of the object
+    contact: np.ndarray  # (B, 1) number of consecutive frames in contact with other objects
+    unseen: np.ndarray  # (B, 1) number of consecutive frames without a visible mask
 
     def are_near(self, radii: float) -> np.ndarray:
         """Returns ``(B, B)`` bool, True if two expected centres are within ``radii`` times the sum of the radii."""
@@ -40,14 +40,19 @@ class ObjectMotion(NamedTuple):
         return (distance < radii * (radius + radius.T)) & is_known & is_known.T
 
     def distance(self, height: int, width: int) -> np.ndarray:
-        """Returns each pixel's motion cost ``(B, h, w)`` fp32, in logits; 0 if motion is unknown."""
+        """Returns motion costs ``(B, h, w)`` fp32 of all pixels in logits. The cost of unknown motion is 0."""
         weight = (WEIGHT / 2) * (self.frames > 0) / np.maximum(self.area / np.pi, LEAST_SQUARE)
         x, y = np.split(self.position + self.velocity, 2, axis=1)
         of_x, of_y = ((weight * np.square(_places(n) - at)).astype(np.float32) for n, at in ((width, x), (height, y)))
         return np.minimum(of_x[:, None, :] + of_y[:, :, None], np.float32(FARTHEST))
 
     def with_groups(self, claims: np.ndarray, touching: np.ndarray) -> "ObjectMotion":
-        """Moves groups of touching objects to the centre of their claims ``(B, h, w)``; ``touching`` is ``(B, B)``."""
+        """Shifts positions so that a group of touching objects has the centre of its claimed pixels.
+
+        Args:
+            claims: pixels ``(B, h, w)`` bool that each object claims.
+            touching: pairs ``(B, B)`` bool of touching objects.
+        """
         is_known = self.frames > 0
         near = ((touching | np.eye(len(claims), dtype=bool)) & is_known.T).astype(np.float32)
         group = near @ near > 0
@@ -57,11 +62,11 @@ class ObjectMotion(NamedTuple):
         return self._replace(position=self.position + np.where(is_moved, measured - expected, 0.0))
 
     def turned_back(self, logits: np.ndarray, touching: np.ndarray) -> tuple["ObjectMotion", np.ndarray]:
-        """Exchanges the motion of objects that turned back. Also returns pairs ``(B, B)`` that may pass each other.
+        """Exchanges the motion of two objects that turned back. Returns the motion and the other touching pairs.
 
         Args:
-            logits: Logits ``(B, h, w)`` from -10 to 10.
-            touching: Touching pairs ``(B, B)`` bool.
+            logits: mask logits ``(B, h, w)`` from -10 to 10.
+            touching: pairs ``(B, B)`` bool of touching objects.
         """
         near = np.maximum(1 - self.distance(*logits.shape[1:]) / np.float32(REACH), 0)
         sums = _flat(logits) @ _flat(near).T
@@ -75,7 +80,12 @@ class ObjectMotion(NamedTuple):
         return motion, is_pair & ~has_turned
 
     def after(self, masks: np.ndarray, in_contact: np.ndarray) -> "ObjectMotion":
-        """Returns the motion after one more frame, with ``masks (B, h, w)`` bool and ``in_contact (B, 1)`` bool."""
+        """Returns the motion after a frame.
+
+        Args:
+            masks: masks ``(B, h, w)`` bool on the frame.
+            in_contact: flags ``(B, 1)`` bool of objects that touch another object.
+        """
         measured, size = _centres(masks)
         share = size / masks[0].size
         expected, is_new, is_visible = self.position + self.velocity, self.frames == 0, size >= VISIBLE
@@ -96,12 +106,12 @@ class ObjectMotion(NamedTuple):
 
 
 def separated(logits: np.ndarray, state: np.ndarray, sharing: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Assigns each pixel to one object. Returns the masks ``(B, h, w)`` and the new state ``(B, 8)``.
+    """Assigns each pixel to one object. Returns the mask logits ``(B, h, w)`` and the motion state ``(B, 8)``.
 
     Args:
-        logits: Logits ``(B, h, w)`` fp32.
-        state: State ``(B, 8)`` fp64 after the previous frame; zeros if there is none.
-        sharing: True for pairs ``(B, B)`` that compete for pixels.
+        logits: mask logits ``(B, h, w)`` fp32.
+        state: motion state ``(B, 8)`` fp64 after the previous frame; zeros if the motion is unknown.
+        sharing: bool ``(B, B)``, True for two objects that may not share pixels.
     """
     claims, motion = logits > 0, ObjectMotion(*np.split(state, [1, 3, 5, 6, 7], axis=1))
     touching = sharing & (overlaps(claims) | motion.are_near(NEAR))
@@ -122,7 +132,7 @@ def overlaps(masks: np.ndarray) -> np.ndarray:
 
 
 def _kept(claims: np.ndarray, offered: np.ndarray, strength: np.ndarray, sharing: np.ndarray) -> np.ndarray:
-    """Returns ``(B, h, w)`` bool, True for pixels that an object claims or is offered, and keeps."""
+    """Returns ``(B, h, w)`` bool, True for claimed or offered pixels that the object keeps."""
     left, kept, rows = claims | offered, np.zeros_like(claims), np.arange(len(claims))[:, None, None]
     for _ in range(ROUNDS):
         is_first = left & (np.where(left, strength, -np.inf).argmax(axis=0) == rows)
@@ -131,7 +141,7 @@ def _kept(claims: np.ndarray, offered: np.ndarray, strength: np.ndarray, sharing
 
 
 def _joined_masks(pairs: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """Returns the union of the ``masks (B, h, w)`` selected by each row of ``pairs (B, B)``, bool."""
+    """Returns the union of ``masks (B, h, w)`` for each row of bool ``pairs (B, B)``. Columns select the masks."""
     return (pairs.astype(np.float32) @ _flat(masks) > 0).reshape(masks.shape)
 
 
@@ -140,7 +150,7 @@ def _flat(x: np.ndarray) -> np.ndarray:
 
 
 def _centres(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns centres ``(B, 2)`` of ``masks (B, h, w)`` as fractions of a side, 0 if empty, and areas ``(B, 1)``."""
+    """Returns centres ``(B, 2)`` as fractions of a side and areas ``(B, 1)`` of masks. An empty mask has centre 0."""
     by_x, by_y = masks.sum(axis=1, dtype=np.float64), masks.sum(axis=2, dtype=np.float64)
     size = by_x.sum(axis=1, keepdims=True)
     sums = [(counts * _places(counts.shape[1])).sum(axis=1, keepdims=True) for counts in (by_x, by_y)]

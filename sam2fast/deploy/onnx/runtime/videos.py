@@ -41,11 +41,11 @@ Batch = tuple[Sequence[Any], ObjectMasks]  # object ids and their predictions
 class OnnxVideoPredictor:
     """``SAM2VideoPredictor`` for an exported model, with its methods' names, arguments and results, as numpy arrays.
 
-    A batch has all objects of a frame that attend to the same number of memories. Results of all tracked frames are
-    kept, as in the official package.
+    Objects of a frame that attend to the same number of memories are one batch. As in the official package, results of
+    all tracked frames are kept.
 
     Args:
-        model: model from :func:`load_model`; predictors may share it.
+        model: model from :func:`load_model`. Several predictors may share one model.
     """
 
     def __init__(self, model: OnnxModel) -> None:
@@ -56,11 +56,12 @@ class OnnxVideoPredictor:
         """Opens a video: a folder of JPEG or PNG files named by numbers, or a list of images.
 
         Args:
-            strategy: Strategy of this video. ``together`` assigns a pixel that several objects claim to one of them, by
-                their motion. ``sam2`` treats objects independently. If None, uses the exported model's strategy.
+            strategy: Strategy of this video. ``together`` compares the motion of objects with overlapping masks and
+                assigns each pixel to one object. ``sam2`` treats objects independently. If None, uses the exported
+                model's strategy.
 
         Raises:
-            FileNotFoundError: If there is no such folder, or no image in it.
+            FileNotFoundError: If the folder does not exist or has no images.
             ValueError: If the video cannot be used, or the strategy is unknown.
         """
         name = self.manifest.strategy if strategy is None else check_strategy(strategy)
@@ -82,7 +83,7 @@ class OnnxVideoPredictor:
         normalize_coords: bool = True,
         box: Any = None,
     ) -> Answer:
-        """Adds points or a box for an object. The object may be new.
+        """Adds points or a box for a new or existing object.
 
         Args:
             points, labels: points ``(N, 2)`` (x, y) in pixels of the video and labels ``(N)``: 1 foreground, 0
@@ -92,12 +93,12 @@ class OnnxVideoPredictor:
             box: box ``(4)`` XYXY in pixels of the video.
 
         Returns:
-            The frame, the ids of all objects, and their mask logits ``(objects, 1, H, W)`` on the frame; -1024 for
-            objects without a result there.
+            The frame index, the ids of all objects, and the objects' mask logits ``(objects, 1, H, W)`` on the frame.
+            Logits of objects without a result on the frame are -1024.
 
         Raises:
-            IndexError: If there is no such frame.
-            ValueError: If points have no labels, there are neither points nor a box, a box has
+            IndexError: If the video has no frame ``frame_idx``.
+            ValueError: If points have no labels, points and box are missing, a box is combined with
                 ``clear_old_points=False``, or shapes or values are wrong.
         """
         state, frame = inference_state, frame_number(frame_idx, inference_state.num_frames, "frame_idx")
@@ -125,7 +126,7 @@ class OnnxVideoPredictor:
         return self._apply(state, frame, obj_id, tracked, points=(coords, types))
 
     def add_new_points(self, *args: Any, **kwargs: Any) -> Answer:
-        """Calls :meth:`add_new_points_or_box`; this is its old name."""
+        """Calls :meth:`add_new_points_or_box`. The official name ``add_new_points`` is deprecated."""
         return self.add_new_points_or_box(*args, **kwargs)
 
     def add_new_mask(self, inference_state: OnnxVideoState, frame_idx: int, obj_id: Any, mask: Any) -> Answer:
@@ -149,7 +150,7 @@ class OnnxVideoPredictor:
         """Removes an object's prompts on one frame. Does nothing for an unknown id.
 
         Returns:
-            The same as :meth:`add_new_points_or_box`, or None if ``need_output`` is False.
+            The results of :meth:`add_new_points_or_box`, or None if ``need_output`` is False.
         """
         state, frame = inference_state, frame_number(frame_idx, inference_state.num_frames, "frame_idx")
         if obj_id in state.objects:
@@ -164,11 +165,12 @@ class OnnxVideoPredictor:
         """Removes an object.
 
         Returns:
-            The remaining ids. With ``need_output``, also pairs of a frame where the object had prompts and the other
-            objects' mask logits ``(objects, 1, H, W)`` on it.
+            The remaining ids and a list of pairs ``(frame, mask logits (objects, 1, H, W))`` of the remaining objects.
+            With ``need_output``, the list has all frames on which the removed object had prompts; otherwise, it is
+            empty.
 
         Raises:
-            RuntimeError: If ``strict`` is True and the id is unknown.
+            RuntimeError: If ``strict`` is True and there is no object ``obj_id``.
         """
         state = inference_state
         if obj_id not in state.objects:
@@ -185,7 +187,7 @@ class OnnxVideoPredictor:
         """Encodes the memories of new prompts. :meth:`propagate_in_video` calls this first.
 
         Raises:
-            RuntimeError: If there is no object, or an object has no prompt.
+            RuntimeError: If the video has no objects, or an object has no prompt.
         """
         state = inference_state
         check_prompted(state.objects)
@@ -206,19 +208,20 @@ class OnnxVideoPredictor:
         max_frame_num_to_track: int | None = None,
         reverse: bool = False,
     ) -> Iterator[Answer]:
-        """Tracks all objects frame by frame. Objects added in the meantime wait for the next call.
+        """Tracks all objects frame by frame. Objects that are added during tracking are tracked from the next call on.
 
         Args:
             start_frame_idx: first frame; by default the earliest frame with a prompt. May be the video's length.
-            max_frame_num_to_track: maximum number of frames after the first; by default all.
-            reverse: if True, tracks backwards. From frame 0 this yields nothing, as in the official package.
+            max_frame_num_to_track: maximum number of frames after the first frame; by default all frames.
+            reverse: if True, tracks backwards. As in the official package, tracking backwards from frame 0 yields
+                nothing.
 
         Yields:
-            The frame, the ids of all objects, and their mask logits ``(objects, 1, H, W)``.
+            The frame index, the ids of all objects, and the objects' mask logits ``(objects, 1, H, W)``.
 
         Raises:
             RuntimeError: see :meth:`propagate_in_video_preflight`.
-            IndexError: If there is no such frame.
+            IndexError: If the video has no frame ``start_frame_idx``.
             TypeError: If a frame number is not an integer.
             ValueError: If ``max_frame_num_to_track`` is below 0.
         """
@@ -247,7 +250,7 @@ class OnnxVideoPredictor:
         return self.rules.stride * self.rules.num_maskmem if self.manifest.clear_non_cond_mem_around_input else None
 
     def _levels(self, state: OnnxVideoState, frame: int) -> list[np.ndarray]:
-        """Returns the frame's levels. Levels of the last frame are cached."""
+        """Returns the frame's feature levels. Caches the feature levels of one frame."""
         if state.encoded is None or state.encoded[0] != frame:
             state.encoded = frame, self.model.encode(state.frames[frame])
         return state.encoded[1]
@@ -261,7 +264,7 @@ class OnnxVideoPredictor:
         points: tuple[np.ndarray, np.ndarray] | None = None,
         mask: np.ndarray | None = None,
     ) -> Answer:
-        """Predicts an object from a prompt and stores both. A failure changes nothing."""
+        """Predicts an object's mask from a prompt and stores prompt and mask. If prediction fails, stores nothing."""
         initial, levels = tracked.is_initial(frame), self._levels(state, frame)
         conditioning = initial or self.manifest.add_all_frames_to_correct_as_cond
         if mask is not None:
@@ -285,14 +288,14 @@ class OnnxVideoPredictor:
         return frame, state.obj_ids, self._video_masks(state, state.objects, results)
 
     def _results(self, predicted: ObjectMasks, memories: np.ndarray | None) -> list[ObjectOnFrame]:
-        """Returns results per object. The memories were encoded before holes are filled."""
+        """Fills holes in the predicted masks and returns one result per object. ``memories`` have unfilled masks."""
         masks = fill_holes(predicted.mask, self.manifest.fill_hole_area)
         memory, state = ([None] * len(masks) if x is None else list(x) for x in (memories, predicted.state))
         parts = zip(masks, predicted.score, predicted.pointer, memory, state, strict=True)
         return [ObjectOnFrame(*part) for part in parts]
 
     def _with_memories(self, state: OnnxVideoState) -> dict[int, ObjectOnFrame]:
-        """Returns new results with memories of their masks after holes are filled, by ``id()`` of the new result."""
+        """Encodes memories of new results' hole-filled masks. Keys are ``id()`` of the results without memory."""
         encoded = {}
         for new in (new for o in state.objects.values() for new in (o.new_tracked, o.new_conditioning)):
             for frame, result in new.items():
@@ -304,7 +307,7 @@ class OnnxVideoPredictor:
     def _track(
         self, state: OnnxVideoState, objects: Mapping[Any, OnnxObject], frame: int, reverse: bool
     ) -> dict[Any, ObjectOnFrame]:
-        """Returns results of these objects on a frame. An object with a prompt there keeps its result."""
+        """Returns the objects' results on a frame. If an object has a prompt on the frame, its result is unchanged."""
         results: dict[Any, ObjectOnFrame] = {}
         batches: dict[tuple[int, int], list[tuple[Any, Selection]]] = {}
         for obj_id, tracked in objects.items():
@@ -339,7 +342,7 @@ class OnnxVideoPredictor:
     def _separated(
         self, state: OnnxVideoState, ids: Sequence[Any], batches: Sequence[Batch], frame: int, reverse: bool
     ) -> list[Batch]:
-        """Assigns each pixel to one object. Returns the predictions of these objects with their motion."""
+        """Assigns each pixel to one of the objects ``ids``. Returns batches with the new masks and the motion."""
         masks = {i: mask for batch, predicted in batches for i, mask in zip(batch, predicted.mask, strict=True)}
         before = [state.objects[obj_id].result_before(frame, reverse) for obj_id in ids]
         motion = [np.zeros(STATE_SIZE) if o is None or o.state is None else o.state for o in before]
@@ -361,7 +364,7 @@ class OnnxVideoPredictor:
         objects: Sequence[OnnxObject],
         selections: Sequence[Selection],
     ) -> np.ndarray:
-        """Conditions the frame's map on selected memories, equally many for each of B objects: ``(B, C, H, W)``."""
+        """Returns the frame's map ``(B, C, H, W)``, conditioned on an equal number of memories per object."""
         pairs = list(zip(objects, selections, strict=True))
         memories = np.array([[o.kept_on(t).memory for t, _ in one.memories] for o, one in pairs], np.float32)
         rows = np.array([[row for _, row in one.memories] for _, one in pairs], np.int64)
@@ -375,7 +378,7 @@ class OnnxVideoPredictor:
     def _video_masks(
         self, state: OnnxVideoState, objects: Collection[Any], results: Mapping[Any, ObjectOnFrame]
     ) -> np.ndarray:
-        """Returns logits ``(objects, 1, H, W)`` of these objects at the video's size."""
+        """Resizes the objects' logits to the video's size and returns them as ``(objects, 1, H, W)``."""
         size = state.video_height, state.video_width
         masks = np.full((len(objects), 1, *size), NO_OBJ_SCORE, np.float32)
         for i, obj_id in enumerate(objects):
