@@ -181,7 +181,7 @@ class MemoryAttentionLayerGraph(nn.Module):
         return x + self.linear2(self.activation(self.linear1(self.norm3(x))))
 
     def _of_means(self, q: Tensor, keys: Tensor, pointer_keys: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns attention weights and tokens of pooled ``keys (B, K, n, d)`` and pointers. One memory is not pooled."""
+        """Returns attention weights and tokens for ``keys (B, K, n, d)``, pooled if K > 1, and for ``pointer_keys``."""
         n, T = keys.shape[2], pointer_keys.shape[1]
         maps, pointers = tokens[:, : tokens.shape[1] - T], tokens[:, tokens.shape[1] - T :]
         means = pooled_keys(keys, n, self.pooling).flatten(1, 2)

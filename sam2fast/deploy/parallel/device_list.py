@@ -22,11 +22,11 @@ def names_several(device: str) -> bool:
 def device_list(devices: Devices) -> list[str]:
     """Returns the full names of devices, such as ``cuda:1``.
 
-    A device may occur twice; then two processes share it. ``cpu`` twice gives two processes with half the threads each.
+    If a device occurs twice, two processes share the device. For ``cpu`` twice, each process has half the CPU threads.
 
     Raises:
         ValueError: If the list is empty, or a name is not a device.
-        RuntimeError: If this machine has no such device.
+        RuntimeError: If this machine does not have a named device.
     """
     import torch
 
@@ -53,10 +53,10 @@ def device_list(devices: Devices) -> list[str]:
 
 
 def threads_for_each(processes: int, threads: int | None = None) -> int:
-    """Returns the CPU threads per process: an equal part of this process's threads, at least one.
+    """Returns the number of CPU threads per process: an equal part of this process's threads, at least one.
 
     Args:
-        threads: number of threads to return instead.
+        threads: number of CPU threads per process. If not None, this number is returned.
 
     Raises:
         ValueError: If ``threads`` is below 1.

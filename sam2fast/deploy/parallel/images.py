@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ImageJob:
-    """One image with one prompt. The values are those of ``SAM2ImagePredictor.predict``.
+    """One image with one prompt. Prompts have the types of arguments of ``SAM2ImagePredictor.predict``.
 
     Attributes:
         image: input of ``set_image``. A path is sent to the process faster than pixels.
@@ -31,7 +31,7 @@ class ImageJob:
 
 
 class SegmentedImage(NamedTuple):
-    """Masks for a prompt."""
+    """Masks of one image for one prompt."""
 
     size: tuple[int, int]  # (H, W)
     rles: "list[RLE]"  # compressed, in COCO's format
@@ -46,11 +46,13 @@ def segment_images(
     ordered: bool = False,
     threads: int | None = None,
 ) -> Iterator[JobResult]:
-    """Segments images on several devices. The results' values are :class:`SegmentedImage`.
+    """Segments images on several devices. The ``value`` of a result is a :class:`SegmentedImage`.
 
     Args:
         build: function that returns a model, such as ``functools.partial(build_sam2, config, checkpoint)``.
-        jobs, devices, ordered, threads: see :func:`~sam2fast.deploy.parallel.run_jobs`, which also lists the errors.
+        jobs, devices, ordered, threads: see :func:`~sam2fast.deploy.parallel.run_jobs`.
+
+    Raises the errors of :func:`~sam2fast.deploy.parallel.run_jobs`.
     """
     return run_jobs(segment_image, jobs, devices, partial(_image_predictor, build), ordered=ordered, threads=threads)
 

@@ -1,6 +1,6 @@
 """Pool of processes, one per device. Each process builds its predictor once and then runs jobs.
 
-``concurrent.futures.ProcessPoolExecutor`` would end the jobs of all its processes if one of them dies.
+If one process dies, the jobs of other processes continue, unlike with ``concurrent.futures.ProcessPoolExecutor``.
 """
 
 import pickle
@@ -16,16 +16,16 @@ from sam2fast.deploy.parallel.worker import Failure, packed, setup_of
 
 Job = TypeVar("Job")
 
-# Number of jobs per worker: the running job, and a queued job that keeps the device busy.
+# Maximum number of jobs sent to a worker: the running job, and one queued job so that the device stays busy.
 JOBS_AT_ONCE = 2
 # Maximum number of jobs per worker that run ahead of the next ordered result.
 JOBS_AHEAD = 4
-# A job fails after this many lost processes.
+# Number of processes that a job may lose before the job fails.
 MOST_LOSSES = 2
 
 
 class RemoteTraceback(Exception):
-    """Traceback of a worker as text. It is the cause of the worker's exception in this process."""
+    """Holds a worker's traceback as text. Used as the ``__cause__`` of a worker's exception in the parent process."""
 
     def __str__(self) -> str:
         return f"\n{self.args[0]}"
@@ -37,11 +37,11 @@ class JobResult:
 
     Attributes:
         index: index of the job in the input, from 0.
-        job: job.
-        device: device on which it ran; None if it was never sent.
+        job: input job.
+        device: device on which the job ran; None if the job was never sent to a worker.
         value: result of the function.
         error: one-line description of the error; None on success.
-        failure: exception in the worker, if it caused the error.
+        failure: exception in the worker; None without an exception.
     """
 
     index: int
@@ -53,20 +53,20 @@ class JobResult:
 
     @property
     def done(self) -> bool:
-        """Returns True if there is a value."""
+        """Returns True if the job succeeded."""
         return self.error is None
 
     @property
     def trace(self) -> str | None:
-        """Returns the worker's traceback as text, or None without an exception."""
+        """Returns the worker's traceback as text, or None if the worker raised no exception."""
         return None if self.failure is None else self.failure.trace
 
     def unwrap(self) -> Any:
-        """Returns the value.
+        """Returns the job's value or raises the job's exception.
 
         Raises:
-            WorkerError: If the process was lost, or its exception cannot be unpickled here.
-            Exception: If the function raised it in the worker. The worker's traceback is its cause.
+            WorkerError: If the process was lost, or the worker's exception cannot be unpickled in this process.
+            Exception: If the function raised this exception in the worker. Its cause holds the worker's traceback.
         """
         if self.error is None:
             return self.value
@@ -89,18 +89,18 @@ def run_jobs(
 ) -> Iterator[JobResult]:
     """Runs jobs on several devices, one process per device, and yields results as they complete.
 
-    Neither jobs nor results accumulate: jobs are taken when a process has room for them, and results wait in the
-    processes. A job that raises gives a result with an ``error``; other jobs continue. If a process dies, its job is
-    retried once in another process. If that process dies too, or there is no other, the job gives a result with an
+    Neither jobs nor results accumulate: a job is taken when a process can accept a job, and results wait in the
+    processes. If a job raises, its result has an ``error``, and other jobs continue. If a process dies, its job is
+    retried once in another process. If the second process dies, or no other process is left, the job's result has an
     ``error``. All processes end when the iterator ends, is closed or is interrupted.
 
     Args:
-        function: picklable module-level function that is called with the predictor and a job. Its result must be
-            picklable and have no device tensors: arrays, run lengths, packed bits.
+        function: picklable module-level function, called with the predictor and a job. The function must return
+            picklable results without device tensors, such as arrays, run lengths or packed bits.
         jobs: picklable jobs.
         devices: ``"cuda:0,cuda:1"``, ``"all"`` for every CUDA device, or a list; ``["cpu", "cpu"]`` for two processes.
         build: picklable function that returns the predictor, such as
-            ``functools.partial(build_sam2_video_predictor, config, checkpoint)``. It is called once in each process
+            ``functools.partial(build_sam2_video_predictor, config, checkpoint)``. Each process calls ``build`` once,
             with a device such as ``device="cuda:1"``.
         ordered: if True, yields results in the order of the jobs.
         threads: number of CPU threads per process; by default an equal part of this process's threads.
@@ -110,7 +110,7 @@ def run_jobs(
         WorkerError: If jobs remain, but every worker died or failed to start.
         TypeError: If ``build`` or ``function`` cannot be pickled, such as a lambda.
     """
-    # These raise at the call, not at the first result.
+    # Devices and threads are checked at the call, not at the first result.
     names, source = device_list(devices), JobSource(iter(jobs))
     share = threads_for_each(len(names), threads)
 
@@ -132,16 +132,16 @@ def run_jobs(
 
 @dataclass
 class QueuedJob:
-    """A pickled job with its index."""
+    """Pickled job and its index."""
 
     index: int
     job: Any
     packed: bytes
-    losses: int = 0  # number of processes that died during it
+    losses: int = 0  # number of processes that died while they ran this job
 
 
 class PoolWorker:
-    """Worker with its queue of tasks. The first task is running."""
+    """Worker and its queue of tasks. The first task of the queue is running."""
 
     def __init__(self, worker: Any) -> None:
         self.worker = worker
@@ -150,15 +150,15 @@ class PoolWorker:
 
 
 class JobSource:
-    """Source of jobs to start: first jobs of lost processes, then new jobs."""
+    """Queue of jobs to start. Jobs of lost processes come before new jobs."""
 
     def __init__(self, jobs: Iterator[Any]) -> None:
         self._jobs = enumerate(jobs)
-        self._peeked: deque[tuple[int, Any]] = deque()  # at most one, read ahead by has_next()
+        self._peeked: deque[tuple[int, Any]] = deque()  # zero or one job that has_next() has read
         self._retries: deque[QueuedJob] = deque()
 
     def has_next(self) -> bool:
-        """Returns True if a job is left. Reads one job ahead."""
+        """Returns True if a job is left. May read the next job from the iterator and keep it for :meth:`take`."""
         if not self._retries and not self._peeked:
             self._peeked.extend([pair] if (pair := next(self._jobs, None)) is not None else [])
         return bool(self._retries or self._peeked)
@@ -172,7 +172,7 @@ class JobSource:
         return self._retries[0].losses if self._retries else 0
 
     def take(self) -> "QueuedJob | JobResult":
-        """Returns the next task, or the result of a job that cannot be sent."""
+        """Returns the next job as a task. If the job cannot be pickled, returns a :class:`JobResult` with the error."""
         if self._retries:
             return self._retries.popleft()
         index, job = self._peeked.popleft()
@@ -182,12 +182,12 @@ class JobSource:
             return JobResult(index, job, None, error=f"TypeError: it cannot go to another process: {error}")
 
     def put_back(self, tasks: Iterable[QueuedJob]) -> None:
-        """Puts back tasks of a lost worker. They come before new tasks."""
+        """Puts back tasks of a lost worker, so that these tasks run before new tasks."""
         self._retries = deque(sorted([*self._retries, *tasks], key=lambda task: task.index))
 
 
 class Pool:
-    """Distributes jobs to workers. If given, at most ``most_ahead`` jobs run ahead of the next ordered result."""
+    """Distributes jobs to workers. At most ``most_ahead`` jobs (None: no limit) run before the next ordered result."""
 
     def __init__(self, members: list[PoolWorker], source: JobSource, most_ahead: int | None) -> None:
         self._members, self._source, self._most_ahead = members, source, most_ahead
@@ -200,7 +200,7 @@ class Pool:
         for result in self.results():
             early[result.index] = result
             while self._yielded in early:
-                # Counts before the yield, so that devices continue while the caller processes the result.
+                # Increases the count before the yield, so that new jobs may start when the caller asks for a result.
                 self._yielded += 1
                 yield early.pop(self._yielded - 1)
 
@@ -222,7 +222,7 @@ class Pool:
         return [member for member in busy if member.worker.connection in answered]
 
     def _dispatch(self) -> Iterator[JobResult]:
-        """Sends jobs to workers that have room, idle workers first."""
+        """Sends jobs to workers until each worker has ``JOBS_AT_ONCE`` jobs. Idle workers get jobs first."""
         for room in range(1, JOBS_AT_ONCE + 1):
             for member in self._members:
                 while member.is_ready and len(member.tasks) < room and self._may_start(member):
@@ -237,11 +237,11 @@ class Pool:
         if not self._source.has_next():
             return False
         if member.tasks and (member.tasks[-1].losses or self._source.next_losses):
-            return False  # a retried job runs alone, so that only it can cause another loss
+            return False  # a retried job runs alone, so that the cause of another loss is known
         return self._most_ahead is None or self._source.next_index < self._yielded + self._most_ahead
 
     def _receive(self, member: PoolWorker) -> Iterator[JobResult]:
-        """Receives one answer of a worker, or handles its loss."""
+        """Receives one answer of a worker, or handles the loss of the worker."""
         device = member.worker.device
         try:
             done, value = member.worker.reply()
@@ -264,7 +264,7 @@ class Pool:
         self._last_loss = why
         tasks = list(member.tasks)
         if tasks:
-            tasks[0].losses += 1  # the running task; other tasks had not started
+            tasks[0].losses += 1  # only the first task was running when the worker was lost
             if tasks[0].losses == MOST_LOSSES or not self._members:
                 task = tasks.pop(0)
                 yield JobResult(task.index, task.job, member.worker.device, error=f"the job was lost: {why}")

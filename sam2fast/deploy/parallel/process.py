@@ -11,7 +11,7 @@ from typing import Any
 from sam2fast.deploy.parallel.worker import WorkerSetup, serve
 from sam2fast.utils.errors import FixableError
 
-# Grace period before workers that should end are killed.
+# Time in which workers can end before they are killed, in seconds.
 SECONDS_TO_END = 10.0
 
 
@@ -21,17 +21,17 @@ class WorkerError(FixableError, RuntimeError):
 
 @contextmanager
 def block_interrupts() -> Iterator[None]:
-    """Blocks SIGINT in processes started inside the context, until they ignore it themselves.
+    """Blocks SIGINT in processes started inside the context, until these processes ignore SIGINT themselves.
 
-    A terminal sends Ctrl-C to all processes, and a process that is starting would print a traceback. This process
-    receives the signal at the end of the context.
+    A terminal sends Ctrl-C to all processes, and a starting process would print a traceback. The parent process
+    receives a blocked SIGINT at the end of the context.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
     from multiprocessing import resource_tracker
 
-    resource_tracker.ensure_running()  # otherwise it would start inside and unblock the signal
+    resource_tracker.ensure_running()  # a resource tracker that starts inside the context would unblock SIGINT
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -40,11 +40,11 @@ def block_interrupts() -> Iterator[None]:
 
 
 class WorkerProcess:
-    """Process that runs a :class:`~sam2fast.deploy.parallel.worker.Service`. It runs jobs in order."""
+    """Process that runs the jobs of a :class:`~sam2fast.deploy.parallel.worker.Service` in order."""
 
     def __init__(self, setup: WorkerSetup) -> None:
         self.device = setup.device
-        # Not fork, because CUDA and OpenMP threads do not survive it.
+        # Uses spawn, because CUDA and OpenMP do not work in a forked process.
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         name = f"sam2fast on {setup.device}"
@@ -56,7 +56,7 @@ class WorkerProcess:
             self.connection.close()
             raise
         finally:
-            theirs.close()  # so that the pipe closes with the process
+            theirs.close()  # only the child keeps its end of the pipe, so the pipe closes when the child ends
 
     def send(self, job: bytes) -> None:
         """Sends a pickled job. :meth:`reply` returns the answer."""
@@ -64,7 +64,7 @@ class WorkerProcess:
             self.connection.send_bytes(job)
 
     def reply(self) -> tuple[bool, Any]:
-        """Returns True and the next job's result, or False and :class:`~sam2fast.deploy.parallel.worker.Failure`.
+        """Returns ``(True, result)`` or ``(False, Failure)`` of the next job.
 
         Raises:
             WorkerError: If the process has died.
@@ -90,14 +90,14 @@ class WorkerProcess:
 
 
 def end_all(workers: Sequence[WorkerProcess]) -> None:
-    """Ends all processes together. Kills processes that do not end by themselves."""
+    """Ends all worker processes. Kills processes that do not end within ``SECONDS_TO_END``."""
     for worker in workers:
         worker.connection.close()
     deadline = time.monotonic() + SECONDS_TO_END
     try:
         for worker in workers:
             worker._process.join(max(0.0, deadline - time.monotonic()))
-    finally:  # also after a second Ctrl-C
+    finally:  # a second Ctrl-C interrupts the wait and kills the processes
         for worker in workers:
             worker._process.kill()
             worker._process.join()

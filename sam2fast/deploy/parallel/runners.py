@@ -21,17 +21,17 @@ class Runner(Protocol):
     ) -> Iterator[JobResult]:
         """Calls ``function(predictor, job)`` for each job, with a predictor from ``build(device=...)``.
 
-        A job that raises gives a result with an ``error``; other jobs continue. With ``ordered``, results have the
+        If a job raises, its result has an ``error``, and other jobs continue. If ``ordered`` is True, results have the
         order of the jobs.
 
         Raises:
-            Exception: If ``build`` failed and no other worker is left.
+            Exception: If ``build`` failed and no worker is left.
         """
         ...
 
 
 def in_this_process(device: str) -> Runner:
-    """Returns a runner that runs jobs one by one in this process."""
+    """Returns a function that runs jobs one by one in this process."""
 
     def run(
         function: Callable[[Any, Any], Any],
@@ -56,14 +56,15 @@ def in_this_process(device: str) -> Runner:
 
 
 def on_devices(devices: Devices, *, at_once: int = 1, threads: int | None = None) -> Runner:
-    """Returns a runner with one or more processes per device.
+    """Returns a function that runs jobs in ``at_once`` processes per device.
 
     Args:
         at_once: number of processes per device, each with its own predictor.
         threads: see :func:`~sam2fast.deploy.parallel.run_jobs`.
 
     Raises:
-        ValueError, RuntimeError: See :func:`~sam2fast.deploy.parallel.device_list.device_list`; or ``at_once`` < 1.
+        ValueError: If ``at_once`` is below 1.
+        ValueError, RuntimeError: See :func:`~sam2fast.deploy.parallel.device_list.device_list`.
     """
     if at_once < 1:
         raise ValueError(f"at_once is {at_once}; expected 1 or more processes on each device")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class VideoPrompt(NamedTuple):
     """Prompt for one object on one frame: points or a box, or a mask.
 
-    The values are those of ``SAM2VideoPredictor.add_new_points_or_box`` and ``add_new_mask``.
+    Values have the types of arguments of ``SAM2VideoPredictor.add_new_points_or_box`` and ``add_new_mask``.
     """
 
     frame: int
@@ -34,9 +34,9 @@ class VideoJob:
 
     Attributes:
         video: picklable input of ``SAM2VideoPredictor.init_state``, preferably a path.
-        prompts: prompts, which are added in this order.
-        reverse: if True, also tracks backwards from the first prompted frame.
-        max_history: see ``init_state``.
+        prompts: prompts of the video, in the order in which they are added.
+        reverse: if True, tracks forwards and then backwards from the first prompted frame.
+        max_history: argument of ``init_state``.
     """
 
     video: Any
@@ -50,13 +50,13 @@ class TrackedMasks(NamedTuple):
 
     ids: list[Any]
     rles: "list[RLE]"  # compressed, in COCO's format; sam2fast.io.rle.decode_rle gives bool (H, W)
-    iou: list[float]  # predicted IoUs
-    object_score: list[float]  # logits of presence
+    iou: list[float]  # predicted IoU of each object
+    object_score: list[float]  # logit of each object's presence
 
 
 @dataclass
 class TrackedVideo:
-    """Masks of a video, by frame in ascending order."""
+    """Masks of a video by frame index, in ascending order."""
 
     size: tuple[int, int]  # (H, W)
     frames: dict[int, TrackedMasks] = field(default_factory=dict)
@@ -71,7 +71,7 @@ def track_videos(
     threads: int | None = None,
     encode_ahead: int | None = None,
 ) -> Iterator[JobResult]:
-    """Tracks videos on several devices, each video on one device. The results' values are :class:`TrackedVideo`.
+    """Tracks each video on one of several devices. The ``value`` of a result is a :class:`TrackedVideo`.
 
     ::
 
@@ -88,7 +88,7 @@ def track_videos(
 
 
 def track_video(predictor: "SAM2VideoPredictor", job: VideoJob, *, encode_ahead: int | None = None) -> TrackedVideo:
-    """Tracks one video in this process: forwards, and with ``reverse`` also backwards.
+    """Tracks one video in this process. If ``job.reverse`` is True, tracks forwards and then backwards.
 
     Raises the errors of the predictor's methods.
     """
@@ -100,7 +100,7 @@ def track_video(predictor: "SAM2VideoPredictor", job: VideoJob, *, encode_ahead:
         for prompt in job.prompts:
             add_prompt(predictor, state, prompt)
         tracked: dict[int, TrackedMasks] = {}
-        # Overlaps are resolved at the video's size.
+        # To remove overlaps, the predictor needs logits at the video's size.
         output = "logits" if predictor.non_overlap_masks else "low_res"
         options: dict[str, Any] = {"progress": False, "encode_ahead": encode_ahead, "output": output}
         for reverse in (False, True) if job.reverse else (False,):
@@ -118,7 +118,7 @@ def add_prompt(predictor: "SAM2VideoPredictor", state: "VideoState", prompt: Vid
     """Adds a prompt to the predictor.
 
     Raises:
-        ValueError: If it has a mask together with points or a box.
+        ValueError: If the prompt has a mask together with points or a box.
     """
     if prompt.mask is None:
         predictor.add_new_points_or_box(

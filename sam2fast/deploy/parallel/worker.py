@@ -1,6 +1,6 @@
 """Code of a worker process, which runs the parent's jobs on one device.
 
-This module does not import torch, because the number of threads must be set before.
+This module does not import torch, because the number of threads must be set before torch is imported.
 """
 
 import io
@@ -23,20 +23,20 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 
 
 class Failure(NamedTuple):
-    """Exception of a service, in a form that any process can read."""
+    """Exception of a service, as bytes and text for another process."""
 
-    error: bytes | None  # the pickled exception; None if it cannot be pickled
-    summary: str  # one line: its type and message
-    trace: str  # the traceback as text
+    error: bytes | None  # pickled exception; None if the exception cannot be pickled
+    summary: str  # type and message of the exception in one line
+    trace: str  # traceback as text
 
 
 class WorkerSetup(NamedTuple):
     """Arguments of a :class:`Service`."""
 
-    functions: bytes  # pickled ``build`` and function of predictor and job
+    functions: bytes  # pickled pair ``(build, function)``
     device: str
-    threads: int  # torch's CPU threads
-    is_deterministic: bool  # if True, runs in sam2fast.utils.reproducibility.deterministic
+    threads: int  # number of torch's CPU threads
+    is_deterministic: bool  # if True, jobs run in sam2fast.utils.reproducibility.deterministic
 
 
 def setup_of(build: Callable[..., Any], function: Callable[[Any, Any], Any], device: str, threads: int) -> WorkerSetup:
@@ -55,7 +55,7 @@ def setup_of(build: Callable[..., Any], function: Callable[[Any, Any], Any], dev
 
 
 class Service:
-    """A worker's predictor and function."""
+    """Builds a worker's predictor and calls the worker's function."""
 
     def __init__(self, setup: WorkerSetup) -> None:
         self._lasting = ExitStack()
@@ -72,9 +72,9 @@ class Service:
 
 
 def serve(connection: Connection, setup: WorkerSetup) -> None:
-    """Creates the service, then runs jobs until the pipe closes or the parent dies; sends :func:`answer_of` each."""
+    """Creates the service, then runs jobs until the pipe closes. Sends :func:`answer_of` each job."""
     ignore_interrupts()
-    # A normal exit removes partial files.
+    # On SIGTERM, exits normally, so that partial files are removed.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(setup.threads)))
     jobs: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
@@ -104,8 +104,8 @@ def packed(value: Any) -> bytes:
     """Pickles a value without shared memory, which would vanish with the process that created it.
 
     Raises:
-        TypeError: If it has a tensor that is not on the CPU.
-        Exception: If it cannot be pickled.
+        TypeError: If the value contains a tensor that is not on the CPU.
+        Exception: If the value cannot be pickled.
     """
     buffer = io.BytesIO()
     _HostPickler(buffer, pickle.HIGHEST_PROTOCOL).dump(value)
@@ -129,12 +129,12 @@ def _read(connection: Connection, jobs: "queue.SimpleQueue[bytes | None]", idle:
             jobs.put(connection.recv_bytes())
     except (EOFError, OSError):
         jobs.put(None)
-        if not idle.is_set():  # jobs that handle the signal may save their work; other jobs end here
+        if not idle.is_set():  # ends the running job; a job that handles SIGTERM may save its work
             os.kill(os.getpid(), signal.SIGTERM)
 
 
 def answer_of(function: Callable[[], Any]) -> tuple[bytes, bool]:
-    """Calls a function. Returns the pickled ``(True, result)`` or ``(False, Failure)``, and the same bool."""
+    """Calls a function. Returns the pickled ``(True, result)`` or ``(False, Failure)``, and True on success."""
     try:
         return packed((True, function())), True
     except Exception as error:
@@ -142,7 +142,7 @@ def answer_of(function: Callable[[], Any]) -> tuple[bytes, bool]:
 
 
 def _answer(connection: Connection, function: Callable[[], Any]) -> bool:
-    """Sends the result or exception of a function. Returns True if it succeeded."""
+    """Calls a function and sends its result or exception. Returns True if the function succeeded."""
     answer, done = answer_of(function)
     try:
         connection.send_bytes(answer)
@@ -152,7 +152,7 @@ def _answer(connection: Connection, function: Callable[[], Any]) -> bool:
 
 
 def failure_of(error: Exception) -> Failure:
-    """Returns the current exception as :class:`Failure`."""
+    """Converts the current exception to a :class:`Failure`."""
     name = type(error).__name__
     summary = f"{name}: {' '.join(str(error).split())}" if str(error) else name
     try:
@@ -164,7 +164,7 @@ def failure_of(error: Exception) -> Failure:
 
 
 def configure_torch(device: str, threads: int) -> None:
-    """Sets torch's number of threads and current GPU, if torch is loaded or needed."""
+    """Sets torch's number of threads and current GPU. On the CPU, does nothing if torch is not imported."""
     torch = sys.modules.get("torch")
     if torch is None and device.startswith("cuda"):
         import torch

@@ -22,31 +22,32 @@ def on_ray(
     store_bytes: int = STORE_BYTES,
     temp_dir: Path | None = None,
 ) -> Runner:
-    """Returns a runner of jobs on Ray, like :func:`~sam2fast.deploy.parallel.run_jobs` on one machine.
+    """Returns a function that runs jobs on Ray, like :func:`~sam2fast.deploy.parallel.run_jobs` on one machine.
 
-    Each worker builds its predictor once. Jobs are taken from the iterable when a worker has room for them, and results
-    stay on Ray until they are requested. The job of a lost worker is retried in another worker, and a new worker starts
-    where there is room. The workers end when the results end, are closed or are interrupted. Ray also ends if it was
-    started for them.
+    Each worker builds its predictor once. A job is taken from the iterable when a worker can accept a job, and results
+    stay on Ray until the caller requests them. If a worker is lost, its job is retried in another worker, and a new
+    worker starts on a node with free resources. The workers end when the iterator of results ends, is closed or is
+    interrupted. If Ray was started for these workers, Ray ends with the workers.
 
     Relative paths in jobs refer to this process's working directory. Files must have the same path on all machines.
     Workers inherit the ``SAM2FAST_*`` variables of this process.
 
     Args:
         address: ``local`` to start Ray on this machine; ``auto`` to find the cluster of this machine; ``HOST:PORT`` for
-            the head of a cluster. An existing connection of this process is used instead.
-        workers: number of workers, at most one per job. By default, as many as the nodes have room for, and more when
-            nodes join. Workers without room start later.
-        gpus: number of GPUs per worker, possibly a fraction; by default 1 if Ray has any, else 0. The device is
-            ``cuda:0``, the first GPU that Ray assigns to the worker, or ``cpu``.
+            the head of a cluster. If this process is already connected to Ray, ``address`` is ignored.
+        workers: number of workers, at most one per job. By default, as many as fit on the nodes, and more when nodes
+            join. Workers that do not fit start later.
+        gpus: number of GPUs per worker, possibly a fraction; by default 1 if Ray has GPUs, else 0. Workers with GPUs
+            use ``cuda:0``, the first GPU that Ray assigns to the worker. Workers without GPUs use ``cpu``.
         cpus: number of CPUs per worker.
         threads: torch's CPU threads per worker; by default ``cpus``.
-        store_bytes: shared memory for jobs and results, if Ray is started here.
-        temp_dir: short path for Ray's logs and sockets, if Ray is started here; by default ``/tmp/ray``.
+        store_bytes: bytes of shared memory for jobs and results. Used only with ``local``.
+        temp_dir: short path for Ray's logs and sockets; by default ``/tmp/ray``. Used only with ``local``.
 
     Raises:
         ValueError: If an argument is out of range.
-        ClusterError: At the first result, if Ray is not reachable, has another version, or has no node with room.
+        ClusterError: If Ray is not reachable, has another version, or no worker fits on a node. Raised at the first
+            result.
         WorkerError: If jobs are left, but no worker could start.
     """
     numbers = {"workers": workers, "cpus": cpus, "threads": threads}

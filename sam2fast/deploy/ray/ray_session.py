@@ -1,4 +1,4 @@
-"""Connects to a running Ray, or starts Ray for the job."""
+"""Connects to a running Ray, or starts Ray on this machine."""
 
 import logging
 import os
@@ -13,16 +13,16 @@ from typing import Any, NamedTuple
 from sam2fast.deploy.parallel.process import WorkerError
 
 LOCAL = "local"
-# Object store of a Ray that is started here. Jobs and results are small; Ray's default is a third of the memory.
+# Size of Ray's object store if Ray is started on this machine. Jobs and results are small.
 STORE_BYTES = 256 * 2**20
 SECONDS_TO_CONNECT = 10.0
-# Settings of a Ray that is started here: no usage statistics, and no advice on GPUs.
+# Environment variables if Ray is started on this machine: no usage statistics, and no warning about GPU variables.
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
-_auth_token: str | None = None  # one per process, since Ray reads it once
+_auth_token: str | None = None  # token for Ray; does not change within a process, because Ray reads the token once
 
 
 class ClusterError(WorkerError):
-    """Raised if the cluster is not reachable, cannot be used from here, or has no room for a worker."""
+    """Raised if the cluster is not reachable, has another version, or has no node on which a worker fits."""
 
 
 class RayPlan(NamedTuple):
@@ -39,7 +39,7 @@ class RayPlan(NamedTuple):
 
 @contextmanager
 def connected(plan: RayPlan) -> Iterator[Any]:
-    """Yields the connected ``ray`` module. An existing connection is used for any address, and stays open.
+    """Yields the connected ``ray`` module. If the process is already connected, uses and keeps the connection.
 
     Raises:
         ClusterError: If Ray is not installed, is not reachable, or has another version.
@@ -49,7 +49,7 @@ def connected(plan: RayPlan) -> Iterator[Any]:
         yield ray
         return
     printer: Any = getattr(getattr(ray, "_private", None), "worker", None)
-    if hasattr(printer, "print_to_stdstream"):  # not in every version; it prints to stdout, which is for results
+    if hasattr(printer, "print_to_stdstream"):  # some versions of Ray print messages to stdout, among the results
         printer.print_to_stdstream = _log_message
     options: dict[str, Any] = {"address": plan.address, "log_to_driver": False, "logging_level": logging.ERROR}
     if plan.address == LOCAL:
@@ -60,9 +60,9 @@ def connected(plan: RayPlan) -> Iterator[Any]:
             options["_temp_dir"] = str(plan.temp_dir)
     try:
         host, colon, port = plan.address.rpartition(":")
-        if colon and port.isdecimal():  # Ray would wait for a long time if nothing listens there
+        if colon and port.isdecimal():  # if no server listens at the address, Ray would wait for a long time
             socket.create_connection((host.strip("[]"), int(port)), timeout=SECONDS_TO_CONNECT).close()
-        # Sets a token for this process if none is set; otherwise Ray would store one in the home folder.
+        # Sets a token if the environment has no token. Without a token, Ray would store one in the home folder.
         has_token = _auth_token is None or any(name in os.environ for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
         variables = QUIET | ({} if has_token else {"RAY_AUTH_TOKEN": str(_auth_token)})
         with _environment(variables if plan.address == LOCAL else {}):
@@ -74,11 +74,11 @@ def connected(plan: RayPlan) -> Iterator[Any]:
     try:
         yield ray
     finally:
-        ray.shutdown()  # only disconnects from an existing cluster
+        ray.shutdown()  # ends a Ray that was started on this machine; a cluster continues after the disconnection
 
 
 def room(nodes: Sequence[Mapping[str, Any]], cpus: float, gpus: float) -> int:
-    """Returns the number of workers that fit on the living nodes of ``ray.nodes()`` if they are idle."""
+    """Returns the number of workers that fit on ``nodes`` (``ray.nodes()``). Assumes that all nodes are idle."""
     count = 0
     for node in nodes:
         if node["Alive"]:
@@ -100,7 +100,7 @@ def _ray() -> Any:
 
 
 def _log_message(data: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:
-    """Logs messages of Ray, for example about lost workers."""
+    """Logs messages of Ray, such as messages about lost workers."""
     for line in data.get("lines", ()):
         logging.getLogger("sam2fast.ray").info("%s", line)
 

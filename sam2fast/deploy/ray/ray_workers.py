@@ -15,15 +15,15 @@ from sam2fast.deploy.parallel.pool import JOBS_AHEAD, JobResult, JobSource, Pool
 from sam2fast.deploy.parallel.process import WorkerError
 from sam2fast.deploy.parallel.worker import THREAD_VARIABLES, Service, WorkerSetup, answer_of
 
-# Prefix of environment variables that workers inherit.
+# Prefix of environment variables that workers inherit from the driver.
 INHERITED_VARIABLES = "SAM2FAST_"
 # Time between checks for new nodes.
 SECONDS_BETWEEN_CHECKS = 10.0
-# Time without a worker until a warning is logged.
+# Time without a started worker after which a warning is logged.
 SECONDS_TO_WARNING = 60.0
 # Maximum number of starts: a worker that cannot start is retried once, perhaps on another node.
 MOST_STARTS = 2
-# Only the beginning and end of Ray's message about a loss are kept.
+# Numbers of characters kept from the beginning and the end of Ray's message about a lost worker.
 FIRST_CHARACTERS, LAST_CHARACTERS = 160, 240
 
 
@@ -33,11 +33,11 @@ class ActorSetup(NamedTuple):
     worker: WorkerSetup
     version: str  # version of sam2fast on the driver
     folder: str  # working directory of the driver
-    variables: dict[str, str]  # environment variables
+    variables: dict[str, str]  # environment variables of the driver with the prefix SAM2FAST_
 
 
 def actor_setup(worker: WorkerSetup) -> ActorSetup:
-    """Returns the setup of an actor that inherits this process's folder and variables."""
+    """Returns the setup of an actor with this process's working directory and ``SAM2FAST_*`` variables."""
     variables = {name: value for name, value in os.environ.items() if name.startswith(INHERITED_VARIABLES)}
     return ActorSetup(worker, __version__, os.getcwd(), variables)
 
@@ -45,18 +45,18 @@ def actor_setup(worker: WorkerSetup) -> ActorSetup:
 class WorkerActor:
     """Ray actor that builds a predictor once and runs jobs one after another.
 
-    Its methods never raise. They return :func:`~sam2fast.deploy.parallel.worker.answer_of`, like worker processes.
+    Methods never raise. Like worker processes, actors return :func:`~sam2fast.deploy.parallel.worker.answer_of`.
     """
 
     def __init__(self, setup: ActorSetup) -> None:
         self._setup = setup
 
     def make(self) -> bytes:
-        """Builds the predictor. Answers with its machine and device, such as ``node7/cuda:0``."""
+        """Builds the predictor and returns the names of the actor's machine and device, such as ``node7/cuda:0``."""
         return answer_of(self._make)[0]
 
     def do(self, job: bytes) -> bytes:
-        """Runs a pickled job."""
+        """Runs a pickled job and returns the pickled answer."""
         return answer_of(partial(self._service.do, job))[0]
 
     def _make(self) -> str:
@@ -66,14 +66,14 @@ class WorkerActor:
                 f"{here} has sam2fast {__version__}, but the driver has {setup.version}; install the same on both"
             )
         os.environ.update(setup.variables, **dict.fromkeys(THREAD_VARIABLES, str(setup.worker.threads)))
-        if os.path.isdir(setup.folder):  # otherwise only absolute paths work
+        if os.path.isdir(setup.folder):  # if the folder is missing, only absolute paths work in jobs
             os.chdir(setup.folder)
         self._service = Service(setup.worker)
         return f"{here}/{setup.worker.device}"
 
 
 class RayWorker:
-    """Driver's handle of a :class:`WorkerActor`, with the interface of a worker process."""
+    """Handle of a :class:`WorkerActor` in the driver. Has the interface of a worker process."""
 
     def __init__(self, ray: Any, setup: Any, device: str, needs: dict[str, Any], failed_starts: int = 0) -> None:
         self.device, self.failed_starts = device, failed_starts
@@ -93,7 +93,7 @@ class RayWorker:
         self._replies.append(self._actor.do.remote(job))
 
     def reply(self) -> tuple[bool, Any]:
-        """Returns the next answer. The first answer is that of :meth:`WorkerActor.make`.
+        """Returns the next answer. The first answer comes from :meth:`WorkerActor.make`, later answers from jobs.
 
         Raises:
             WorkerError: If the actor or its answer is lost.
@@ -115,7 +115,7 @@ class RayWorker:
 
 
 class RayPool(Pool):
-    """Pool that replaces lost workers, up to the number that is ``wanted`` now, and grows with the cluster."""
+    """Pool that replaces lost workers and starts more workers as the cluster grows, up to ``wanted()`` workers."""
 
     def __init__(
         self,
@@ -146,7 +146,7 @@ class RayPool(Pool):
     def _wait_for_answers(self, busy: list[PoolWorker]) -> list[PoolWorker]:
         members = {member.worker.next_reply: member for member in busy}
         ready, _ = self._ray.wait(list(members), timeout=SECONDS_BETWEEN_CHECKS)
-        if ready:  # also returns other workers that have answered, since a wait checks all
+        if ready:  # collects all workers that have answered, because the first wait returns only one
             ready, _ = self._ray.wait(list(members), num_returns=len(members), timeout=0)
         if time.monotonic() - self._looked > SECONDS_BETWEEN_CHECKS:
             self._grow()
@@ -166,6 +166,6 @@ class RayPool(Pool):
             self._members.append(PoolWorker(self._hire(failed_starts)))
         else:
             self._given_up += 1
-        member.worker.end()  # a worker that is still alive would keep its device
+        member.worker.end()  # ends a worker that is still alive, so that its device becomes free
         logging.getLogger("sam2fast").warning("%s; another worker replaces it" if is_replaced else "%s", why)
         yield from super()._handle_loss(member, why)
