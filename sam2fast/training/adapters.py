@@ -36,8 +36,8 @@ class AdapterConf:
 
     Args:
         rank: rank of the updates, at least 1.
-        alpha: scale of the updates: they are multiplied by ``alpha / rank``. Positive.
-        targets: name patterns of the linear layers that get adapters; at least one.
+        alpha: positive scale; the updates are multiplied by ``alpha / rank``.
+        targets: name patterns of the linear layers that get adapters; at least one pattern.
         train: name patterns of parameters that are trained fully, such as ``sam_mask_decoder.*``.
     """
 
@@ -56,7 +56,7 @@ class AdapterConf:
 def _peft() -> Any:
     try:
         import peft
-    except Exception as error:  # incompatible versions of its requirements raise any type
+    except Exception as error:  # with incompatible requirements, importing peft raises exceptions of any type
         if isinstance(error, ModuleNotFoundError) and error.name == "peft":
             raise ImportError(
                 "adapters need peft: pip install 'sam2fast[adapters]', or in a checkout pip install '.[adapters]'"
@@ -75,8 +75,8 @@ def add_adapters(model: nn.Module, conf: AdapterConf) -> None:
 
     Raises:
         ImportError: If ``peft`` is not installed.
-        ValueError: If a pattern matches no linear layer or no parameter, or the model already has adapters. The model
-            is not changed then.
+        ValueError: If a pattern matches no linear layer or no parameter, or the model already has adapters. In this
+            case, the model is not changed.
     """
     peft = _peft()
     if adapted := adapted_layers(model):
@@ -100,7 +100,7 @@ def _lora(conf: AdapterConf, layers: Sequence[str]) -> dict[str, Any]:
 
 
 def adapted_layers(model: nn.Module) -> dict[str, Any]:
-    """Returns the modules with which ``peft`` replaced layers of the model, by name."""
+    """Returns by name the modules of ``peft`` that replaced layers of the model."""
     if "peft" not in sys.modules:
         return {}
     from peft.tuners.tuners_utils import BaseTunerLayer
@@ -138,7 +138,7 @@ def without_adapters(model: nn.Module) -> Iterator[None]:
 
 
 def merge_adapters(model: nn.Module) -> None:
-    """Merges all adapters into their weights and removes them. Outputs stay the same and cost as without adapters."""
+    """Merges all adapters into the weights and removes the adapters. The model's outputs stay the same."""
     for name, module in adapted_layers(model).items():
         if hasattr(module, "merge"):
             module.merge()
@@ -172,7 +172,7 @@ def write_adapters(weights: Mapping[str, Tensor], learnt: Collection[str], conf:
     from safetensors.torch import save
 
     layers = sorted(name.removesuffix(DOWN) for name in weights if name.endswith(DOWN))
-    # Clones: safetensors refuses tensors that share memory.
+    # Clones all tensors, because safetensors refuses tensors that share memory.
     tensors = {
         PREFIX + name.replace(".default.", "."): value.detach().cpu().clone().contiguous()
         for name, value in weights.items()
@@ -194,12 +194,12 @@ def save_adapters(model: nn.Module, conf: AdapterConf, path: str | Path) -> None
 def load_adapters(model: nn.Module, path: str | Path) -> Any:
     """Loads adapters in place into a model that has the weights on which they were trained.
 
-    The model is a video predictor or the model of an image predictor. All its parameters are frozen afterwards.
-    :func:`merge_adapters` merges the adapters into its weights.
+    Freezes all parameters of the model. :func:`merge_adapters` merges the adapters into the weights.
 
     Args:
-        model: model without adapters.
-        path: folder written by :func:`save_adapters` or ``peft``'s ``save_pretrained``, also for the official model.
+        model: video predictor, or model of an image predictor, without adapters.
+        path: folder written by :func:`save_adapters`, or by ``peft``'s ``save_pretrained`` for this or the official
+            model.
 
     Returns:
         ``peft``'s configuration of the adapters.
@@ -207,8 +207,8 @@ def load_adapters(model: nn.Module, path: str | Path) -> Any:
     Raises:
         ImportError: If ``peft`` is not installed.
         FileNotFoundError: If a file is missing.
-        CheckpointError: If the file has no adapters or does not fit this model, or if the model already has adapters.
-            The model is not changed then.
+        CheckpointError: If the file has no adapters or does not fit this model, or the model already has adapters. In
+            this case, the model is not changed.
     """
     path = Path(path)
     tensors, conf = _read(path)
@@ -220,7 +220,7 @@ def load_adapters(model: nn.Module, path: str | Path) -> Any:
         peft.inject_adapter_in_model(conf, model)
         if names := _misfits(model, tensors):
             raise ValueError(f"{len(names)} names do not match, such as {names[0]}")
-    except Exception as error:  # peft raises any type for a bad configuration
+    except Exception as error:  # for a bad configuration, peft raises exceptions of any type
         _remove(model)
         vars(model).pop("peft_config", None)
         for parameter in learning:

@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 CURRENT, PREVIOUS = "checkpoint.pt", "checkpoint_previous.pt"
 NEEDED = {"model", "optimizer", "steps", "steps_in_epoch", "ema"}  # official checkpoints have no "ema"
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # some network file systems have no locks
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # errors of file systems without locks
 
 
 def save(content: dict[str, Any], path: Path) -> None:
@@ -37,17 +37,17 @@ def save(content: dict[str, Any], path: Path) -> None:
 
 
 def save_current(content: dict[str, Any], folder: Path) -> None:
-    """Writes the folder's current checkpoint atomically and keeps the last one as the previous checkpoint."""
+    """Writes the folder's current checkpoint atomically. The existing checkpoint becomes the previous checkpoint."""
     current, previous = folder / CURRENT, resolve_symlinks(folder / PREVIOUS)
     if current.exists():
-        # The hard link comes first, so that the folder has a checkpoint at all times.
+        # Makes a hard link before writing, so that the folder has a complete checkpoint at all times.
         with temporary_path(previous) as link:
             try:
-                os.link(os.path.realpath(current), link)  # a link to a symlink would point to the new file
-            except OSError:  # a file system without hard links
+                os.link(os.path.realpath(current), link)  # links the file itself, even if ``current`` is a symlink
+            except OSError:  # the file system has no hard links
                 with annotate_oserror(link):
                     shutil.copyfile(current, link)
-            link.replace(previous)  # does nothing if both names are the same file
+            link.replace(previous)  # does nothing if ``link`` and ``previous`` are the same file
     save(content, current)
 
 
@@ -57,10 +57,10 @@ def checkpoints_in(folder: Path) -> list[Path]:
 
 
 def load_current(folder: Path) -> dict[str, Any] | None:
-    """Loads the folder's current checkpoint, or the previous one if it is damaged; returns None if there is none.
+    """Loads the folder's current checkpoint, or the previous one if the current is damaged. Returns None without files.
 
-    Renames damaged checkpoints, so that the next save does not move them over a good one. Raises
-    :class:`CheckpointError` if all are damaged.
+    Renames damaged checkpoints, so that the next save does not overwrite a good checkpoint with a damaged one. Raises
+    :class:`CheckpointError` if all checkpoints are damaged.
     """
     present, damaged = checkpoints_in(folder), []
     for path in present:
@@ -106,8 +106,8 @@ def load(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except MemoryError:
         raise
-    except Exception as error:  # damaged files raise almost any type
-        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # in a truncated file, zip seeks out of range
+    except Exception as error:  # torch.load raises exceptions of almost any type for damaged files
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL: zip seeks out of a truncated file
             raise
         raise CheckpointError(f"{path} is damaged or not a checkpoint: {first_line(error)}") from error
     if not isinstance(content, dict) or not content.keys() >= NEEDED:
@@ -130,11 +130,11 @@ def lock_folder(folder: Path) -> Iterator[None]:
         try:
             import fcntl
 
-            # The lock belongs to this process only: forked workers of a killed run may outlive it by seconds.
+            # lockf locks belong to one process. Forked workers of a killed run may live on without holding the lock.
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             targets = filter(None, map(target_of, folder.iterdir()))
             remove_leftovers([*targets, folder / CURRENT, folder / PREVIOUS])
-        except ImportError:  # on Windows
+        except ImportError:  # Windows has no fcntl
             pass
         except BlockingIOError as error:
             raise CheckpointError(f"another run uses {folder}; wait for it, or choose another folder") from error

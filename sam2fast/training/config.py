@@ -47,7 +47,7 @@ _ALLOWED = {
     "sam2fast.training.data.transforms": "ComposeAPI RandomHorizontalFlip RandomAffine RandomResizeAPI "
     "RandomMosaicVideoAPI RandomGrayscale ColorJitter ToTensorAPI NormalizeAPI",
     "torch.optim": "AdamW Adam SGD NAdam RAdam RMSprop Adagrad",
-    # With 8-bit states, or states paged to host memory; only for CUDA.
+    # Optimizers with 8-bit states or states paged to host memory. These optimizers run only on CUDA.
     "bitsandbytes.optim": "AdamW8bit PagedAdamW8bit PagedAdamW",
 }
 TRAINING_TARGETS = TARGETS | {f"{module}.{name}" for module, names in _ALLOWED.items() for name in names.split()}
@@ -72,15 +72,15 @@ def load_training_config(
 ) -> DictConfig:
     """Loads a training configuration of sam2fast or of the official trainer.
 
-    Its ``model_config`` names the configuration whose ``model`` is trained; ``trainer.model`` overrides parts of it.
+    The key ``model_config`` names the model's configuration. ``trainer.model`` overrides parts of this configuration.
 
     Args:
         name, overrides: see :func:`sam2fast.config.load_config`.
         report: function called with each note on the conversion of an official configuration.
 
     Raises:
-        FileNotFoundError: If there is no such configuration.
-        ConfigError: If it is not a training configuration, or an override does not fit.
+        FileNotFoundError: If the configuration does not exist.
+        ConfigError: If the configuration is not for training, or an override does not fit.
     """
     config, notes = read_config(name), Notes()
     try:
@@ -93,13 +93,13 @@ def load_training_config(
         return _completed(config, name)
     except ConfigError:
         raise
-    # Malformed nodes, such as a mapping instead of a list, raise any of these.
+    # Malformed nodes, such as a mapping instead of a list, raise any of these exceptions.
     except (OmegaConfBaseException, TypeError, ValueError, LookupError, AttributeError, AssertionError) as error:
         raise ConfigError(f"{name} is not a valid training configuration: {error}") from error
 
 
 def _completed(config: DictConfig, name: str | Path) -> DictConfig:
-    """Adds the model that ``model_config`` names and default targets to ``config`` in place, and returns it."""
+    """Adds the model named by ``model_config`` and default targets to ``config`` in place. Returns ``config``."""
     if not isinstance(OmegaConf.select(config, "trainer"), DictConfig):
         raise ConfigError(f"{name} is not a training configuration: it has no section 'trainer'")
     if "model_config" in config:
@@ -114,7 +114,7 @@ def _completed(config: DictConfig, name: str | Path) -> DictConfig:
         if isinstance(node, DictConfig) and "_target_" not in node:
             node._target_ = f"sam2fast.training.{target}"
     validation = OmegaConf.select(config, "trainer.data.val")
-    if isinstance(validation, DictConfig):  # uses all clips, in order
+    if isinstance(validation, DictConfig):  # validation uses all clips in order
         for key in ("drop_last", "shuffle"):
             validation.setdefault(key, False)
     optimizer = OmegaConf.select(config, "trainer.optim.optimizer")

@@ -1,4 +1,4 @@
-"""Sums over the pixels of a mask. All mask losses are computed from them."""
+"""Sums of pixel errors over a mask. All mask losses are computed from these sums."""
 
 from typing import Any
 
@@ -9,14 +9,14 @@ from torch.autograd.function import once_differentiable
 
 
 def mask_sums(logits: Tensor, targets: Tensor, gamma: float = 0.0, with_entropy: bool = False) -> Tensor:
-    """Sums per-pixel errors over foreground and background: ``(..., 2 or 3, 2)``. Saves only the inputs for backward.
+    """Returns sums ``(..., 2 or 3, 2)`` of pixel errors over foreground and background. Backward needs only the inputs.
 
-    The errors are ``s``, ``ce * s**gamma`` and, with ``with_entropy``, ``ce``. Here ``s`` is the predicted probability
-    of the wrong class, and ``ce = -log(1 - s)``.
+    ``s`` is the predicted probability of the wrong class, and ``ce = -log(1 - s)``. The two errors are ``s`` and
+    ``ce * s**gamma``. If ``with_entropy`` is True, ``ce`` is the third error.
 
     Args:
         logits: logits ``(..., P)``. Sums are in fp32, or in fp64 for fp64 logits.
-        targets: bool masks of the same shape, or of a shape that broadcasts to it.
+        targets: bool masks of a shape that broadcasts to the shape of ``logits``.
     """
     return _MaskSums.apply(logits, targets, gamma, with_entropy)
 
@@ -28,13 +28,13 @@ def dice_from_sums(sums: Tensor, area: Tensor) -> Tensor:
 
 
 def focal_from_sums(sums: Tensor, alpha: float) -> Tensor:
-    """Returns the focal loss ``(...)``, summed over pixels; ``alpha`` weights the foreground, negative disables it."""
+    """Returns the focal loss ``(...)``, summed over pixels. ``alpha`` weights the foreground, unless negative."""
     on, off = sums[..., 1, 0], sums[..., 1, 1]
     return alpha * on + (1 - alpha) * off if alpha >= 0 else on + off
 
 
 def balanced_entropy_from_sums(sums: Tensor, area: Tensor, num_pixels: int) -> Tensor:
-    """Averages the mean cross entropies of foreground and background, ``(...)``. Without pixels, a mean counts as 0."""
+    """Averages the mean cross entropies of foreground and background. The mean over no pixels is 0."""
     on, off = sums[..., 2, 0], sums[..., 2, 1]
     return 0.5 * (on / area.clamp(min=1) + off / (num_pixels - area).clamp(min=1))
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 SEEDS_TRIED = 200
 MIB = 2**20
-# Size of the parameter with which the optimizer is probed; 8-bit optimizers treat small parameters differently.
+# Number of elements of the optimizer's test parameter. 8-bit optimizers treat small parameters differently.
 PROBE = 2**16
 
 
@@ -35,9 +35,9 @@ class BatchShape:
     """Properties of a batch that determine its memory."""
 
     num_frames: int
-    num_objects: int  # per clip
+    num_objects: int  # number of objects per clip
     num_clips: int = 1
-    key: str = "all"  # key of the batch's loss
+    key: str = "all"  # batch key that selects the loss
 
     def __str__(self) -> str:
         frames, objects = (
@@ -48,13 +48,13 @@ class BatchShape:
 
 
 def bytes_saved(model: SAM2Train, loss: nn.Module, shape: BatchShape, amp: AmpConf) -> int:
-    """Returns the bytes that autograd saves, except parameters, for a batch of this shape with the most expensive plan.
+    """Returns the bytes, without parameters, that autograd saves for a batch of ``shape`` with the most expensive plan.
 
-    Nothing is computed: the model runs on fake CPU tensors, with fused attention as on a GPU.
+    Runs the model on fake CPU tensors without computing values, and with fused attention as on a GPU.
     """
     from torch._subclasses.fake_tensor import FakeTensorMode  # slow to import
 
-    # A real tensor, because the model reads its values.
+    # ``video`` is a real tensor, because the model reads its values.
     video = torch.arange(shape.num_clips).repeat_interleave(shape.num_objects)
     side = model.image_size
     fake = FakeTensorMode(allow_non_fake_inputs=True)
@@ -72,7 +72,7 @@ def bytes_saved_for_batch(
 ) -> int:
     """Returns the bytes that autograd saves for a batch on the CPU. Runs on real tensors if ``mode`` is None."""
     model, loss = _cpu_copy_with_gpu_attention(model), copy.deepcopy(loss).to("cpu")
-    if mode is not None:  # otherwise, views of real parameters would become copies and count
+    if mode is not None:  # makes parameters fake: views of real parameters would become copies and be counted
         for module in model.modules():
             groups: tuple[Any, ...] = (module._parameters, module._buffers)
             for tensors in groups:
@@ -100,12 +100,12 @@ def most_expensive_plan_seed(settings: PromptSettings, num_frames: int) -> int:
 
 
 def _cpu_copy_with_gpu_attention(model: SAM2Train) -> SAM2Train:
-    """Copies the model to the CPU. Its attention saves inputs and output for backward, as on a GPU.
+    """Copies the model to the CPU. As on a GPU, attention of the copy saves inputs and output for backward.
 
-    For small images and with dropout, the CPU would use the math backend and save the score matrix.
+    With the standard backend, the CPU would save the score matrix for small images and with dropout.
     """
     replica = copy.deepcopy(model).to("cpu").train()
-    replica.encoder_cache = None  # it would read the pixels of the frames
+    replica.encoder_cache = None  # a cache would read the pixels of the frames
     setattr(replica, "_attention", nullcontext)  # noqa: B010 (to mypy, a module's attributes are tensors)
     for module in replica.modules():
         if isinstance(module, Attention):
@@ -114,7 +114,7 @@ def _cpu_copy_with_gpu_attention(model: SAM2Train) -> SAM2Train:
 
 
 class _Saved:
-    """Sums the storages that autograd saves, each once, except those of parameters."""
+    """Sums the sizes of storages that autograd saves. Counts each storage once and no storages of parameters."""
 
     def __init__(self, model: nn.Module) -> None:
         self._parameters = {p.untyped_storage()._cdata for p in model.parameters()}
@@ -138,13 +138,13 @@ class MemoryEstimate:
 
     weights: int
     gradients: int
-    optimizer: int | None  # size of its state; None if it needs a GPU
+    optimizer: int | None  # size of the optimizer's state; None if the optimizer needs a GPU
     average: int  # size of the moving average of weights, or 0
-    saved: dict[BatchShape, int]  # saved for backward, by batch shape; empty if they cannot be counted
+    saved: dict[BatchShape, int]  # bytes saved for backward by batch shape; empty if bytes cannot be counted
 
     @property
     def total(self) -> int | None:
-        """The sum for the most expensive batch; None if a part is unknown."""
+        """The total memory with the most expensive batch; None if a part is unknown."""
         if self.optimizer is None or not self.saved:
             return None
         return self.weights + self.gradients + self.optimizer + self.average + max(self.saved.values())
@@ -171,7 +171,7 @@ class MemoryEstimate:
 
 
 def describe_memory(trainer: Trainer) -> list[str]:
-    """Returns the estimate as lines of text; empty for a validation and in distributed training."""
+    """Returns the estimate as lines of text. For validation and distributed training, returns no lines."""
     if trainer.mode == "val" or trainer.ranks.is_group:
         return []
     return estimate_memory(trainer).lines(trainer.model.image_size)
@@ -192,7 +192,7 @@ def estimate_memory(trainer: Trainer) -> MemoryEstimate:
     shapes = sorted({largest_batch(s.dataset, s.batch_size, s.key) for s in trainer.data["train"].sources})
     try:
         saved = {shape: bytes_saved(model, objective.loss_of(shape.key), shape, amp) for shape in shapes}
-    except needs_values:  # a custom loss that reads values
+    except needs_values:  # a custom loss reads values of fake tensors
         saved = {}
     return MemoryEstimate(
         weights=_bytes(parameters),
@@ -204,24 +204,24 @@ def estimate_memory(trainer: Trainer) -> MemoryEstimate:
 
 
 def optimizer_bytes(make: Callable[[list[dict[str, Any]]], torch.optim.Optimizer], count: int) -> int | None:
-    """Returns the bytes of the optimizer's state for ``count`` parameters, or None if it needs a GPU.
+    """Returns the bytes of the optimizer's state for ``count`` parameters, or None if the optimizer needs a GPU.
 
-    They are extrapolated from one small parameter.
+    Bytes are extrapolated from the state of one small parameter.
     """
     probe = nn.Parameter(torch.zeros(PROBE))
     probe.grad = torch.zeros_like(probe)
     optimizer = make([{"params": [probe]}])
     try:
         optimizer.step()
-    except Exception:  # without their device, libraries raise any type
+    except Exception:  # without a GPU, optimizers of other libraries raise exceptions of any type
         return None
-    # Scalars, such as the step, do not scale with the parameters.
+    # The size of scalars, such as the step, does not depend on the number of parameters.
     state = (x for x in optimizer.state[probe].values() if isinstance(x, Tensor) and x.numel() > 1)
     return count * _bytes(state) // PROBE
 
 
 def largest_batch(dataset: ClipDataset, num_clips: int, key: str = "all") -> BatchShape:
-    """Returns the shape of a data set's largest batch, from limits of samplers and cameras, or else its first clip."""
+    """Returns the shape of a data set's largest batch. Without samplers or cameras, uses the first clip's shape."""
     limits = list(_limits(dataset))
     if not limits:
         frames, objects = dataset.sample(0, np.random.default_rng(0)).masks.shape[:2]
@@ -230,7 +230,7 @@ def largest_batch(dataset: ClipDataset, num_clips: int, key: str = "all") -> Bat
 
 
 def _limits(dataset: Any) -> Iterator[tuple[int, int]]:
-    """Yields the maximum numbers of frames and objects of clips, for a data set and the data sets that it wraps."""
+    """Yields ``(maximum frames, maximum objects)`` per clip of a data set and of all data sets that it wraps."""
     sampler: Any = getattr(dataset, "sampler", None)
     if hasattr(sampler, "num_frames") and hasattr(sampler, "max_num_objects"):
         frames, objects = sampler.num_frames, sampler.max_num_objects

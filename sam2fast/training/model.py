@@ -31,20 +31,20 @@ from sam2fast.training.prompt_sampling import (
     sample_box,
 )
 
-# Maximum image side for which the CPU uses the math backend; its score matrices grow with the side's fourth power.
+# Maximum image side for math attention on the CPU. Score matrices grow with the fourth power of the image side.
 LARGEST_MATH_ATTENTION = 512
 
 
 @dataclass
 class PredictedFrame:
-    """Predictions for O objects on one frame. Lists have one entry per prompt: the first prompt, then corrections."""
+    """Predictions for O objects on one frame. Each list has one entry for the first prompt and one per correction."""
 
     multimasks: list[Tensor] = field(default_factory=list)  # (O, M, h, w) logits at the decoder's size
-    multimasks_high_res: list[Tensor] = field(default_factory=list)  # (O, M, S, S)
-    ious: list[Tensor] = field(default_factory=list)  # (O, M)
-    masks: list[Tensor] = field(default_factory=list)  # (O, 1, h, w) selected masks
-    masks_high_res: list[Tensor] = field(default_factory=list)  # (O, 1, S, S)
-    object_scores: list[Tensor] = field(default_factory=list)  # (O, 1)
+    multimasks_high_res: list[Tensor] = field(default_factory=list)  # (O, M, S, S) logits at the image size
+    ious: list[Tensor] = field(default_factory=list)  # (O, M) predicted IoUs
+    masks: list[Tensor] = field(default_factory=list)  # (O, 1, h, w) logits of the selected mask
+    masks_high_res: list[Tensor] = field(default_factory=list)  # (O, 1, S, S) logits of the selected mask
+    object_scores: list[Tensor] = field(default_factory=list)  # (O, 1) logits of the object's presence
     prompts: list[Prompt | None] = field(default_factory=list)
 
     def add(self, heads: Heads, prompt: Prompt | None) -> Tensor:
@@ -65,7 +65,7 @@ class ClipPrediction:
     """Output of :class:`SAM2Train` for a batch."""
 
     frames: list[PredictedFrame]  # in temporal order
-    levels: list[Tensor]  # (T * B, C_i, H_i, W_i) features of all frames, finest first; empty if encoded frame by frame
+    levels: list[Tensor]  # feature levels (T * B, C_i, H_i, W_i), finest first; empty if frames are encoded one by one
     plan: PromptPlan
 
 
@@ -77,7 +77,7 @@ class _Tracking:
     plan: PromptPlan
     levels: list[Tensor]  # see ClipPrediction
     generators: ObjectGenerators
-    rng: np.random.Generator  # its state follows the draws of the plan
+    rng: np.random.Generator  # generator that has already drawn the plan
     # Memories and pointers of the frames processed so far, in the format of ``track_step``.
     outputs: dict[str, dict[int, Output]] = field(
         default_factory=lambda: {"cond_frame_outputs": {}, "non_cond_frame_outputs": {}}
@@ -91,10 +91,9 @@ class SAM2Train(SAM2Base):
     ``image_encoder.trunk.*``. ``use_act_ckpt_image_encoder`` runs the image encoder frame by frame with activation
     checkpointing. ``adapters`` adds low-rank adapters, see :class:`AdapterConf`. ``encoder_cache`` caches features
     of a frozen image encoder. ``identity_memory`` initializes memory attention as the identity (see
-    :func:`identity_init`), to train it from scratch on a frozen encoder.
+    :func:`identity_init`), for training memory attention from scratch on a frozen encoder.
 
-    Source: ``training.model.sam2.SAM2Train``. Unlike there, prompts depend only on the seeds in the batch, not on
-    previous batches.
+    Source: ``training.model.sam2.SAM2Train``. Unlike in the official class, prompts depend only on the batch's seeds.
 
     Raises:
         ValueError: If settings contradict each other, a ``freeze`` pattern matches no parameter, or the encoder of an
@@ -181,7 +180,7 @@ class SAM2Train(SAM2Base):
         return [p for matching in matches.values() for p in matching]
 
     def forward(self, batch: ClipBatch) -> ClipPrediction:  # type: ignore[override]
-        """Prompts and tracks a batch on the model's device. Frames must have the model's image size."""
+        """Prompts and tracks the objects of a batch on the model's device. Frames must have the model's image size."""
         if batch.frames.shape[2] != self.image_size:
             raise ValueError(
                 f"frames of {batch.frames.shape[2]} pixels, but the model's image_size is {self.image_size}"
@@ -199,7 +198,7 @@ class SAM2Train(SAM2Base):
         return ClipPrediction([frames[t] for t in range(batch.num_frames)], levels, plan)
 
     def _attention(self) -> AbstractContextManager[Any]:
-        """Selects the math backend for small images on the CPU, where its backward pass is faster."""
+        """Selects the attention backend: on the CPU, the math backend has a faster backward pass for small images."""
         small = self.device.type == "cpu" and self.image_size <= LARGEST_MATH_ATTENTION
         return sdpa_kernel(SDPBackend.MATH) if small and self.training else nullcontext()
 
@@ -249,7 +248,7 @@ class SAM2Train(SAM2Base):
         return [level.index_select(0, t * clips.batch.num_videos + video) for level in clips.levels]
 
     def _process(self, t: int, clips: _Tracking, remember: bool) -> PredictedFrame:
-        """Predicts frame ``t``. With ``remember``, also encodes its memory for later frames."""
+        """Predicts masks on frame ``t``. If ``remember`` is True, encodes a memory of the frame for later frames."""
         maps = self._levels_of_objects(t, clips)
         feature, plan = maps[-1], clips.plan
         truth = clips.batch.masks[t][:, None]  # (O, 1, S, S)
@@ -308,7 +307,7 @@ class SAM2Train(SAM2Base):
         initial: bool,
         clips: _Tracking,
     ) -> Tensor:
-        """Adds clicks one by one, each with the previous mask as a prompt. Returns the last object pointers."""
+        """Adds correction clicks one by one and predicts masks after each click. Returns the last object pointers."""
         for _ in range(self.num_correction_pt_per_frame):
             from_truth = self.training and self.prob_to_sample_from_gt_for_train > 0
             from_truth = from_truth and bool(clips.rng.random() < self.prob_to_sample_from_gt_for_train)
@@ -325,7 +324,7 @@ class SAM2Train(SAM2Base):
 
 
 def _clear_cache(model: Any, _: object) -> None:
-    """Clears features of the old weights. As a hook that takes the model as argument, it also works for copies."""
+    """Clears the encoder cache of ``model``. Gets the model as argument, so that the hook works for copied models."""
     model.encoder_cache.clear()
 
 
@@ -334,8 +333,8 @@ def identity_init(attention: MemoryAttention, feature_std: float) -> None:
     """Initializes memory attention so that it returns a frame's features, up to the position encodings and a scale.
 
     With the default initialization, a mask decoder trained without memory attention would get noise several times as
-    large as the features. Here the last layer of each branch starts at zero, and the norm at the features' scale. The
-    decoder thus gets its standard input from the first update, and memories learn to add to it.
+    large as the features. This function sets the last layer of each branch to zero and the norm to the features' scale.
+    From the first update, the decoder thus gets its standard input.
 
     Args:
         attention: module whose weights are overwritten.

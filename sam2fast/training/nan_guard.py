@@ -12,13 +12,13 @@ from sam2fast.utils.errors import FixableError
 
 
 class NonFiniteError(FixableError, FloatingPointError):
-    """Raised if a loss or gradient is not finite. The message names it."""
+    """Raised if a loss or gradient is not finite. The message names the loss or parameter."""
 
 
 def find_nonfinite_loss(own: Mapping[str, float], total: float, clips: Sequence[str], ranks: Ranks) -> str | None:
-    """Returns a message if ``total``, the mean loss of all processes, is not finite. It is equal in all processes.
+    """Returns a message if ``total``, the mean loss of all processes, is not finite. All processes get one message.
 
-    Collective. ``own`` are the terms of this process, and ``clips`` the names of the clips in its batch.
+    Collective. ``own`` has the loss terms of this process, and ``clips`` has the names of the clips in its batch.
     """
     if math.isfinite(total):
         return None
@@ -28,7 +28,7 @@ def find_nonfinite_loss(own: Mapping[str, float], total: float, clips: Sequence[
 
 
 def find_nonfinite_gradient(norm: float, model: nn.Module, clips: Sequence[str], ranks: Ranks) -> str | None:
-    """Returns a message, equal in all processes, if ``norm`` of the whole gradient is not finite. Collective."""
+    """Returns a message if the gradient's ``norm`` is not finite. All processes get one message. Collective."""
     if math.isfinite(norm):
         return None
     everyones = ", ".join(name for share in ranks.gather(list(clips)) for name in share)

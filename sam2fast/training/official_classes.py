@@ -34,7 +34,7 @@ CLIPS = "training.dataset.vos_dataset.VOSDataset"
 class Note:
     """A note on one part of a configuration."""
 
-    kind: str  # one of the five above
+    kind: str  # MAPPED, CHANGED, LEFT_OUT, NOT_SUPPORTED or TO_DO
     key: str  # key in the official configuration
     text: str
 
@@ -50,7 +50,7 @@ class Notes(list[Note]):
 
 
 class Fields:
-    """The entries of a node, which must be a mapping. :meth:`close` adds notes on entries that were not taken."""
+    """Entries of a configuration node. The node must be a mapping. :meth:`close` adds notes on unused entries."""
 
     def __init__(self, node: Any, key: str, notes: Notes) -> None:
         if not isinstance(node, dict):
@@ -63,15 +63,15 @@ class Fields:
         return self._left.pop(name, default)
 
     def keep(self, *names: str) -> dict[str, Any]:
-        """Removes and returns those of these entries that exist. They have the same meaning here."""
+        """Removes and returns the existing entries among ``names``, which have the same meaning in sam2fast."""
         return {name: self._left.pop(name) for name in names if name in self._left}
 
     def leave_out(self, why: str, *names: str) -> None:
-        """Notes that these entries have no use here, except empty entries."""
+        """Removes entries and notes that sam2fast has no use for them. Empty entries get no note."""
         self._unless_empty(LEFT_OUT, why, names)
 
     def to_do(self, what: str, *names: str) -> None:
-        """Notes that these entries must be set elsewhere, except empty entries."""
+        """Removes entries and notes what the user must set instead. Empty entries get no note."""
         self._unless_empty(TO_DO, what, names)
 
     def _unless_empty(self, kind: str, text: str, names: tuple[str, ...]) -> None:
@@ -80,7 +80,7 @@ class Fields:
                 self.note(kind, text, name)
 
     def note(self, kind: str, text: str, name: str = "") -> None:
-        """Adds a note on the node or one of its entries."""
+        """Adds a note on the node, or on the node's entry ``name``."""
         self._notes.add(kind, f"{self.key}.{name}" if name else self.key, text)
 
     def close(self) -> None:
@@ -105,7 +105,7 @@ class Classes:
         self._notes = notes
 
     def mapped(self, value: Any, key: str) -> Any:
-        """Returns a node with mapped targets, recursively. Unknown targets stay, and building them fails."""
+        """Replaces targets in a node recursively. Unknown targets stay, and building such a node fails."""
         if isinstance(value, dict):
             out = {name: self.mapped(child, f"{key}.{name}") for name, child in value.items()}
             return {**out, "_target_": self.target(str(out["_target_"]), key)} if "_target_" in out else out
@@ -132,7 +132,7 @@ class Classes:
         return target
 
     def loader(self, node: Any, key: str, seed: int) -> dict[str, Any]:
-        """Converts a mixture of data sets. Any other node raises ``ConfigError``."""
+        """Converts a mixture of data sets. Raises ``ConfigError`` for any other node."""
         fields = Fields(node, key, self._notes)
         target = fields.take("_target_")
         if target != LOADER:

@@ -1,6 +1,6 @@
-"""Official functions that sample prompts. ``as_sam2`` provides them under the official names.
+"""Official functions that sample prompts. ``as_sam2`` provides these functions under the official names.
 
-Arguments and results are those of ``sam2.modeling.sam2_utils``.
+Arguments and results are the same as in ``sam2.modeling.sam2_utils``.
 """
 
 import torch
@@ -20,7 +20,7 @@ def sample_box_points(
 
     See :func:`~sam2fast.training.prompt_sampling.sample_box`. The noise comes from torch's generator.
     """
-    # Without noise, the generator must not advance.
+    # If ``noise`` is 0, torch's generator must not advance.
     draws = torch.rand if noise > 0 else torch.zeros
     corners = sample_box(masks, draws(len(masks), 4, device=masks.device), noise, float(noise_bound))["point_coords"]
     labels = torch.tensor([top_left_label, bottom_right_label], dtype=torch.int32, device=masks.device)

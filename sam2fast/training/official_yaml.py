@@ -40,7 +40,7 @@ SUBMITIT = {
 
 
 def is_official(config: DictConfig) -> bool:
-    """Returns True if an unresolved configuration is one of the official trainer."""
+    """Returns True if an unresolved configuration is a configuration of the official trainer."""
     plain: Any = OmegaConf.to_container(config, resolve=False)
     trainer = plain.get("trainer") or {}
     data = trainer.get("data") if isinstance(trainer, dict) else None
@@ -51,7 +51,7 @@ def is_official(config: DictConfig) -> bool:
 def from_official(
     config: DictConfig, name: str, overrides: Sequence[str], targets: Collection[str]
 ) -> tuple[DictConfig, Notes]:
-    """Converts a configuration of the official trainer. Returns the resolved result and notes.
+    """Converts a configuration of the official trainer. Returns the resolved configuration and notes.
 
     Args:
         config: unresolved configuration; changed in place.
@@ -66,7 +66,7 @@ def from_official(
         stem = PurePath(name).name.removesuffix(".yaml")
         OmegaConf.update(config, "launcher.experiment_log_dir", f"sam2_logs/{stem}", force_add=True)
     new = {resolver: function for resolver, function in RESOLVERS.items() if not OmegaConf.has_resolver(resolver)}
-    for resolver, function in new.items():  # resolvers are global
+    for resolver, function in new.items():  # OmegaConf has one global registry of resolvers
         OmegaConf.register_new_resolver(resolver, function)
     try:
         plain: Any = OmegaConf.to_container(finish_config(config, name, overrides), resolve=True)
@@ -80,7 +80,7 @@ def from_official(
 
 
 def _number(value: Any, largest: float = math.inf) -> Any:
-    """Returns the value if it is a number up to ``largest``; otherwise raises ``ValueError``, even for numeric text."""
+    """Returns ``value`` if ``value`` is a number up to ``largest``. Raises ``ValueError`` for text and other values."""
     if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > largest:
         raise ValueError(f"expected a number up to {largest:,}, got {str(value)[:60]}")
     return value

@@ -1,4 +1,4 @@
-"""Optimizers with scheduled options. Names or module classes select the parameters of each group."""
+"""Optimizers with scheduled options. Parameters of a group are selected by names or module classes."""
 
 import inspect
 import itertools
@@ -13,20 +13,20 @@ from torch import Tensor, nn
 
 from sam2fast.config import official_to_ours
 
-# Called with the keyword where in [0, 1]; also with step, the number of updates, if it has such a parameter.
+# Function of the keyword ``where`` in [0, 1] and, optionally, of the keyword ``step``, the number of updates.
 Scheduler = Callable[..., float]
 
 
 @dataclass(frozen=True)
 class ScheduledOption:
-    """Schedule of one option for some parameters. None keeps the optimizer's default."""
+    """Schedule of one option for some parameters. If the schedule is None, the option keeps the optimizer's default."""
 
     option: str
     parameter_names: frozenset[str]
     scheduler: Scheduler | None = None
 
 
-# Called with the keywords scheduler_cfgs, one list per option, and model; returns lists of the same form.
+# Function of the keywords ``scheduler_cfgs`` (one list per option) and ``model`` that returns changed lists.
 ParamGroupModifier = Callable[..., list[list[ScheduledOption]]]
 
 
@@ -48,7 +48,7 @@ class Optimizer:
 
     Args:
         optimizer: torch optimizer.
-        schedulers: for each group, a mapping from options to schedulers; None for no schedulers.
+        schedulers: for each group, a mapping from options to schedulers. If None, no options are scheduled.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Optimizer:
     def step_schedulers(self, where: float, step: int | None = None) -> None:
         """Sets all scheduled options to their values at ``where``, the completed fraction of the training.
 
-        Schedulers with a parameter ``step`` also get the number of updates.
+        Schedulers with a parameter ``step`` get the number of updates as a second argument.
         """
         for group, schedulers in zip(self.param_groups, self.schedulers, strict=True):
             for option, scheduler in schedulers.items():
@@ -117,18 +117,18 @@ def construct_optimizer(
     Args:
         model: model to train.
         optimizer: function from groups to a torch optimizer, e.g. ``functools.partial(torch.optim.AdamW, eps=1e-6)``.
-        options: entries for each option, such as ``lr``. An entry has a ``scheduler``. It selects parameters by
-            ``param_names``, patterns such as ``*bias*``, or by ``module_cls_names``, classes such as
-            ``torch.nn.LayerNorm``. A class selects the direct parameters of its instances, including subclasses;
-            official class names mean the classes here. An entry with neither selects the remaining parameters. Without
-            such an entry, they keep the default.
+        options: list of entries for each option, such as ``lr``. Each entry has a ``scheduler`` and may have
+            ``param_names`` (name patterns such as ``*bias*``) and ``module_cls_names`` (classes such as
+            ``torch.nn.LayerNorm``). ``module_cls_names`` selects direct parameters of modules of these classes and of
+            subclasses; official class names select sam2fast's classes. An entry without names and classes selects all
+            remaining parameters. Without such an entry, remaining parameters keep the default.
         param_group_modifiers: functions that change the entries before groups are made, such as
             ``functools.partial(layer_decay_param_modifier, layer_decay_value=0.9, apply_to="image_encoder.trunk")``.
         companions: other modules to train. The keys are prefixes of their parameters' names.
 
     Raises:
-        ValueError: If a pattern or class matches nothing, entries share a parameter, two entries select the rest, the
-            optimizer lacks an option, or a parameter of a companion and of the model have the same name.
+        ValueError: If a pattern or class matches no parameter, two entries select one parameter or the remaining
+            parameters, the optimizer lacks an option, or parameters of companion and model have the same name.
 
     Source: ``training.optimizer.construct_optimizer``.
     """
@@ -197,7 +197,7 @@ def layer_decay_param_modifier(
             return [entry]
         names_of_layer: dict[Any, set[str]] = {}
         scales: dict[Any, float] = {}
-        # Sorted names give groups the same order in every run, so that saved states fit.
+        # Sorts names, so that groups have the same order in every run and saved states fit.
         for name in sorted(entry.parameter_names):
             layer, scale = layer_and_scale(name)
             names_of_layer.setdefault(layer, set()).add(name)
@@ -211,9 +211,9 @@ def layer_decay_param_modifier(
 
 
 class GradientClipper:
-    """Clips gradients to a total norm of ``max_norm``; None disables it.
+    """Clips gradients to a total norm of ``max_norm``. If ``max_norm`` is None, gradients are not clipped.
 
-    Source: ``training.optimizer.GradientClipper``, which does not return the norm.
+    Source: ``training.optimizer.GradientClipper``. Unlike the official class, returns the norm.
     """
 
     def __init__(self, max_norm: float | None = 1.0, norm_type: float = 2) -> None:
@@ -221,7 +221,7 @@ class GradientClipper:
         self.norm_type = norm_type
 
     def __call__(self, model: nn.Module | Iterable[Tensor]) -> Tensor:
-        """Clips the gradients of a module or of parameters. Returns the scalar total norm before clipping."""
+        """Clips the gradients of a module or of parameters. Returns the total norm before clipping as a scalar."""
         parameters = list(model.parameters() if isinstance(model, nn.Module) else model)
         if self.max_norm is None:
             norms = [torch.linalg.vector_norm(p.grad, self.norm_type) for p in parameters if p.grad is not None]
@@ -230,7 +230,7 @@ class GradientClipper:
 
 
 def _own_parameters(modules: list[tuple[str, nn.Module]]) -> dict[str, nn.Parameter]:
-    """Returns all parameters, each once under its first name, in the order of ``named_parameters``."""
+    """Returns all parameters by name in the order of ``named_parameters``. Shared parameters occur once."""
     named: dict[str, nn.Parameter] = {}
     seen: set[nn.Parameter] = set()
     for prefix, module in modules:
@@ -250,7 +250,7 @@ def _resolve_option(
     modules: list[tuple[str, nn.Module]],
     parameters: Mapping[str, nn.Parameter],
 ) -> list[ScheduledOption]:
-    """Returns the entries of an option with the names of their parameters."""
+    """Returns the entries of an option as :class:`ScheduledOption`, with the names of selected parameters."""
     owner: dict[str, str] = {}
     taken: list[frozenset[str] | None] = []
     for config in configs:

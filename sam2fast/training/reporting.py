@@ -13,8 +13,8 @@ class Reporter:
     """Writes ``metrics.jsonl`` and, with ``tensorboard``, TensorBoard events to a folder.
 
     Args:
-        resumed_at: Step from which a run resumes; lines of later steps are removed. None keeps all lines.
-        is_validated: If False, the validation of that step is also removed, since it is repeated.
+        resumed_at: Step from which a run resumes. Lines of later steps are removed. None keeps all lines.
+        is_validated: If False, removes the validation of step ``resumed_at``, because this validation is repeated.
 
     Raises:
         ImportError: If ``tensorboard`` is True and TensorBoard is not installed.
@@ -49,10 +49,10 @@ class Reporter:
             with annotate_oserror(self._path.with_name("tensorboard")):
                 for name, value in values.items():
                     self._events.add_scalar(f"{kind}/{name}", value, step)
-                self._events.flush()  # also raises errors of the writer's thread
+                self._events.flush()  # raises errors of the writer's thread
 
     def _keep_lines(self, resumed_at: int | None, is_validated: bool) -> None:
-        """Removes lines of later steps and an incomplete last line."""
+        """Removes lines of steps after ``resumed_at`` and an incomplete last line."""
         path, kept = self._path, []
         for line in path.read_text(encoding="utf-8").splitlines():
             try:

@@ -34,7 +34,7 @@ class AmpConf:
         return AMP_DTYPES[self.amp_dtype]
 
     def check_device(self, device: torch.device) -> None:
-        """Warns if the device emulates this dtype."""
+        """Warns if the device emulates ``amp_dtype``."""
         if self.enabled and self.dtype == torch.bfloat16 and gpu_lacks_bfloat16(device):
             _log.warning(
                 "bfloat16 is emulated on %s, which is slow and may take more memory: use amp.amp_dtype=float16, whose "
@@ -45,14 +45,14 @@ class AmpConf:
 
 @dataclass
 class OptimConf:
-    """Settings of the optimizer; see :func:`construct_optimizer` for the first three."""
+    """Settings of the optimizer. See :func:`construct_optimizer` for the first three settings."""
 
     optimizer: Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
     options: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     param_group_modifiers: Sequence[ParamGroupModifier] = ()
     gradient_clip: GradientClipper | None = None
     amp: AmpConf = field(default_factory=AmpConf)
-    accumulate: int = 1  # batches per update
+    accumulate: int = 1  # number of batches per update
 
     def __post_init__(self) -> None:
         if self.accumulate < 1:
@@ -64,10 +64,10 @@ class CheckpointConf:
     """Location and frequency of checkpoints."""
 
     save_dir: str
-    save_freq: int = 0  # epochs between kept checkpoints; 0 keeps only the last
-    save_list: Sequence[int] = ()  # other epochs whose checkpoints are kept
-    save_every_steps: int = 0  # updates between checkpoints within an epoch; 0 for none
-    # Initial weights, used if there is no checkpoint: a file, or the package's sam2fast/nano or sam2fast/mini.
+    save_freq: int = 0  # number of epochs between kept checkpoints; 0 keeps only the last checkpoint
+    save_list: Sequence[int] = ()  # additional epochs whose checkpoints are kept
+    save_every_steps: int = 0  # number of updates between checkpoints within an epoch; 0 saves only between epochs
+    # Initial weights if the folder has no checkpoint: a file, or the package's sam2fast/nano or sam2fast/mini.
     initialize_from: str | None = None
     missing_weights: str = "error"  # "draw": weights missing in the file keep their random initialization
 
@@ -83,7 +83,7 @@ class LoggingConf:
     """Settings of the run's reports."""
 
     log_dir: str
-    log_freq: int = 10  # updates between reports
+    log_freq: int = 10  # number of updates between reports
     tensorboard: bool = True
     progress: bool = True
 
@@ -94,7 +94,7 @@ class LoggingConf:
 
 @dataclass
 class EmaConf:
-    """Settings of the moving average of the weights, which is validated and exported instead of the weights."""
+    """Settings of the weights' moving average. The average replaces the weights in validation and exported files."""
 
     decay: float = 0.999
     warmup: bool = True
@@ -108,11 +108,11 @@ class DistributedConf:
     ``find_unused_parameters``: the prompts of a batch determine its unused parameters.
     """
 
-    backend: str | None = None  # by default nccl on GPUs, gloo on the CPU
-    comms_dtype: str | None = None  # bfloat16 or float16 halves gradient traffic, but rounds gradients
-    find_unused_parameters: bool = True  # only for ddp
-    timeout_mins: float = 30  # time until a silent process counts as lost
-    strategy: str = "ddp"  # fsdp shards weights, gradients and optimizer state
+    backend: str | None = None  # backend of torch.distributed; by default nccl on GPUs, gloo on the CPU
+    comms_dtype: str | None = None  # dtype for sending gradients: bfloat16 or float16 halves traffic, but rounds
+    find_unused_parameters: bool = True  # argument of DistributedDataParallel; not used by fsdp
+    timeout_mins: float = 30  # minutes without an answer until a process counts as lost
+    strategy: str = "ddp"  # ddp or fsdp; fsdp shards weights, gradients and optimizer state
 
     def __post_init__(self) -> None:
         for name, known in (("backend", (None, *BACKENDS)), ("comms_dtype", (None, *AMP_DTYPES))):

@@ -40,22 +40,22 @@ MODES = ("train", "train_only", "val")
 class Trainer(TrainerState):
     """Trains a model on batches of clips.
 
-    A run is a function of its configuration. If it is killed and restarted with the same folder, it resumes from its
-    last checkpoint and reaches bitwise the same weights, on the CPU and wherever torch is deterministic. In distributed
-    training, every process makes a trainer.
+    A run is a function of its configuration. A run that is killed and restarted with the same folder resumes from its
+    last checkpoint. On the CPU and wherever torch is deterministic, the run reaches bitwise the same weights. In
+    distributed training, every process makes a trainer.
 
     Args:
         model: model, on any device.
         data: loader ``train`` of this process's samples, and optionally ``val`` of all samples in every process.
         loss: loss for each batch key; ``all`` is the default.
         optim, checkpoint, logging, ema, distributed: see :mod:`sam2fast.training.settings`.
-        max_epochs: number of epochs; schedules run over all of them.
+        max_epochs: number of epochs; schedules run over all epochs.
         mode: ``train``, ``train_only`` (without validation), or ``val`` (only one validation).
         accelerator: ``cuda``, ``cpu``, ``mps`` or ``auto``.
         seed_value: seed of the global generators.
         val_epoch_freq: number of epochs between validations; the last epoch is always validated.
-        auxiliary: another task, see :class:`~sam2fast.training.objective.Objective`. Its parameters are trained with
-            the model's, but do not belong to the model.
+        auxiliary: another task, see :class:`~sam2fast.training.objective.Objective`. Parameters of this module are
+            trained, but do not belong to the model.
 
     Source: ``training.trainer.Trainer``.
 
@@ -162,7 +162,7 @@ class Trainer(TrainerState):
             return self._validate(reporter) if self.mode == "val" else self._train(reporter, stop)
 
     def _train(self, reporter: Reporter | None, stop_requested: Callable[[], bool]) -> dict[str, float]:
-        def stop() -> bool:  # returns the same in all processes
+        def stop() -> bool:  # returns the same value in all processes
             return self.ranks.any(stop_requested())
 
         measures: dict[str, float] = {}
@@ -173,7 +173,7 @@ class Trainer(TrainerState):
                 return measures
             last = self.epoch + 1 == self.max_epochs
             if self.mode == "train" and "val" in self.data and (last or (self.epoch + 1) % self.val_epoch_freq == 0):
-                self.save()  # the validation may exceed a job's time limit
+                self.save()  # saves before validation, because validation may exceed the job's time limit
                 if self.steps > begun and stop():
                     return measures
                 measures = self._validate(reporter)
@@ -207,7 +207,7 @@ class Trainer(TrainerState):
                 self.ema = ExponentialMovingAverage(self.model, self.ema.decay, self.ema.warmup)
 
     def _initialize(self) -> None:
-        """Loads initial weights in place. They have no adapters."""
+        """Loads initial weights in place. The file has weights without adapters."""
         if self.checkpoint.initialize_from is not None:
             with without_adapters(self.model):
                 path, keep = self.checkpoint.initialize_from, self.checkpoint.missing_weights == "draw"

@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 
 class TrainerState:
-    """Parts and progress of a trainer. The trainer sets them. All processes of a run save and restore together."""
+    """Base class of the trainer that saves and restores its state. All processes of a run save and restore together."""
 
     model: SAM2Train
     data: dict[str, ClipLoader]
@@ -74,7 +74,7 @@ class TrainerState:
         conf = self.checkpoint
         if is_kept and ((conf.save_freq and self.epoch % conf.save_freq == 0) or self.epoch in conf.save_list):
             checkpointing.save(content, folder / f"checkpoint_{self.epoch}.pt")
-        # This comes last: a run that is killed before it writes the other files again.
+        # The current checkpoint is written last: if the run is killed before, a resumed run writes all files again.
         checkpointing.save_current(content, folder)
 
     def save_weights(self, name: str) -> None:
@@ -89,15 +89,15 @@ class TrainerState:
         """Continues from a checkpoint.
 
         Raises:
-            CheckpointError: If it belongs to another configuration. Nothing is changed then.
+            CheckpointError: If the checkpoint belongs to another configuration. In this case, nothing is restored.
         """
         self._check(content)
         current = type(self.optimizer.optimizer).__qualname__
-        if content.get("optimizer_class", current) != current:  # older checkpoints have no class
+        if content.get("optimizer_class", current) != current:  # older checkpoints do not name the optimizer's class
             raise self._mismatch(f"optim.optimizer: {content['optimizer_class']}, now {current}")
         shard = self.parallel.shard
         try:
-            # The optimizer compares its groups before it changes anything.
+            # The optimizer compares its groups with the checkpoint's groups before it loads any state.
             self.optimizer.load_state_dict(
                 self.parallel.shard_optimizer_state(content["optimizer"], self.optimizer.param_groups)
             )
@@ -123,7 +123,7 @@ class TrainerState:
         restore_random_states(content, self.ranks, self.seed_value)
 
     def _content(self) -> dict[str, Any]:
-        """Returns the whole checkpoint in the first process. Other processes get None for sharded tensors."""
+        """Returns the content of a checkpoint. All processes except the first get None for sharded tensors."""
         gather = self.parallel.gather
         own, *others = self.ranks.gather(random_state(self.ranks.device))
         return {
@@ -145,7 +145,7 @@ class TrainerState:
         }
 
     def _check(self, content: dict[str, Any]) -> None:
-        """Raises an error if any part of the checkpoint does not fit, before anything is restored from it."""
+        """Raises an error if any part of the checkpoint does not fit the trainer. Restores nothing."""
         head = None if self.auxiliary is None else self.auxiliary.state_dict()
         parts: dict[str, tuple[Any, Any]] = {
             "model": (content["model"], self.model.state_dict()),
@@ -160,7 +160,7 @@ class TrainerState:
             different = [key for key in shapes[0].keys() | shapes[1].keys() if shapes[0].get(key) != shapes[1].get(key)]
             if different:
                 raise self._mismatch(f"{name}: {len(different)} tensors, such as {min(different)}")
-        if list(content["model"]) != list(self.model.state_dict()):  # the order numbers the optimizer's states
+        if list(content["model"]) != list(self.model.state_dict()):  # optimizer states have this order
             raise self._mismatch("the order of parameters")
         if bool(content["scaler"]) != self.scaler.is_enabled():
             raise self._mismatch("optim.amp")
@@ -173,7 +173,7 @@ class TrainerState:
 
 
 def _with_average(weights: Mapping[str, Tensor], ema: Mapping[str, Any] | None) -> dict[str, Tensor]:
-    """Returns a model's full state dict, with averaged weights if there are any."""
+    """Returns a model's full state dict. If ``ema`` is given, its averages replace the weights."""
     average = {} if ema is None else ema["average"]
     return {**weights, **{name: value.to(weights[name].dtype) for name, value in average.items()}}
 
