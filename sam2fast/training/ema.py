@@ -11,11 +11,11 @@ from torch import Tensor, nn
 class ExponentialMovingAverage:
     """Averages the parameters of a model in fp32 (fp64 for fp64 parameters).
 
-    Buffers are not averaged. Create it after the model is on its device. If a model or state has parameters with other
-    names or shapes, methods raise ``ValueError`` and change nothing.
+    Buffers are not averaged. The model must be on its device before the average is created. If a model or state has
+    parameters with other names or shapes, methods raise ``ValueError`` and change nothing.
 
     Args:
-        model: model whose parameters are the initial average; :meth:`update` reads them.
+        model: model whose parameters are the initial average. :meth:`update` reads this model's parameters.
         decay: weight of the old average in an update, in [0, 1).
         warmup: if True, limits the decay to ``(1 + step) / (10 + step)``, so that the initial values decay quickly.
 
@@ -36,7 +36,7 @@ class ExponentialMovingAverage:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Updates the average with the model's parameters, after optimizer step ``step``, counted from 0."""
+        """Updates the average with the model's parameters. ``step`` is the optimizer step, counted from 0."""
         decay = min(self.decay, (1 + step) / (10 + step)) if self.warmup else self.decay
         values = self._parameters(self.model)
         targets = [values[name].detach().to(average) for name, average in self.average.items()]
@@ -50,7 +50,7 @@ class ExponentialMovingAverage:
 
     @contextlib.contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:
-        """Replaces the model's parameters by the average inside the context; restores them bitwise afterwards.
+        """Context manager that replaces the model's parameters by the average, and restores the parameters bitwise.
 
         Changes to the parameters inside the context are lost.
         """
@@ -65,7 +65,7 @@ class ExponentialMovingAverage:
                     value.copy_(saved[name])
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns ``{"average": tensors by name}``. The tensors are not copies, so updates change them."""
+        """Returns ``{"average": tensors by name}``. Updates change the returned tensors, which are not copies."""
         return {"average": dict(self.average)}
 
     @torch.no_grad()

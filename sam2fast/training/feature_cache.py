@@ -33,10 +33,10 @@ class EncoderCacheConf:
     """Location and size of the cache.
 
     Args:
-        folder: folder with one file per frame, which later runs reuse; None keeps features in memory.
-        gigabytes: limit in units of 10**9 bytes. When it is reached, further frames are encoded each time. Each process
-            counts the files that exist at its start and those that it adds. Each combination of weights, image size and
-            precision has a separate limit.
+        folder: folder with one file per frame. Later runs reuse the files. None keeps features in memory.
+        gigabytes: size limit in units of 10**9 bytes. If the cache is full, other frames are encoded at each use. Each
+            process counts files that exist at its start and files that it adds. Each combination of weights, image size
+            and precision has a separate limit.
 
     Raises:
         ValueError: If the limit is not positive.
@@ -51,14 +51,14 @@ class EncoderCacheConf:
 
 
 class EncoderCache:
-    """Feature levels of frames in fp16. Keys are the pixels of the frame and the weights of the encoder.
+    """Cache of frames' feature levels in fp16. Keys are the pixels of a frame and the weights of the encoder.
 
-    Frames are encoded one by one and rounded to fp16 even at their first use, so that results depend neither on cache
-    hits nor on the rest of the batch. ``found`` and ``computed`` count cache hits and misses.
+    Frames are encoded one by one, and features are rounded to fp16 even at the first use. Results thus do not depend on
+    cache hits or on other frames of a batch. ``found`` and ``computed`` count cache hits and misses.
 
     Args:
         encode: Function from frames ``(1, S, S, 3)`` uint8 to levels ``(1, C_i, H_i, W_i)``.
-        modules: Frozen modules that ``encode`` uses, by their names in the model. They run in evaluation mode.
+        modules: Frozen modules that ``encode`` uses, by name in the model. ``encode`` runs in evaluation mode.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class EncoderCache:
         self.found = self.computed = 0
 
     def __call__(self, frames: Tensor) -> list[Tensor]:
-        """Returns levels ``(N, C_i, H_i, W_i)`` fp32 of ``frames (N, S, S, 3)`` uint8, on their device, detached."""
+        """Returns detached fp32 levels ``(N, C_i, H_i, W_i)`` of ``frames (N, S, S, 3)`` uint8, on the same device."""
         store = self._store_for(frames)
         levels: dict[bytes, list[Tensor]] = {}
         names = [hashlib.blake2b(frame, digest_size=16).digest() for frame in frames.cpu().numpy()]
@@ -87,7 +87,7 @@ class EncoderCache:
         return [torch.stack(parts) for parts in zip(*(levels[name] for name in names), strict=True)]
 
     def clear(self) -> None:
-        """Clears the cache; must be called when the weights change. Files of the old weights stay, but are not used."""
+        """Clears the cache. Must be called after the weights change. Files of old weights stay, but are not used."""
         self._store, self._weights = None, b""
 
     def _levels(self, store: "_Memory", name: bytes, frame: Tensor) -> list[Tensor]:
@@ -102,7 +102,7 @@ class EncoderCache:
         return levels
 
     def _store_for(self, frames: Tensor) -> "_Memory":
-        """Returns the store for the current weights, image size and precision; a new one if any of them changed."""
+        """Returns the store for the current weights, image size and precision. Makes a new store after a change."""
         device = frames.device.type
         precision = str(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else "full"
         setting = (frames.shape[1:], device, precision)
@@ -179,7 +179,7 @@ class _Folder(_Memory):
 
 @contextmanager
 def evaluating(modules: Sequence[nn.Module]) -> Iterator[None]:
-    """Puts these modules and all their submodules in evaluation mode inside the context."""
+    """Context manager that puts ``modules`` and all submodules in evaluation mode."""
     trained = [module for whole in modules for module in whole.modules() if module.training]
     for module in trained:
         module.training = False
@@ -191,7 +191,7 @@ def evaluating(modules: Sequence[nn.Module]) -> Iterator[None]:
 
 
 def write_levels(path: Path, levels: Sequence[Tensor]) -> bool:
-    """Writes a file atomically; returns False if the disk is full."""
+    """Writes feature levels to a file atomically. Returns False if the disk is full."""
     try:
         with atomic_path(path) as partial, partial.open("wb") as file:
             arrays: dict[str, Any] = {_name(i, len(levels)): level.numpy() for i, level in enumerate(levels)}
@@ -204,7 +204,7 @@ def write_levels(path: Path, levels: Sequence[Tensor]) -> bool:
 
 
 def read_levels(path: Path) -> list[Tensor]:
-    """Reads a file of :func:`write_levels` and verifies its checksums; raises one of ``DAMAGED`` if it is damaged."""
+    """Reads a file of :func:`write_levels` and verifies checksums. Raises one of ``DAMAGED`` if the file is damaged."""
     with zipfile.ZipFile(path) as archive:
         infos = archive.infolist()
         expected = [f"{_name(i, len(infos))}.npy" for i in range(len(infos))]
@@ -212,7 +212,7 @@ def read_levels(path: Path) -> list[Tensor]:
             raise ValueError("some of its levels are missing")
         if any(info.compress_type != zipfile.ZIP_STORED for info in infos):
             raise ValueError("its levels are compressed, but this program writes them uncompressed")
-        # Members are read entirely, because zipfile verifies checksums at the end, before which numpy may stop.
+        # Reads members entirely, because zipfile verifies checksums at the end. numpy may stop reading earlier.
         contents = [archive.read(info) for info in infos]
     return [torch.from_numpy(np.load(BytesIO(content), allow_pickle=False)) for content in contents]
 

@@ -1,6 +1,6 @@
 """Losses on all predictions for a clip: every frame, every prompt, every mask of the multimask output.
 
-Targets that are not binary raise ``ValueError``; in the classes, so do shapes that do not match.
+Targets that are not binary raise ``ValueError``. In loss classes, shapes that do not match raise ``ValueError``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ MIN_IOU = 1e-6  # minimum of predicted IoUs before the logarithm
 
 
 def _binary(targets: Tensor) -> Tensor:
-    """Converts targets to bool; raises ``ValueError`` if they are not binary."""
+    """Converts targets to bool. Raises ``ValueError`` if targets are not binary."""
     if targets.dtype == torch.bool:
         return targets
     on = targets != 0
@@ -63,14 +63,14 @@ def sigmoid_focal_loss(
     gamma: float = 2,
     loss_on_multimask: bool = False,
 ) -> Tensor:
-    """Computes the cross entropy, weighted by the probability of the wrong class to the power ``gamma``.
+    """Computes the focal loss: cross entropy times the probability of the wrong class to the power ``gamma``.
 
     Args:
         inputs: logits ``(O, K, ...)``, averaged over K and summed over the rest, or ``(O, M, H, W)``, averaged over
             pixels.
         targets: binary masks of the same shape, or of a shape that expands to it.
         num_objects: divisor of the loss.
-        alpha: weight of the foreground; the background has ``1 - alpha``. If negative, there are no weights.
+        alpha: weight of foreground pixels. Background pixels have weight ``1 - alpha``. If negative, all weights are 1.
         gamma: exponent; 0 gives cross entropy.
         loss_on_multimask: if True, returns ``(O, M)`` instead of the sum.
 
@@ -82,7 +82,7 @@ def sigmoid_focal_loss(
 
 
 def _mask_ious(inputs: Tensor, targets: Tensor) -> Tensor:
-    """Returns IoUs ``(O, M)`` of the masks in which logits ``(O, M, H, W)`` are positive; 0 if both masks are empty."""
+    """Returns IoUs ``(O, M)`` of predicted masks (positive logits) and targets. The IoU of two empty masks is 0."""
     x, y = _pixels(inputs, targets, True)
     predicted = x > 0
     overlap = (predicted & y).sum(-1)
@@ -101,7 +101,7 @@ def iou_loss(
     """Computes the squared or absolute error of predicted IoUs against the actual IoUs of the predicted masks.
 
     Args:
-        inputs: logits ``(O, M, H, W)``; positive logits are the mask.
+        inputs: mask logits ``(O, M, H, W)``. Pixels with positive logits belong to the mask.
         targets: binary masks of the same shape, or of a shape that expands to it.
         pred_ious: predicted IoUs ``(O, M)``.
         num_objects: divisor of the loss.
@@ -118,15 +118,15 @@ def iou_loss(
 class MultiStepMultiMasksAndIous(nn.Module):
     """Sums focal and Dice loss of the best mask, errors of predicted IoUs, and cross entropy of object scores.
 
-    Terms are summed over frames, prediction steps and objects, and divided by the number of objects, averaged over
-    ranks. They are computed in fp32, even under autocast.
+    Terms are summed over frames, prediction steps and objects. The sums are divided by the mean number of objects per
+    rank. Terms are computed in fp32, even under autocast.
 
     Args:
         weight_dict: weights of ``loss_mask`` (focal), ``loss_dice``, ``loss_iou`` and ``loss_class`` (default 0).
         focal_alpha, focal_gamma: parameters of the focal loss of masks.
         supervise_all_iou: if True, uses the mean IoU error of all masks instead of the best mask's error.
         iou_use_l1_loss: if True, uses absolute instead of squared IoU errors.
-        pred_obj_scores: if True, supervises object scores; the other terms are then 0 for objects that are not visible.
+        pred_obj_scores: if True, supervises object scores, and all other terms are 0 for objects that are not visible.
         focal_gamma_obj_score, focal_alpha_obj_score: parameters of the focal loss of object scores. The defaults give
             cross entropy.
 
@@ -162,7 +162,7 @@ class MultiStepMultiMasksAndIous(nn.Module):
         self.focal_alpha_obj_score = focal_alpha_obj_score
 
     def forward(self, outputs: Sequence[PredictedFrame | Mapping[str, Any]], targets: Tensor) -> dict[str, Tensor]:
-        """Returns scalars: the unweighted terms, and their weighted sum ``core_loss``.
+        """Returns a dictionary of scalars: the unweighted terms, and the weighted sum of terms as ``core_loss``.
 
         Args:
             outputs: T frames, as :class:`~sam2fast.training.model.PredictedFrame` or as official dictionaries.
@@ -183,7 +183,7 @@ class MultiStepMultiMasksAndIous(nn.Module):
                     losses[name] = losses[name] + value / num_objects
         total = torch.zeros((), device=targets.device)
         for name, weight in weights.items():
-            # Skips terms with weight 0, which may be infinite.
+            # Skips terms with weight 0, because these terms may be infinite.
             if weight != 0:
                 total = total + weight * losses[name]
         return {**losses, CORE_LOSS_KEY: total}
@@ -195,7 +195,7 @@ class MultiStepMultiMasksAndIous(nn.Module):
     def _step(
         self, masks: Tensor, ious: Tensor, scores: Tensor, target: Tensor, weights: Mapping[str, float]
     ) -> dict[str, Tensor]:
-        """Computes the terms of a prediction: masks ``(O, M, S, S)``, IoUs ``(O, M)``, scores ``(O, 1)``, target."""
+        """Computes the loss terms of one step's masks ``(O, M, S, S)``, IoUs ``(O, M)`` and scores ``(O, 1)``."""
         num_objects, M = ious.shape
         if masks.shape != (num_objects, M, *target.shape[1:]) or len(target) != num_objects:
             raise ValueError(
@@ -207,7 +207,7 @@ class MultiStepMultiMasksAndIous(nn.Module):
         rows = torch.arange(num_objects, device=masks.device)
         best = torch.zeros_like(rows)
         if M > 1:
-            # Only the best masks get a gradient.
+            # Selects the best mask of each object without gradients. Only the best mask gets a gradient below.
             with torch.no_grad():
                 every = self._mask_losses(pixels, truth[:, None], area[:, None])
                 best = sum(weights[name] * every[name] for name in self.mask_terms).argmin(1)  # type: ignore[union-attr]
@@ -228,7 +228,7 @@ class MultiStepMultiMasksAndIous(nn.Module):
         return iou_loss(masks, targets, ious, 1.0, True, self.iou_use_l1_loss)
 
     def _mask_losses(self, logits: Tensor, targets: Tensor, area: Tensor) -> dict[str, Tensor]:
-        """Returns each of ``mask_terms``, ``(...)``, for logits ``(..., P)`` and targets with ``area`` set pixels."""
+        """Returns the terms ``mask_terms``, each ``(...)``, for logits ``(..., P)``. ``area`` counts target pixels."""
         num_pixels, with_entropy = logits.shape[-1], "loss_bce" in self.mask_terms
         sums = mask_sums(logits, targets, self.focal_gamma, with_entropy)
         focal = focal_from_sums(sums, self.focal_alpha) / num_pixels
@@ -242,21 +242,22 @@ class MultiStepMultiMasksAndIous(nn.Module):
 class FromScratchLoss(MultiStepMultiMasksAndIous):
     """Adds cross entropy to the mask loss, for training from scratch.
 
-    From scratch, the official focal loss collapses to empty masks, because few foreground pixels have little weight.
-    Balanced cross entropy weights foreground and background equally. It makes masks too large, so it should decay.
+    In training from scratch, the official focal loss collapses to empty masks, because the few foreground pixels have
+    little weight. Balanced cross entropy weights foreground and background equally. Because balanced cross entropy
+    makes masks too large, its weight should decay.
 
     Args:
         bce_weight: weight of the cross entropy, averaged over pixels (``loss_bce``).
-        balanced_bce_weight: weight of the mean of its averages over foreground and background
-            (``loss_balanced_bce``). If a mask has no foreground or no background, that average counts as 0.
+        balanced_bce_weight: weight of the balanced cross entropy (``loss_balanced_bce``): the mean of two averages over
+            foreground and background. The average over no pixels is 0.
         balanced_bce_until: completed fraction of the training at which ``balanced_bce_weight`` has decayed linearly to
-            0; positive, infinite for no decay.
-        iou_entropy: if True, the error of a predicted IoU is its KL divergence from the actual IoU. Absolute and
-            squared errors have vanishing gradients if the sigmoid saturates at 0 on the first, bad masks.
+            0. Positive; if infinite, the weight does not decay.
+        iou_entropy: if True, the error of a predicted IoU is its KL divergence from the actual IoU. Gradients of
+            absolute and squared errors vanish if predicted IoUs of the first, bad masks saturate at 0.
         weight_dict, **kwargs: see :class:`MultiStepMultiMasksAndIous`.
 
     Attributes:
-        where: completed fraction of the training in [0, 1]; the trainer sets it.
+        where: completed fraction of the training in [0, 1], set by the trainer.
     """
 
     mask_terms = ("loss_mask", "loss_dice", "loss_bce", "loss_balanced_bce")
@@ -297,7 +298,7 @@ class FromScratchLoss(MultiStepMultiMasksAndIous):
 
 
 def balanced_bce_and_dice(inputs: Tensor, targets: Tensor) -> Tensor:
-    """Returns cross entropy with equal weights of foreground and background, plus the Dice loss: ``(...)``.
+    """Returns the sum ``(...)`` of balanced cross entropy and Dice loss. Foreground and background have equal weights.
 
     Args:
         inputs: logits ``(..., H, W)``.
@@ -323,12 +324,12 @@ def _steps(frame: PredictedFrame | Mapping[str, Any]) -> list[tuple[Tensor, Tens
 class AtResolution(nn.Module):
     """Computes another loss on masks of ``size`` x ``size`` pixels.
 
-    The decoder's masks have a quarter of the image's side. For small models, upsampling them and computing the loss at
-    full size cost as much as the model; half the side loses little.
+    The decoder's masks have a quarter of the image's side. For small models, upsampling masks to the image's side and
+    computing the loss cost as much as the model. With half the image's side, accuracy hardly changes.
 
     Args:
-        loss: a loss of this module.
-        size: side of the masks in pixels; must divide the images' side.
+        loss: loss of this module.
+        size: side of the masks in pixels. Must divide the side of the images.
     """
 
     def __init__(self, loss: nn.Module, size: int) -> None:
@@ -348,8 +349,8 @@ class AtResolution(nn.Module):
 def sample_masks(masks: Tensor, size: int) -> Tensor:
     """Samples ``masks (..., S, S)`` at the centres of ``size`` x ``size`` cells.
 
-    With an even stride, a centre lies between four pixels. Cells alternate between the upper left and the lower right
-    pixel in a chessboard pattern, so that outlines are not shifted.
+    If the cell's side is even, the centre lies between four pixels. In a chessboard pattern, cells alternately take the
+    upper left and the lower right of these pixels, so that outlines are not shifted.
     """
     stride = masks.shape[-1] // size
     before, after = (stride - 1) // 2, stride // 2

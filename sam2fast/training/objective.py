@@ -10,12 +10,12 @@ from sam2fast.training.prompt_sampling import PromptPlan
 
 
 class Objective(nn.Module):
-    """Maps a batch to its losses. It holds all trainable parameters, so that distributed training can wrap it.
+    """Maps a batch to its losses. Contains all trainable parameters, so that distributed training wraps one module.
 
     Args:
         losses: Loss for each batch key. ``all`` is the default.
-        auxiliary: Another task. It maps a :class:`~sam2fast.training.model.ClipPrediction` and its batch to scalars.
-            ``core_loss`` is added to the loss, and the other scalars are reported.
+        auxiliary: Another task: a module that maps a :class:`~sam2fast.training.model.ClipPrediction` and its batch to
+            a dictionary of scalars. ``core_loss`` is added to the loss, and other scalars are reported.
     """
 
     def __init__(self, model: SAM2Train, losses: nn.ModuleDict, auxiliary: nn.Module | None = None) -> None:
@@ -23,10 +23,10 @@ class Objective(nn.Module):
         self.model, self.losses, self.auxiliary = model, losses, auxiliary
 
     def forward(self, batch: ClipBatch) -> dict[str, Tensor]:
-        """Returns scalars: ``loss``, and its unweighted terms without gradients.
+        """Returns a dictionary of scalars: ``loss``, and the unweighted terms of the loss without gradients.
 
         Raises:
-            ValueError: If the loss depends on no trainable parameter, or there is no loss for the batch.
+            ValueError: If the loss depends on no trainable parameter, or no loss exists for the batch's key.
         """
         prediction = self.model(batch)
         losses = dict(self.loss_of(batch.key)(prediction.frames, batch.masks))
@@ -37,11 +37,11 @@ class Objective(nn.Module):
             losses.update(extra)
         if torch.is_grad_enabled():
             check_gradient(losses["loss"], prediction.plan, batch)
-        # DistributedDataParallel expects that the backward pass uses all returned tensors with gradients.
+        # Detaches all terms except ``loss``: for DistributedDataParallel, the backward pass must use all other tensors.
         return {name: value if name == "loss" else value.detach() for name, value in losses.items()}
 
     def loss_of(self, key: str) -> nn.Module:
-        """Returns the loss for batches with this key; raises ``ValueError`` if there is none."""
+        """Returns the loss for batches with key ``key``. Raises ``ValueError`` if no loss exists for this key."""
         if key not in self.losses and "all" not in self.losses:
             raise ValueError(f"trainer.loss has no {key!r} and no 'all'; it has {', '.join(self.losses)}")
         return self.losses[key if key in self.losses else "all"]

@@ -1,6 +1,6 @@
 """Samples prompts from ground-truth masks: prompted frames, boxes, clicks and correction clicks.
 
-All random numbers come from NumPy generators on the CPU, so that a seed gives the same prompts on every device.
+NumPy generators on the CPU make all random numbers, so that a seed gives the same prompts on every device.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ Prompt = dict[str, Tensor]  # point_coords (O, P, 2) in pixels, point_labels (O,
 
 
 class ObjectGenerators:
-    """Random generators, one per clip. The objects of a clip draw from its generator in their order."""
+    """Random generators, one per clip. Objects of a clip draw numbers one after another from the clip's generator."""
 
     def __init__(self, seeds: Sequence[int], video: Tensor) -> None:
         self._generators = [np.random.default_rng(seed) for seed in seeds]
@@ -31,7 +31,7 @@ class ObjectGenerators:
 
 
 def sample_box(masks: Tensor, uniform: Tensor, noise: float = 0.1, noise_bound: float = 20.0) -> Prompt:
-    """Samples boxes of ``masks (O, 1, S, S)``. Corners move by at most ``noise`` of a side and ``noise_bound`` pixels.
+    """Samples boxes of ``masks (O, 1, S, S)`` with noise of at most ``noise_bound`` pixels and ``noise`` of a box side.
 
     Args:
         uniform: draws ``(O, 4)`` in [0, 1).
@@ -44,7 +44,7 @@ def sample_box(masks: Tensor, uniform: Tensor, noise: float = 0.1, noise_bound: 
 
 
 def sample_error_point(truth: Tensor, predicted: Tensor | None, uniform: Tensor) -> Prompt:
-    """Samples one click per object, uniformly over its wrong pixels, or over the background if no pixel is wrong.
+    """Samples one click per object, uniformly over wrong pixels. If no pixel is wrong, samples the background.
 
     Args:
         truth: bool masks ``(O, 1, S, S)``.
@@ -57,7 +57,7 @@ def sample_error_point(truth: Tensor, predicted: Tensor | None, uniform: Tensor)
     wrong = wrong | (~truth & ~wrong.flatten(1).any(dim=1)[:, None, None, None])
     rank = wrong.flatten(1).cumsum(dim=1, dtype=torch.int32)  # (O, S * S): number of wrong pixels up to each pixel
     count = rank[:, -1:]
-    # Wrong pixel k is the first with rank k + 1. A correctly predicted full mask has no candidate and gets pixel 0.
+    # The first pixel with rank k + 1 is wrong pixel k. A correctly predicted full mask has no wrong pixel: pixel 0.
     k = (uniform * count).long().clamp(max=(count - 1).clamp(min=0))
     index = torch.searchsorted(rank, (k + 1).to(torch.int32)).clamp(max=rank.shape[1] - 1)
     index = torch.where(count > 0, index, 0)
@@ -65,11 +65,11 @@ def sample_error_point(truth: Tensor, predicted: Tensor | None, uniform: Tensor)
 
 
 def sample_error_center(truth: Tensor, predicted: Tensor | None, padding: bool = True) -> Prompt:
-    """Returns one click per object, at the wrong pixel farthest from the boundary of wrong regions. Needs scipy.
+    """Returns one click per object at the pixel farthest from the edge of missed or false regions. Needs scipy.
 
     Args:
         truth, predicted: see :func:`sample_error_point`.
-        padding: if True, the frame's edge counts as boundary.
+        padding: if True, the frame's edge counts as an edge of regions.
 
     Source: ``sam2.modeling.sam2_utils.sample_one_point_from_error_center``.
     """
@@ -86,14 +86,14 @@ def sample_error_center(truth: Tensor, predicted: Tensor | None, padding: bool =
 
 
 def _depth(region: np.ndarray, padding: bool) -> np.ndarray:
-    """Returns the distance ``(H, W)`` from each pixel of ``region`` to the nearest pixel outside or in the padding."""
+    """Returns the distance ``(H, W)`` from each pixel of ``region`` to the nearest pixel outside ``region``."""
     try:
         from scipy.ndimage import distance_transform_edt
     except ImportError as error:
         raise ImportError("clicks at centres need scipy: pip install 'sam2fast[train]'") from error
     if padding:
         return distance_transform_edt(np.pad(region, 1))[1:-1, 1:-1]
-    # If no pixel is outside, all distances are infinite.
+    # If ``region`` covers the frame and has no padding, all distances are infinite.
     return np.full(region.shape, np.inf) if region.all() else distance_transform_edt(region)
 
 
@@ -115,7 +115,7 @@ def add_click(prompt: Prompt | None, click: Prompt) -> Prompt:
 
 
 def _click(index: Tensor, truth: Tensor) -> Prompt:
-    """Returns a click at pixel ``index (O, 1)``; it is positive if the pixel belongs to the object."""
+    """Returns clicks at pixels ``index (O, 1)``. A click is positive if its pixel belongs to the object."""
     width = truth.shape[-1]
     coords = torch.stack([index % width, index // width], dim=-1).float()
     return {"point_coords": coords, "point_labels": truth.flatten(1).gather(1, index).to(torch.int32)}
@@ -123,7 +123,7 @@ def _click(index: Tensor, truth: Tensor) -> Prompt:
 
 @dataclass(frozen=True)
 class PromptSettings:
-    """Settings of prompt sampling: the official arguments without ``_for_train`` and ``_for_eval``."""
+    """Settings of prompt sampling. Names are official arguments without the suffix ``_for_train`` or ``_for_eval``."""
 
     prob_to_use_pt_input: float = 0.0
     prob_to_use_box_input: float = 0.0
@@ -143,7 +143,7 @@ class PromptSettings:
 
 
 class PromptPlan(NamedTuple):
-    """Prompted frames of a batch, equal for all its clips."""
+    """Frames of a batch with prompts. All clips of the batch have the same plan."""
 
     use_points: bool  # if False, the initial frames get ground-truth masks
     initial: list[int]  # frames prompted before tracking, frame 0 first
@@ -156,9 +156,9 @@ class PromptPlan(NamedTuple):
 
 
 def plan_prompts(num_frames: int, settings: PromptSettings, rng: np.random.Generator) -> PromptPlan:
-    """Draws a plan for clips of ``num_frames``. A single image always gets a click or box, and corrections.
+    """Draws a plan for clips of ``num_frames`` frames. A single image always gets a click or box, and corrections.
 
-    Source: ``training.model.sam2.SAM2Train.prepare_prompt_inputs``; draws have the same order.
+    Source: ``training.model.sam2.SAM2Train.prepare_prompt_inputs``. Random numbers are drawn in the official order.
     """
     prob_points, corrected_count = settings.prob_to_use_pt_input, settings.num_frames_to_correct
     initial_count = settings.num_init_cond_frames

@@ -1,13 +1,13 @@
 """Schedules: functions of ``where``, the completed fraction of the training in [0, 1].
 
-Names, arguments and values are those of ``fvcore.common.param_scheduler``. ``where = 1`` is also allowed.
+Names, arguments and values are equal to ``fvcore.common.param_scheduler``. Unlike in fvcore, ``where`` may be 1.
 """
 
 import math
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-# Rounding tolerance before a boundary.
+# Tolerance for rounding errors of ``where`` at the boundary between two schedules.
 WHERE_EPSILON = 1e-6
 ParamScheduler: TypeAlias = Callable[[float], float]  # function of ``where`` in [0, 1]
 
@@ -51,10 +51,10 @@ class CosineParamScheduler:
 
 
 class StepParamScheduler:
-    """Returns each of ``values`` for an equal fraction of the training.
+    """Returns ``values`` one after another, each for an equal fraction of the training.
 
     Args:
-        num_updates: positive number, ignored as in fvcore.
+        num_updates: positive number. As in fvcore, this number is ignored.
     """
 
     def __init__(self, num_updates: float, values: Sequence[float]) -> None:
@@ -71,8 +71,8 @@ class CompositeParamScheduler:
     """Runs schedules one after another.
 
     Args:
-        schedulers: schedules in order.
-        lengths: fraction of the training for each schedule; positive, with sum 1.
+        schedulers: schedules in the order of use.
+        lengths: positive fraction of the training for each schedule. The sum of fractions is 1.
         interval_scaling: for each schedule, ``rescaled`` (default) to run it from 0 to 1 in its interval, or ``fixed``
             to call it with the training's ``where``.
     """
@@ -112,7 +112,7 @@ class CompositeParamScheduler:
 
 
 class WarmUpParamScheduler(CompositeParamScheduler):
-    """Rises linearly from ``start_value`` to the start of ``scheduler`` over ``length``, then follows ``scheduler``."""
+    """Rises linearly from ``start_value`` to the first value of ``scheduler``, then follows ``scheduler``."""
 
     def __init__(self, scheduler: ParamScheduler, length: float, start_value: float = 0.0) -> None:
         if not 0 < length < 1:

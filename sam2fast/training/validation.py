@@ -1,4 +1,4 @@
-"""Measures J&F of a model on clips, with the prompts of its evaluation settings."""
+"""Measures J&F of a model on clips. Prompts follow the model's settings for evaluation."""
 
 from itertools import zip_longest
 
@@ -15,15 +15,15 @@ from sam2fast.training.model import SAM2Train
 def validate(
     model: SAM2Train, loader: ClipLoader, device: torch.device, ranks: Ranks | None = None
 ) -> dict[str, float]:
-    """Returns measures in percent over the objects of all batches, which the processes of a run share.
+    """Returns mean measures in percent over the objects of all batches. Batches are divided among the processes.
 
-    ``J``, ``F`` and ``J&F`` are means over an object's frames. They exclude the first frame, which is prompted, unless
-    it is the only frame. ``first`` is the IoU of the selected mask after the first prompt.
+    ``J``, ``F`` and ``J&F`` of an object are means over all frames except the first, prompted frame. If a clip has only
+    one frame, this frame counts. ``first`` is the IoU of the selected mask after the first prompt.
     """
     ranks = ranks or Ranks(device)
     batches = loader.epoch(0, min(ranks.rank, len(loader)), ranks.world_size) if ranks.is_group else loader.epoch(0)
     shares = ranks.gather([measure(model, batch, device) for batch in batches])
-    # The order of the batches keeps sums independent of the number of processes.
+    # Restores the original order of batches, so that rounding of sums does not depend on the number of processes.
     objects = [row for turn in zip_longest(*shares, fillvalue=[]) for of_batch in turn for row in of_batch]
     region, boundary, first = zip(*objects, strict=True)
     j, f = 100 * float(np.mean(region)), 100 * float(np.mean(boundary))

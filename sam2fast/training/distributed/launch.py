@@ -21,22 +21,22 @@ SECONDS_TO_SAVE = 600  # time after Ctrl-C until processes are killed
 
 
 class LaunchError(FixableError, RuntimeError):
-    """Raised if a process of the run failed or was killed. The message names it and the reason."""
+    """Raised if a process of the run failed or was killed. The message names the process and the reason."""
 
 
 def launch(
     arguments: Sequence[str], processes: int, restarts: int = 0, nodes: int = 1, rendezvous: str | None = None
 ) -> None:
-    """Runs ``python ARGUMENTS`` in ``processes`` processes of this machine and waits for them.
+    """Runs ``python ARGUMENTS`` in ``processes`` processes of this machine and waits until all processes end.
 
-    Forwards Ctrl-C and SIGTERM once to all processes, which then have time to save and exit. If a process fails, stops
-    the others. If this process is killed, processes that call :func:`is_abandoned` save and stop.
+    Forwards Ctrl-C and SIGTERM once to all processes, so that the processes can save and exit. If a process fails, all
+    processes are stopped. If this process is killed, processes that call :func:`is_abandoned` can save and stop.
 
     Args:
         arguments: arguments of the Python interpreter.
         processes: number of processes on this machine.
         restarts: maximum number of restarts of all processes after a failure.
-        nodes: number of machines of the run; each calls this function.
+        nodes: number of machines of the run. Each machine calls this function.
         rendezvous: ``HOST:PORT`` with a free port of one of the machines; required for several machines.
 
     Raises:
@@ -49,14 +49,14 @@ def launch(
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     for name in list(logging.root.manager.loggerDict):
-        if name.startswith("torch.distributed.elastic"):  # errors are reported in one line instead
+        if name.startswith("torch.distributed.elastic"):  # replaces torch's long messages by one line
             logging.getLogger(name).setLevel(logging.CRITICAL)
     host = (rendezvous or "127.0.0.1:0").rpartition(":")[0]
     is_loopback = host in ("localhost", "[::1]", "::1") or host.startswith("127.")
-    # Otherwise, each process would use all cores. A value that the user set is not changed.
+    # Divides the cores among the processes, unless the user has set the number of threads.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(SECONDS_TO_SAVE))
-    # Each restart needs a new store: in a shared one, a fast process may find addresses of exited processes.
+    # Makes a new store at each restart. In a shared store, a process may find addresses of exited processes.
     os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     with tempfile.TemporaryDirectory(prefix="sam2fast-") as folder:
         os.environ[LAUNCHED], os.environ[LAUNCHER] = folder, str(os.getpid())
@@ -68,7 +68,7 @@ def launch(
             rdzv_backend="c10d",
             rdzv_endpoint=rendezvous or "127.0.0.1:0",
             rdzv_configs={"join_timeout": SECONDS_TO_MEET},
-            # By default, the machine's name; not needed if the loopback device suffices.
+            # On one machine, uses the loopback address. If None, torch uses the machine's name.
             local_addr="127.0.0.1" if is_loopback else None,
             max_restarts=restarts,
             logs_specs=DefaultLogsSpecs(log_dir=folder),
@@ -96,7 +96,7 @@ def is_launched() -> bool:
 
 def is_abandoned() -> bool:
     """Returns True if :func:`launch` started this process and was killed afterwards. Always False on Windows."""
-    # On Windows, the parent's process id does not change, and differs from the launcher's in a virtual environment.
+    # On Windows, the parent's process id never changes, and in a virtual environment the parent is not the launcher.
     return is_launched() and sys.platform != "win32" and os.getppid() != int(os.environ[LAUNCHER])
 
 
@@ -107,13 +107,13 @@ def ended() -> None:
 
 
 def record(message: str, is_lost: bool) -> None:
-    """Reports an error of this process to :func:`launch`. ``is_lost`` marks errors caused by another process's loss."""
+    """Reports an error of this process to :func:`launch`. If ``is_lost``, the loss of another process is the cause."""
     content = {"message": message, "extraInfo": {"timestamp": 0, "lost": is_lost}}
     Path(os.environ[ERROR_FILE]).write_text(json.dumps({"message": content}), encoding="utf-8")
 
 
 def _reason(failures: dict[int, Any], world_size: int) -> str:
-    """Returns the cause of failures by rank. Prefers errors that are not effects of another process's failure."""
+    """Returns the reason for the failures of all ranks. Prefers errors that no other process has caused."""
 
     def weight(rank: int) -> tuple[bool, bool, int]:
         content = _reported_error(failures[rank])

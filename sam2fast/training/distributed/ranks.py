@@ -18,9 +18,9 @@ from sam2fast.utils.errors import FixableError
 # Environment variables set by torchrun and other launchers.
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
 RENDEZVOUS_VARIABLES = ("MASTER_ADDR", "MASTER_PORT")
-# Collectives on CPU tensors use gloo, so that they do not wait for a GPU.
+# Collectives on CPU tensors use gloo, so that the CPU does not wait for a GPU.
 BACKENDS = {"nccl": "cpu:gloo,cuda:nccl", "gloo": "gloo"}
-# Substrings of libraries' messages about lost or silent connections.
+# Substrings by which messages about lost or silent connections are recognized.
 _GONE = (
     "gloo",
     "NCCL",
@@ -44,7 +44,7 @@ class Ranks:
     rank: int = 0
     world_size: int = 1
     local_rank: int = 0  # rank on this machine
-    is_group: bool = False  # True if there is a process group, even of one process
+    is_group: bool = False  # True if a process group exists, even with one process
 
     @property
     def is_main(self) -> bool:
@@ -52,7 +52,7 @@ class Ranks:
         return self.rank == 0
 
     def any(self, flag: bool) -> bool:
-        """Returns True if the flag is set in any process. Collective: all processes must call it."""
+        """Returns True if ``flag`` is True in any process. Collective: all processes must call this method."""
         if not self.is_group:
             return flag
         count = torch.tensor(int(flag))
@@ -60,7 +60,7 @@ class Ranks:
         return bool(count)
 
     def mean(self, values: Sequence[float]) -> list[float]:
-        """Returns the means over all processes; not finite if any process's value is not. Collective."""
+        """Returns the mean of each value over all processes. Collective. Means of NaN or infinite values stay so."""
         if not self.is_group:
             return list(values)
         sums = torch.tensor(values, dtype=torch.float64)
@@ -68,7 +68,7 @@ class Ranks:
         return (sums / self.world_size).tolist()
 
     def gather(self, value: Any) -> list[Any]:
-        """Gathers the (pickled) values of all processes in the order of ranks. Collective."""
+        """Returns the pickled and gathered values of all processes in the order of ranks. Collective."""
         if not self.is_group:
             return [value]
         values: list[Any] = [None] * self.world_size
@@ -99,10 +99,10 @@ class Ranks:
 
 
 def join(conf: DistributedConf | None = None, accelerator: str = "auto") -> Ranks:
-    """Returns the ranks of this process, and initializes the process group if there is none.
+    """Returns the ranks of this process. Initializes a process group if ``WORLD_SIZE`` is set and no group exists.
 
-    Without ``WORLD_SIZE`` in the environment and without a process group, the run is a single process. A process group
-    that exists already must support the CPU, as gloo does.
+    Without ``WORLD_SIZE`` in the environment and without a process group, the run is a single process. An existing
+    process group must support CPU tensors, as gloo does.
 
     Args:
         conf: settings of distributed training.
@@ -110,9 +110,9 @@ def join(conf: DistributedConf | None = None, accelerator: str = "auto") -> Rank
 
     Raises:
         ValueError: If the environment is incomplete or inconsistent, several processes cannot share the accelerator, or
-            it is ``auto`` and there is no GPU.
+            ``accelerator`` is ``auto`` and a process of several has no GPU.
         RuntimeError: If the accelerator is not available.
-        LostRankError: If the other processes did not join.
+        LostRankError: If another process did not join.
     """
     conf = conf or DistributedConf()
     device = available_device(accelerator)

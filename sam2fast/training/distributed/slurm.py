@@ -12,7 +12,7 @@ from typing import Any
 from sam2fast.utils.errors import FixableError
 
 PORTS = (10000, 65000)
-MOST_TIMEOUTS = 1000  # a run is requeued after each timeout
+MOST_TIMEOUTS = 1000  # maximum number of timeouts after which the job is requeued
 SECONDS_TO_SAVE = 300  # time between the signal and a job's timeout
 
 
@@ -22,13 +22,13 @@ class SubmissionError(FixableError, RuntimeError):
 
 @dataclass(frozen=True)
 class Job:
-    """Resources of a job. ``partition``, ``account`` and ``qos`` are those of ``sbatch``."""
+    """Resources of a SLURM job. ``partition``, ``account`` and ``qos`` are options of ``sbatch``."""
 
     folder: Path  # folder for logs and submissions, on a shared file system
     nodes: int = 1
-    processes: int = 1  # number per node, each with a GPU
-    gpus: bool = True
-    cpus: int = 10  # number per process
+    processes: int = 1  # number of processes per node
+    gpus: bool = True  # if True, each process gets a GPU
+    cpus: int = 10  # number of CPUs per process
     hours: float = 24.0
     partition: str | None = None
     account: str | None = None
@@ -38,11 +38,11 @@ class Job:
 
 @dataclass(frozen=True)
 class ClusterRun:
-    """One process of a run. submitit calls it, and calls it again after preemption."""
+    """Function of one process of a run. submitit calls this object, and calls it again after preemption."""
 
-    run: Callable[[Callable[[], bool]], None]  # its argument returns True when the run must save and return
+    run: Callable[[Callable[[], bool]], None]  # called with a function that returns True if the run must save and stop
     folder: Path  # working directory
-    port: int  # port of the rendezvous on the first node
+    port: int  # port on the first node at which the processes meet
 
     def __call__(self) -> None:
         import submitit
@@ -62,7 +62,7 @@ class ClusterRun:
         interruption.go_on()
 
     def checkpoint(self) -> Any:
-        """Requeues the same call. submitit calls this on preemption or timeout."""
+        """Requeues the call of this object. submitit calls this method on preemption or timeout."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
@@ -71,13 +71,13 @@ class ClusterRun:
 class Interruption:
     """Delays submitit's handling of preemption and timeout signals until the run has saved.
 
-    On submitit's own signal, submitit requeues the job. On SIGTERM, the default for preemption, the job ends, and SLURM
-    requeues it if configured to.
+    On ``SUBMITIT_PREEMPT_SIGNAL`` (default USR2), submitit requeues the job. On SIGTERM, SLURM's default signal for
+    preemption, the job ends, and SLURM requeues the job if SLURM is configured to.
     """
 
     def __init__(self) -> None:
         preempted = getattr(signal, "SIG" + os.environ.get("SUBMITIT_PREEMPT_SIGNAL", "USR2"))
-        self._numbers = tuple(dict.fromkeys((preempted, signal.SIGTERM)))  # the requeuing signal first
+        self._numbers = tuple(dict.fromkeys((preempted, signal.SIGTERM)))  # first: the signal that requeues the job
         self._asked: set[int] = set()
         self._handlers: dict[int, Any] = {}
 
@@ -95,7 +95,7 @@ class Interruption:
         return bool(self._asked)
 
     def go_on(self) -> None:
-        """Calls submitit's handler of the received signal. If both signals came, calls only the requeuing one."""
+        """Calls submitit's handler of the received signal. Prefers the handler that requeues the job."""
         for number in self._numbers:
             if number in self._asked:
                 if callable(self._handlers[number]):
@@ -104,7 +104,7 @@ class Interruption:
 
 
 def submit(job: Job, run: Callable[[Callable[[], bool]], None]) -> Any:
-    """Submits a picklable ``run`` (see :class:`ClusterRun`). Returns submitit's job, with ``job_id`` and ``paths``.
+    """Submits a picklable ``run`` (see :class:`ClusterRun`). Returns submitit's job with ``job_id`` and ``paths``.
 
     Raises:
         SubmissionError: If submitit is not installed, or SLURM rejects the job.

@@ -25,7 +25,7 @@ class SingleProcess:
         self.objective = objective
 
     def __call__(self, batch: Any) -> dict[str, Tensor]:
-        """Returns the batch's losses; gradients of ``loss`` are averaged over processes."""
+        """Returns the losses of a batch. The backward pass of ``loss`` averages gradients over processes."""
         return self.objective(batch)
 
     def accumulating(self, is_last: bool) -> AbstractContextManager[Any]:
@@ -33,22 +33,22 @@ class SingleProcess:
         return nullcontext()
 
     def evaluating(self) -> AbstractContextManager[Any]:
-        """Returns a context without gradients in which processes may call the model different numbers of times."""
+        """Returns a context without gradients. Inside it, processes may call the model a different number of times."""
         return nullcontext()
 
     def gather(self, tree: Any) -> Any:
-        """Returns nested dictionaries and lists with full tensors. Collective.
+        """Replaces sharded tensors in nested dictionaries and lists by full tensors. Collective.
 
-        Sharded tensors are gathered on the CPU of the first process. Other processes get None for each of them.
+        Sharded tensors are gathered on the CPU of the first process. Other processes get None for each sharded tensor.
         """
         return tree
 
     def shard(self, tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Shards full tensors like the tensors of the same names in ``like``."""
+        """Shards each full tensor like the tensor of the same name in ``like``."""
         return tensors
 
     def shard_optimizer_state(self, state: dict[str, Any], groups: list[dict[str, Any]]) -> dict[str, Any]:
-        """Shards the full state of an optimizer with these groups like its parameters."""
+        """Shards the full state of an optimizer like the parameters in ``groups``."""
         return state
 
 
@@ -59,11 +59,11 @@ class DDP(SingleProcess):
         from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook, fp16_compress_hook
 
         super().__init__(objective)
-        # Buffers never change. The option's name depends on the version of torch.
+        # Disables the synchronization of buffers, which never change. Versions of torch name this option differently.
         names = inspect.signature(nn.parallel.DistributedDataParallel).parameters
         switch = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
         options: dict[str, Any] = {switch: False, "find_unused_parameters": conf.find_unused_parameters}
-        # device_ids is not passed, because it would copy the batch again.
+        # Does not pass device_ids, because DistributedDataParallel would copy the batch again.
         self._replica = nn.parallel.DistributedDataParallel(objective, **options)
         if conf.comms_dtype is not None:
             hooks = {"bfloat16": bf16_compress_hook, "float16": fp16_compress_hook}
@@ -77,10 +77,10 @@ class DDP(SingleProcess):
 
 
 class FSDP(SingleProcess):
-    """``fully_shard`` (FSDP2): every process has a shard of each tensor and its optimizer state.
+    """``fully_shard`` (FSDP2): every process has a shard of each parameter and of its optimizer state.
 
-    Blocks of the trunk and layers of memory attention are gathered when they are used. Raises ``ValueError`` for an
-    auxiliary task, whose scalar parameters cannot be sharded, and for an encoder cache.
+    Parameters of trunk blocks and memory attention layers are gathered for each use. Raises ``ValueError`` for an
+    auxiliary task, because scalar parameters cannot be sharded, and for an encoder cache.
     """
 
     def __init__(self, objective: Objective, ranks: Ranks, conf: DistributedConf) -> None:
@@ -97,7 +97,7 @@ class FSDP(SingleProcess):
         super().__init__(objective)
         self._ranks = ranks
         reduce_dtype = None if conf.comms_dtype is None else AMP_DTYPES[conf.comms_dtype]
-        # By default, torch would use the machine's GPUs, if any, even for a run on the CPU.
+        # Names the device, because by default torch would use a GPU even for a run on the CPU.
         mesh = init_device_mesh(ranks.device.type, (ranks.world_size,))
         options: dict[str, Any] = {"mesh": mesh, "mp_policy": MixedPrecisionPolicy(reduce_dtype=reduce_dtype)}
         block: Any
@@ -110,7 +110,7 @@ class FSDP(SingleProcess):
 
     def __call__(self, batch: Any) -> dict[str, Tensor]:
         with warnings.catch_warnings():
-            # Blocks return views, which no code modifies in place.
+            # Ignores a warning on in-place changes of blocks' outputs. No code changes the outputs in place.
             warnings.filterwarnings("ignore", "FSDP2-wrapped module", UserWarning)
             return super().__call__(batch)
 
@@ -126,7 +126,7 @@ class FSDP(SingleProcess):
         hooks = [(part._forward_pre_hooks, part._forward_hooks) for part in parts]
         for part in parts:
             part.unshard()
-            # On gathered parameters the hooks are unnecessary, but they would record each call for a backward pass.
+            # Removes FSDP's hooks: parameters are already gathered, and hooks would record calls for a backward pass.
             part._forward_pre_hooks, part._forward_hooks = OrderedDict(), OrderedDict()
         try:
             yield
@@ -157,19 +157,19 @@ class FSDP(SingleProcess):
 
 
 def wrap(objective: Objective, ranks: Ranks, conf: DistributedConf) -> SingleProcess:
-    """Returns the strategy for the objective. FSDP replaces its parameters."""
+    """Returns the strategy for the objective. FSDP replaces the objective's parameters."""
     if not ranks.is_group:
         return SingleProcess(objective)
     return FSDP(objective, ranks, conf) if conf.strategy == "fsdp" else DDP(objective, conf)
 
 
 def is_sharded(tensor: Any) -> bool:
-    """Returns True for a DTensor, without importing its class, which is slow."""
+    """Returns True for a DTensor. Does not import the class DTensor, because the import is slow."""
     return isinstance(tensor, Tensor) and hasattr(tensor, "placements")
 
 
 def _map_sharded(tree: Any, by: Callable[[Any], Any]) -> Any:
-    """Returns nested dictionaries and lists in which ``by(tensor)`` replaces each DTensor, in order."""
+    """Replaces each DTensor in nested dictionaries and lists by ``by(tensor)``, in the order of the tree."""
     if isinstance(tree, Mapping):
         return {key: _map_sharded(value, by) for key, value in tree.items()}
     if isinstance(tree, list | tuple):
@@ -178,7 +178,7 @@ def _map_sharded(tree: Any, by: Callable[[Any], Any]) -> Any:
 
 
 def _shard_like(value: Tensor, like: Any) -> Tensor:
-    """Shards a full tensor, present in every process, like ``like``; returns it unchanged if ``like`` is not."""
+    """Shards a full tensor like ``like``, or returns the tensor if ``like`` is not sharded. All processes need it."""
     from torch.distributed.tensor import distribute_tensor
 
     return distribute_tensor(value.to(like.device), like.device_mesh, like.placements) if is_sharded(like) else value
