@@ -10,21 +10,21 @@ from sam2fast.datasets.dataset_files import DatasetError
 from sam2fast.training.data.clip import Clip
 
 Box = tuple[float, float, float, float]
-# Maximum number of random crops before an image counts as having no objects.
+# Maximum number of random crops tried. If no crop has an object, the image counts as an image without objects.
 ATTEMPTS = 20
 
 
 @dataclass(frozen=True)
 class RandomCamera:
-    """Transform from a still image to a clip, with a panning and zooming camera. Frames are square crops.
+    """Transform that makes a clip from a still image with a panning and zooming camera. Frames are square crops.
 
-    Drops objects that are too small, too large or cut off in the first crop. At least one object remains.
+    Removes objects that are too small, too large or cut off in the first crop. At least one object remains.
 
     Args:
         size: side of the frames in pixels.
         num_frames: number of frames of the clip.
-        max_objects: maximum number of objects; they are chosen at random.
-        zoom: smallest and largest side of the first crop, as fractions of the image's side, before the aspect.
+        max_objects: maximum number of objects. If more objects remain, a random selection is kept.
+        zoom: smallest and largest side of the first crop, as fractions of the image's side, before its aspect changes.
         most_aspect: maximum ratio between the scales of a crop's two sides.
         motion: standard deviation of the camera's speed, in sides of the crop per frame.
         areas: smallest and largest area of an object in the first crop, as fractions of the crop.
@@ -41,10 +41,10 @@ class RandomCamera:
     least_inside: float = 0.4
 
     def __call__(self, clip: Clip, rng: np.random.Generator) -> Clip:
-        """Turns a clip ``(1, H, W, 3)`` with masks ``(1, O, H, W)`` into ``(T, S, S, 3)`` with ``(T, o, S, S)``.
+        """Converts frames ``(1, H, W, 3)`` and masks ``(1, O, H, W)`` to ``(T, S, S, 3)`` and ``(T, o, S, S)``.
 
         Raises:
-            DatasetError: If no object fits the limits in any crop.
+            DatasetError: If no crop has an object within the limits.
         """
         if len(clip.frames) != 1:
             raise ValueError(f"expected a clip of one frame, got {len(clip.frames)}: RandomCamera needs a still image")
@@ -72,7 +72,7 @@ class RandomCamera:
         )
 
     def _first_box(self, masks: NDArray[np.bool_], rng: np.random.Generator) -> Box:
-        """Returns a random crop around a pixel of an object, translated into the image."""
+        """Returns a random crop around a pixel of an object. The crop is shifted to lie inside the image."""
         count, height, width = masks.shape
         share, aspect = rng.uniform(*self.zoom), np.exp(rng.uniform(-1, 1) * 0.5 * np.log(self.most_aspect))
         w, h = width * min(1.0, share * aspect), height * min(1.0, share / aspect)
@@ -81,7 +81,7 @@ class RandomCamera:
         return _inside(x + (rng.random() - 0.5) * w, y + (rng.random() - 0.5) * h, w, h, (width, height))
 
     def _path(self, first: Box, image: tuple[int, int], rng: np.random.Generator) -> list[Box]:
-        """Returns the crop of each frame: uniform motion with some shake, inside the image."""
+        """Returns one crop per frame. Crops move uniformly with some shake and stay inside the image."""
         left, top, right, bottom = first
         w, h = right - left, bottom - top
         x, y = (left + right) / 2, (top + bottom) / 2
@@ -101,9 +101,9 @@ class RandomCamera:
 
 
 def _inside(x: float, y: float, w: float, h: float, image: tuple[int, int]) -> Box:
-    """Returns the box of ``w`` by ``h`` pixels around ``(x, y)``, translated into the image."""
+    """Returns a box of ``w`` by ``h`` pixels around ``(x, y)``. The box is shifted to lie inside the image."""
     w, h = min(w, image[0]), min(h, image[1])
     left = min(max(0.0, x - w / 2), image[0] - w)
     top = min(max(0.0, y - h / 2), image[1] - h)
-    # The minimum keeps the box inside the image despite rounding.
+    # Without ``min``, rounding could place the box's edge outside the image.
     return left, top, min(left + w, image[0]), min(top + h, image[1])

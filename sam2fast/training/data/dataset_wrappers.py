@@ -11,19 +11,19 @@ from sam2fast.training.data.clip import Clip, ClipDataset, name_of
 
 
 def repeat_factors_of(dataset: ClipDataset) -> NDArray[np.float32]:
-    """Returns the repeat factors ``(N,)`` of a data set's N videos: its ``repeat_factors``, or ones."""
+    """Returns the repeat factors ``(N,)`` of a data set's N videos. Without ``repeat_factors``, all factors are 1."""
     factors = getattr(dataset, "repeat_factors", None)
     return np.ones(len(dataset), dtype=np.float32) if factors is None else np.asarray(factors, dtype=np.float32)
 
 
 def sample_once(dataset: ClipDataset, index: int, rng: np.random.Generator) -> Clip:
-    """Samples a clip of a data set's ``index``-th video, not counting repetitions."""
+    """Samples a clip of video number ``index`` of a data set. Repetitions of videos do not count."""
     clip: Clip = getattr(dataset, "sample_once", dataset.sample)(index, rng)
     return clip
 
 
 class _OfOneDataset:
-    """Base class of data sets made from one other data set."""
+    """Base class of data sets that wrap one data set."""
 
     dataset: ClipDataset
 
@@ -33,16 +33,16 @@ class _OfOneDataset:
 
 
 class RepeatFactorWrapper(_OfOneDataset):
-    """A data set with repeat factors.
+    """Data set that repeats videos of another data set by repeat factors.
 
-    A factor's integer part is the number of times that a video occurs in every epoch. Its fraction is the probability
-    of one more. The draws depend only on ``seed`` and the epoch, and equal those of the official
-    ``training.dataset.utils.RepeatFactorWrapper``.
+    The integer part of a factor is the number of times that a video occurs in every epoch. The fractional part is the
+    probability of one more occurrence. Random draws depend only on ``seed`` and the epoch, and are equal to draws of
+    the official ``training.dataset.utils.RepeatFactorWrapper``.
 
     Args:
-        factors: one number for all videos, one per video, or a mapping from video names. The default, also for videos
-            that the mapping lacks, is the data set's ``repeat_factors``; ``VOSDataset`` has these. Factors are finite,
-            at least 0 and not all 0.
+        factors: one number for all videos, one number per video, or a mapping from video names to numbers. If None, and
+            for videos missing in the mapping, the data set's ``repeat_factors`` are used, as of ``VOSDataset``. Factors
+            are finite and at least 0, and one factor is above 0.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class RepeatFactorWrapper(_OfOneDataset):
         self.dataset, self.seed = dataset, seed
 
     def __len__(self) -> int:
-        """Returns the number of videos without repetitions; an epoch has ``len(epoch_indices(epoch))`` samples."""
+        """Returns the number of videos without repetitions. An epoch has ``len(epoch_indices(epoch))`` samples."""
         return len(self.repeat_factors)
 
     def epoch_indices(self, epoch: int) -> NDArray[np.int64]:
@@ -130,7 +130,7 @@ class Subset(_OfOneDataset):
 
 
 class FixedClips(_OfOneDataset):
-    """The first ``count`` clips of a data set, the same in every epoch, for validation or overfitting.
+    """First ``count`` clips of a data set. Clips are equal in all epochs, for validation or overfitting.
 
     Args:
         dataset: data set whose clips are used.
@@ -148,7 +148,7 @@ class FixedClips(_OfOneDataset):
         return self.count
 
     def sample(self, index: int, rng: np.random.Generator) -> Clip:
-        """Returns clip ``index``; the generator is not used."""
+        """Returns clip ``index``. The generator is not used."""
         if index in self._kept:
             return self._kept[index]
         clip = self.dataset.sample(index, np.random.default_rng([self.seed, index]))

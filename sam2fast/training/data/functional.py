@@ -1,6 +1,6 @@
 """Flips, resizes, pads, warps and recolors frames ``(T, H, W, 3)`` uint8 and masks ``(..., H, W)`` bool.
 
-Frames equal torchvision's results on PIL images exactly; masks equal its results on uint8 tensors.
+Frames are equal to torchvision's results for PIL images. Masks are equal to torchvision's results for uint8 tensors.
 """
 
 import math
@@ -42,12 +42,12 @@ def resize_frames(frames: Frames, size: tuple[int, int]) -> Frames:
 
 
 def resize_masks(masks: Masks, size: tuple[int, int]) -> Masks:
-    """Resizes masks ``(..., h, w)`` to ``size`` (height, width): True where the filtered mask is above 0.5."""
+    """Resizes masks ``(..., h, w)`` to ``size`` (height, width). Filtered values above 0.5 become True."""
     if masks.shape[-2:] == size:
         return masks
     flat = masks.reshape(-1, *masks.shape[-2:])
     out = np.empty((len(flat), *size), dtype=np.bool_)
-    for i, mask in enumerate(flat):  # one at a time, since float masks are large
+    for i, mask in enumerate(flat):  # masks are resized one by one, because float masks are large
         values = torch.from_numpy(mask[None, None].astype(np.float32))
         out[i] = F.interpolate(values, size=size, mode="bilinear", antialias=True)[0, 0].numpy() > 0.5
     return out.reshape(*masks.shape[:-2], *size)
@@ -67,8 +67,8 @@ def pad(clip: Clip, padding: Sequence[int]) -> Clip:
 class Affine:
     """Rotation, shear and scaling about the image's centre, followed by a translation.
 
-    Angles are in degrees, clockwise. The shear is along x and y and the translation is in pixels, as in
-    ``torchvision.transforms.functional.affine``.
+    As in ``torchvision.transforms.functional.affine``, angles are in degrees, clockwise, the shear has angles along x
+    and y, and the translation is in pixels.
     """
 
     angle: float
@@ -77,9 +77,9 @@ class Affine:
     shear: tuple[float, float] = (0.0, 0.0)
 
     def source_of(self, center: tuple[float, float]) -> tuple[float, float, float, float, float, float]:
-        """Returns the matrix ``(a, b, c, d, e, f)`` from output to input positions, both relative to ``center``."""
+        """Returns the matrix ``(a, b, c, d, e, f)`` from output to input positions, relative to ``center``."""
         angle, (shear_x, shear_y) = math.radians(self.angle), map(math.radians, self.shear)
-        # Forward: rotation @ shear along y @ shear along x, each of determinant 1, so the inverse needs no division.
+        # The forward matrix, rotation @ shear along y @ shear along x, has determinant 1. Inversion needs no division.
         xx = math.cos(angle - shear_y) / math.cos(shear_y)
         yx = math.sin(angle - shear_y) / math.cos(shear_y)
         xy = -xx * math.tan(shear_x) - math.sin(angle)
@@ -93,7 +93,7 @@ class Affine:
 def warp_frame(
     frame: Frames, affine: Affine, resampling: Image.Resampling, fill: tuple[int, int, int]
 ) -> NDArray[np.uint8]:
-    """Warps a frame ``(H, W, 3)`` with PIL; pixels from outside the image get the color ``fill``."""
+    """Warps a frame ``(H, W, 3)`` with PIL. Pixels from outside the image get the color ``fill``."""
     height, width = frame.shape[:2]
     rows = affine.source_of((width * 0.5, height * 0.5))
     image = Image.fromarray(frame)
@@ -101,17 +101,17 @@ def warp_frame(
 
 
 class MaskWarp:
-    """Nearest-pixel warp of masks. Source pixels are computed once for all masks."""
+    """Warps masks with nearest-neighbour sampling. Source pixels are computed once for all masks."""
 
     def __init__(self, affine: Affine, height: int, width: int) -> None:
-        # Uses float32 and grid_sample as torchvision does, so that ties between pixels are resolved in the same way.
+        # Like torchvision, uses float32 and grid_sample, so that ties between pixels have the same result.
         x = torch.linspace(-width * 0.5 + 0.5, width * 0.5 - 0.5, width)
         y = torch.linspace(-height * 0.5 + 0.5, height * 0.5 - 0.5, height)
         columns, rows = torch.meshgrid(x, y, indexing="xy")
         positions = torch.stack((columns, rows, torch.ones_like(rows)), dim=-1).view(1, -1, 3)
         source = torch.tensor(affine.source_of((0.0, 0.0))).view(1, 2, 3).transpose(1, 2)
         grid = positions.bmm(source / torch.tensor((0.5 * width, 0.5 * height))).view(1, height, width, 2)
-        # Warping an image of its own coordinates, counted from 1, gives the source pixels; 0 means outside.
+        # Warps an image whose pixels are their own coordinates, counted from 1. Coordinate 0 means outside.
         image = torch.stack(torch.meshgrid(torch.arange(width), torch.arange(height), indexing="xy")).float() + 1
         taken = F.grid_sample(image[None], grid, mode="nearest", padding_mode="zeros", align_corners=False)[0]
         self._inside = (taken[0] > 0).numpy()
@@ -128,25 +128,25 @@ class MaskWarp:
 
 
 def adjust_brightness(frame: Frames, factor: float) -> Frames:
-    """Blends the frame with black: factor 0 gives black, 1 the frame."""
+    """Blends the frame with black. Factor 0 gives black, and factor 1 gives the frame."""
     return _blend_with_grey(frame, 0, factor)
 
 
 def adjust_contrast(frame: Frames, factor: float) -> Frames:
-    """Blends the frame with its mean grey level: factor 0 gives grey, 1 the frame."""
+    """Blends the frame with its mean grey level. Factor 0 gives grey, and factor 1 gives the frame."""
     grey = np.asarray(Image.fromarray(frame).convert("L"))
     return _blend_with_grey(frame, int(grey.mean() + 0.5), factor)
 
 
 def adjust_saturation(frame: Frames, factor: float) -> Frames:
-    """Blends the frame with its grayscale version: factor 0 gives grayscale, 1 the frame."""
+    """Blends the frame with its grayscale version. Factor 0 gives grayscale, and factor 1 gives the frame."""
     return np.asarray(ImageEnhance.Color(Image.fromarray(frame)).enhance(factor))
 
 
 def adjust_hue(frame: Frames, factor: float) -> Frames:
-    """Rotates the frame's hue by ``factor`` of the full circle, in [-0.5, 0.5]."""
+    """Rotates the frame's hue by ``factor``, a fraction of the full circle in [-0.5, 0.5]."""
     hue, saturation, value = Image.fromarray(frame).convert("HSV").split()
-    rotated = np.asarray(hue) + np.uint8(int(factor * 255) % 256)  # wraps around
+    rotated = np.asarray(hue) + np.uint8(int(factor * 255) % 256)  # the sum of uint8 values wraps around
     return np.asarray(Image.merge("HSV", (Image.fromarray(rotated), saturation, value)).convert("RGB"))
 
 
@@ -156,6 +156,6 @@ def to_grayscale(frame: Frames) -> Frames:
 
 
 def _blend_with_grey(frame: Frames, level: int, factor: float) -> Frames:
-    # PIL blends only the 256 possible values; the result is a lookup table.
+    # Makes a lookup table: PIL blends only the 256 possible pixel values.
     table = Image.blend(Image.new("L", _RAMP.size, level), _RAMP, factor)
     return np.asarray(Image.fromarray(frame).point(np.asarray(table)[0].tolist() * 3))

@@ -45,7 +45,7 @@ SA1B_IMAGE, SA1B_MASKS = ".jpg", ".json"
 
 
 class EncodedVideo(FolderVideo):
-    """Video file with annotations. It is opened for each clip and closed afterwards."""
+    """Video file with annotations. The file is opened for each clip and closed afterwards."""
 
     def read_frames(self, positions: Sequence[int]) -> list[NDArray[np.uint8]]:
         """Decodes frames ``(H, W, 3)`` uint8 RGB."""
@@ -55,18 +55,18 @@ class EncodedVideo(FolderVideo):
 class JSONRawDataset(NamedVideoDataset):
     """Videos with masks in JSON files, ``gt_folder/<video>_manual.json``.
 
-    Videos are files, ``img_folder/<video>.mp4``, or folders of frames, ``img_folder/<video>/<number>.jpg``. They may be
-    one folder deeper, as in SA-V's archives; they then have names such as ``sav_000/sav_000001``. Follows the official
-    ``training.dataset.vos_raw_dataset.JSONRawDataset``, which reads only folders of frames.
+    Videos are files, ``img_folder/<video>.mp4``, or folders of frames, ``img_folder/<video>/<number>.jpg``. As in
+    SA-V's archives, videos may be one folder deeper, with names such as ``sav_000/sav_000001``. Follows the official
+    ``training.dataset.vos_raw_dataset.JSONRawDataset``. The official class reads only folders of frames.
 
     Args:
-        rm_unannotated: if True, uses only frames in which every object is annotated; objects may be occluded.
+        rm_unannotated: if True, uses only frames on which every object is annotated. Objects may be occluded.
         ann_every: number of video frames per annotated frame: 4 in SA-V.
         frames_fps: frames per second of the videos, for JSON files that state the rate of their annotations.
         annotator: source of the masks, ``manual`` or ``auto``.
 
     Raises:
-        ImportError: If there are video files, and PyAV is not installed.
+        ImportError: If ``img_folder`` has video files and PyAV is not installed.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class JSONRawDataset(NamedVideoDataset):
         return FolderVideo(name, tuple((number, files[number]) for number in numbers), tuple(numbers), annotations)
 
     def _taken(self, numbers: Sequence[int], annotations: MaskletAnnotations) -> list[int]:
-        """Returns the numbers of the frames that are used."""
+        """Returns the numbers of the frames that clips may use."""
         sampled = numbers[:: self.sample_rate]
         return [n for n in sampled if annotations.is_annotated(n)] if self.rm_unannotated else list(sampled)
 
@@ -130,7 +130,7 @@ class JSONRawDataset(NamedVideoDataset):
 
 
 def _find_videos(folder: Path) -> tuple[list[str], list[Path]]:
-    """Returns names of frame folders and of video files, also one folder deeper; and video files in other formats."""
+    """Returns the names of videos up to one folder deep, and the paths of video files in unsupported formats."""
     names, others = [], []
     for path in list_entries(folder):
         is_folder = path.is_dir()
@@ -209,14 +209,14 @@ class SA1BRawDataset(NamedVideoDataset):
 class CocoRawDataset(NamedVideoDataset):
     """Images with objects from a COCO instances file, as videos of identical frames.
 
-    Images are rotated by their EXIF orientation. Masks match the displayed image, or they have the stored image's size
-    and are rotated with it.
+    Images are rotated by their EXIF orientation. Masks match the rotated image. If masks have the size of the stored
+    image, masks are rotated like the image.
 
     Objects have the ids of their annotations. Masks are polygons, which need pycocotools, or RLE. Crowds, annotations
     without a mask and images without objects are excluded.
 
     Args:
-        img_folder: folder of the images; ``file_name`` is relative to it.
+        img_folder: folder of the images. ``file_name`` in the JSON file is relative to this folder.
         annotation_file: JSON file such as ``annotations/instances_train2017.json``. Image file names must differ by
             more than their extension.
         categories: names or ids of categories; objects of other categories are excluded.
@@ -278,7 +278,7 @@ class CocoRawDataset(NamedVideoDataset):
         return str(self.annotation_file)
 
     def get_video(self, idx: int) -> FolderVideo:
-        """Returns the ``idx``-th image as a video; its masks are decoded on access."""
+        """Returns image number ``idx`` as a video. Masks are decoded on access."""
         path = self.img_folder / self.files[idx]
         where = f"{self.annotation_file}, annotation"
         annotations = SegmentAnnotations(dict(self._objects[idx]), where, path, self._sizes[idx])
@@ -286,7 +286,7 @@ class CocoRawDataset(NamedVideoDataset):
 
 
 class PackedRecords:
-    """JSON values in one byte array, whose pages forked workers share. As objects they would be copied page by page."""
+    """JSON values in one byte array. Forked workers share the array's memory, but would copy Python objects."""
 
     def __init__(self, values: Iterable[Any]) -> None:
         texts = [json.dumps(value, separators=(",", ":")).encode() for value in values]
@@ -308,7 +308,7 @@ def _category_ids(content: Mapping[str, Any], wanted: Sequence[str | int] | None
     """Returns the ids of the wanted categories; None means all categories."""
     if wanted is None:
         return None
-    known: dict[str | int, set[int]] = defaultdict(set)  # by id and by name; categories may share a name
+    known: dict[str | int, set[int]] = defaultdict(set)  # keys are ids and names; categories may share a name
     for category in content.get("categories", []):
         known[category["id"]].add(category["id"])
         known[category["name"]].add(category["id"])
@@ -331,7 +331,7 @@ def _objects_by_image(
         has_mask = annotation.get("segmentation") and not annotation.get("iscrowd")
         if is_wanted and is_large and has_mask and (area != 0 or _has_pixels(annotation["segmentation"])):
             objects[annotation["image_id"]].append((annotation.get("id"), annotation["segmentation"]))
-    for image, segments in objects.items():  # numbered from 1 if ids are not integers, missing or repeated
+    for image, segments in objects.items():  # replaces ids that are not unique integers by numbers from 1
         if len({i for i, _ in segments}) < len(segments) or any(type(i) is not int for i, _ in segments):
             objects[image] = [(number, segmentation) for number, (_, segmentation) in enumerate(segments, 1)]
     return objects

@@ -1,4 +1,4 @@
-"""Batches of clips from several data sets, made by worker processes. Resumed runs get the same batches."""
+"""Loads batches of clips from several data sets in worker processes. Resumed runs get the same batches."""
 
 import atexit
 import logging
@@ -24,22 +24,22 @@ from sam2fast.utils.errors import FixableError
 _log = logging.getLogger(__name__)
 
 MAX_TRIES = 20  # maximum number of clips tried for one sample
-# Errors of the program or the machine, not of a file. Replacing the sample would hide them.
+# Errors of the program or the machine, not of a file. These errors are raised, and the sample is not replaced.
 _NOT_THE_DATA = (MemoryError, ImportError, NameError, AttributeError, TypeError, NotImplementedError)
 Item = TypeVar("Item")
-# Prefixes of torch's error messages about lost workers. If a worker exits, the thread that pins its batches fails, and
-# its shared memory disappears.
+# Prefixes of torch's error messages about lost workers. If a worker exits, the thread that pins the worker's batches
+# fails, and the worker's shared memory disappears.
 SIGNS = ("DataLoader worker", "Pin memory thread", "unable to open shared memory object")
 _ADVICE = (
     "lower trainer.data.train.num_workers and trainer.data.val.num_workers (0 needs no shared memory), or "
     "enlarge /dev/shm; for docker, set --shm-size"
 )
-SECONDS_TO_EXIT = 10.0  # a killed process closes its connections before it exits
+SECONDS_TO_EXIT = 10.0  # time to wait for a killed worker to exit, because its connections close first
 
 
 @dataclass(frozen=True)
 class ClipSource:
-    """One data set of a mixture.
+    """Data set in a mixture of data sets, with batch size and weight.
 
     Args:
         dataset: data set whose clips all have the same number of frames.
@@ -55,27 +55,28 @@ class ClipSource:
 
     @property
     def name(self) -> str:
-        """The data set's ``name``, or its class's name."""
+        """The data set's ``name``, or the name of its class."""
         return name_of(self.dataset)
 
 
 class ClipLoader:
     """Loader of batches of clips. Each batch comes from one source, and sources are mixed at random.
 
-    Batch ``k`` of an epoch is a pure function of ``(seed, epoch, k, rank, world_size)``, independent of ``num_workers``
-    and of the batch at which the epoch is resumed. Ranks draw the same sources, but different samples. Follows the
-    official ``training.dataset.sam2_datasets.TorchTrainMixedDataset``.
+    Batch ``k`` of an epoch depends only on ``(seed, epoch, k, rank, world_size)``, not on ``num_workers`` or the batch
+    at which the epoch is resumed. Ranks draw the same sources, but different samples. Follows the official
+    ``training.dataset.sam2_datasets.TorchTrainMixedDataset``.
 
-    A clip that cannot be loaded is replaced by another clip of its data set, with a warning.
+    A clip that cannot be loaded is replaced by another clip of the same data set, with a warning.
 
     Args:
-        batches_per_epoch: number of batches. By default, an epoch is one pass over every source. Otherwise sources are
-            drawn only by weight, and exhausted sources are reshuffled and start over.
+        batches_per_epoch: number of batches per epoch. If None, an epoch is one pass over every source. Otherwise,
+            sources are drawn only by weight, and exhausted sources are reshuffled and start over.
         shuffle: if True, shuffles each source every epoch.
         drop_last: if True, drops the last, smaller batch of each source.
-        max_bad_samples: maximum number of replaced clips per epoch and rank; they must not outnumber the good clips.
+        max_bad_samples: maximum number of replaced clips per epoch and rank. Replaced clips must not outnumber good
+            clips.
         phases_per_epoch: number of epochs that make up one pass over every source, for more frequent checkpoints and
-            validations on large data sets. Epochs may then differ by one batch.
+            validations on large data sets. If above 1, epochs may differ by one batch.
 
     Attributes:
         bad_samples: number of clips replaced so far, in all epochs.
@@ -127,28 +128,28 @@ class ClipLoader:
         self.bad_samples = 0
 
     def __len__(self) -> int:
-        """Returns the number of batches of the first epoch; see :meth:`num_batches`."""
+        """Returns the number of batches of the first epoch. See :meth:`num_batches` for other epochs."""
         return self.num_batches(0)
 
     def num_batches(self, epoch: int) -> int:
-        """Returns the number of batches of an epoch. It may vary with ``phases_per_epoch`` or repeat factors."""
+        """Returns the number of batches of an epoch. Epochs may differ with ``phases_per_epoch`` or repeat factors."""
         if epoch not in self._counts:
             self._counts[epoch] = self._schedule.num_batches(epoch)
         return self._counts[epoch]
 
     @property
     def share(self) -> tuple[int, int]:
-        """``rank`` and ``world_size``."""
+        """The pair ``(rank, world_size)``."""
         return self._schedule.rank, self._schedule.world_size
 
     def epoch(self, epoch: int, start: int = 0, step: int = 1) -> Iterator[ClipBatch]:
-        """Yields the batches of an epoch from number ``start``, equal to those of an uninterrupted run.
+        """Yields the batches of an epoch from batch ``start``. Batches are equal to batches of an uninterrupted run.
 
         Args:
-            step: interval between the batches that are yielded.
+            step: interval between yielded batches.
 
         Raises:
-            ValueError: If ``start`` is not the number of a batch.
+            ValueError: If ``start`` is negative or above the number of batches.
             DataError: During iteration, if too many clips are bad, or the clips of a batch do not fit together.
             LostWorkerError: During iteration, if a worker process exits or has no shared memory for a batch.
         """
@@ -159,13 +160,13 @@ class ClipLoader:
     def _iterate(self, maker: "_BatchMaker", start: int, step: int) -> Iterator[ClipBatch]:
         loader: DataLoader[_Made] = DataLoader(
             maker,
-            batch_size=None,  # an item is a batch
+            batch_size=None,  # items of ``maker`` are batches
             sampler=range(start, len(maker.epoch), step),
             num_workers=self._num_workers,  # torch gives each worker one thread
             collate_fn=_Pickled if self._num_workers else None,
             worker_init_fn=_ignore_sigterm,
             pin_memory=self._pin_memory,
-            # By default, the workers' seeds would be drawn from the global generator that the model uses.
+            # Without this generator, torch would draw workers' seeds from the global generator that the model uses.
             generator=torch.Generator().manual_seed(0),
         )
         reports: list[str] = []
@@ -190,11 +191,11 @@ class ClipLoader:
 
 @dataclass
 class _Made:
-    """A worker's result: a batch or an error, and reports of replaced clips."""
+    """Result of a worker: a batch or an error, and reports of replaced clips."""
 
     batch: ClipBatch | None = None
     reports: list[str] = field(default_factory=list)
-    # Workers do not raise it: torch would raise it again with the worker's traceback as its message.
+    # Error for the main process to raise. For an error raised in a worker, torch's message would be a traceback.
     error: FixableError | None = None
 
     def pin_memory(self) -> "_Made":
@@ -204,12 +205,12 @@ class _Made:
 
 
 def _ignore_sigterm(worker: int) -> None:
-    """Ignores SIGTERM in a worker: when a process group stops, the main process saves first, then ends its workers."""
+    """Ignores SIGTERM in a worker. When a run stops, the main process saves a checkpoint, then ends its workers."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 class _Pickled:
-    """Pickles a batch in the worker's main thread, because the queue's thread drops objects that it cannot pickle.
+    """Pickles a batch in the worker's main thread. The queue's thread would drop objects that cannot be pickled.
 
     Unpickling yields the batch, or an error if shared memory was full.
     """
@@ -226,7 +227,7 @@ class _Pickled:
 
 
 class _BatchMaker(Dataset[_Made]):
-    """Makes the batch with a given number. Every worker has a copy."""
+    """Makes the batch with a given number. Every worker process has a copy of this object."""
 
     def __init__(self, sources: Sequence[ClipSource], epoch: EpochSchedule) -> None:
         self.sources, self.epoch = sources, epoch
@@ -241,7 +242,7 @@ class _BatchMaker(Dataset[_Made]):
                 self._make_clip(source, sample, [*entropy, sample.position], made.reports) for sample in plan.samples
             ]
             seeds = [_prompt_seed([*entropy, sample.position]) for sample in plan.samples]
-            # All ranks use the same seed, so that they have the same amount of computation.
+            # All ranks use the same seed, so that all ranks have the same amount of computation.
             plan_seed = _prompt_seed([self.epoch.schedule.seed, self.epoch.epoch, number], stream=1)
             try:
                 made.batch = collate(clips, seeds, source.key, plan_seed)
@@ -254,7 +255,7 @@ class _BatchMaker(Dataset[_Made]):
 
     @staticmethod
     def _make_clip(source: ClipSource, sample: BatchSample, entropy: list[int], reports: list[str]) -> Clip:
-        """Returns the sample's clip. If it is bad, draws others from the sample's generator until one is good."""
+        """Returns the sample's clip. If the clip is bad, draws other clips with the sample's generator."""
         rng = np.random.default_rng(entropy)
         index = sample.index
         for _ in range(MAX_TRIES):
@@ -273,7 +274,7 @@ class _BatchMaker(Dataset[_Made]):
 
 
 def _prompt_seed(entropy: list[int], stream: int = 0) -> int:
-    """Returns the seed of prompts. The separate stream keeps transforms from changing the draws of prompts."""
+    """Returns the seed of prompts. Prompts have their own random stream, so that transforms do not change prompts."""
     return int(np.random.SeedSequence(entropy, spawn_key=(stream,)).generate_state(1, np.uint64)[0] >> 1)
 
 
@@ -294,9 +295,9 @@ def reporting_lost_workers() -> Iterator[None]:
 
 
 def receive_batches(made: Iterable[Item]) -> Iterator[Item]:
-    """Yields the results of worker processes; raises :class:`LostWorkerError` if a worker is killed during a batch."""
+    """Yields the results of worker processes. Raises :class:`LostWorkerError` if a worker is killed during a batch."""
     batches: Any = iter(made)
-    # At exit, multiprocessing would send SIGTERM to workers, which ignore it, and wait for them forever.
+    # At exit, multiprocessing would send SIGTERM to workers and wait forever, because workers ignore SIGTERM.
     atexit.register(batches._shutdown_workers)
     try:
         yield from batches
@@ -330,7 +331,7 @@ def _lost_worker(reason: str) -> LostWorkerError:
 
 
 def _worker_message(error: BaseException) -> str | None:
-    """Returns torch's first message about a lost worker. Later errors of the chain do not say how it exited."""
+    """Returns torch's first message about a lost worker. Later errors of the chain do not say how a worker exited."""
     message: str | None = None
     cause: BaseException | None = error
     while cause is not None:

@@ -42,12 +42,12 @@ class PNGRawDataset(NamedVideoDataset):
     """Videos ``img_folder/<video>/<frame>.jpg`` (or ``.png``) with masks in ``gt_folder``.
 
     Masks are ``gt_folder/<video>/<frame>.png``, with object ids as palette indices or grey levels. If ``is_palette`` is
-    False, they are ``gt_folder/<video>/<object>/<frame>.png``, and an id is its folder's number plus one. Frames and
-    masks are matched by number. Follows the official ``training.dataset.vos_raw_dataset.PNGRawDataset``.
+    False, masks are ``gt_folder/<video>/<object>/<frame>.png``, and the object id is the folder's number plus one.
+    Frames and masks are matched by number. Follows ``training.dataset.vos_raw_dataset.PNGRawDataset``.
 
     Args:
         single_object_mode: if True, treats every object's folder as a separate video.
-        truncate_video: number of frames used from the start of a video, if positive.
+        truncate_video: if positive, uses only this number of frames from the start of a video.
         frames_sampling_mult: if True, repeats each video as many times as it has frames.
     """
 
@@ -125,7 +125,7 @@ class MaskFolderRawDataset(NamedVideoDataset):
     """Images ``img_folder/<name>.jpg`` (or ``.png``) with masks in ``gt_folder``, as videos of identical frames.
 
     The masks of an image are either ``<name>.png``, a palette or grey image in which every nonzero value is an object,
-    or ``<name>/*.png``, with one image per object whose nonzero pixels are the object. One folder may have both types.
+    or ``<name>/*.png``, one image per object with nonzero pixels for the object. ``gt_folder`` may have both types.
     Images are rotated by their EXIF orientation, and masks have the size of the rotated image. Masks must have hard
     edges: every grey value of a soft edge would be an object. Reading a white mask with soft edges is an error.
 
@@ -161,7 +161,7 @@ class MaskFolderRawDataset(NamedVideoDataset):
         name = self.video_names[idx]
         if name in self._labels:
             files: dict[int | None, dict[FrameKey, Path]] = {None: {0: self._labels[name]}}
-        else:  # ids count from 1; files are sorted by number, then by name
+        else:  # object ids count the files from 1, sorted by number, then by name
             files = {i: {0: path} for i, path in enumerate(list_files(self.gt_folder / name).values(), 1)}
         annotations = MaskImages(files, self.gt_folder, self.ignored_labels)
         return image_as_video(name, self.images[idx], annotations, self.num_frames)
@@ -193,7 +193,7 @@ class MaskFolderRawDataset(NamedVideoDataset):
 
 
 def _by_name(folder: Path, paths: Iterable[Path], suffixes: Collection[str]) -> dict[str, Path]:
-    """Returns the files with one of these suffixes, by name."""
+    """Returns by name the files that have one of ``suffixes``."""
     named: dict[str, Path] = {}
     for path in sorted(path for path in paths if path.suffix.lower() in suffixes):
         if path.stem in named:

@@ -24,7 +24,7 @@ MAX_NAMED = 5  # maximum number of names in an error message
 
 
 class NamedVideoDataset(ABC):
-    """Base class of data sets of named videos. Images are treated as videos of identical frames.
+    """Base class of data sets with named videos. An image is treated as a video of identical frames.
 
     Constructors raise :class:`DataError` if a folder or list is missing, there are no videos, or frames or masks are
     missing. The message names the folder and its expected content. Subclasses share these arguments:
@@ -52,12 +52,12 @@ class NamedVideoDataset(ABC):
 
     @abstractmethod
     def get_video(self, idx: int) -> "FolderVideo":
-        """Returns the ``idx``-th video, decoded on access. Unreadable files raise ``DatasetError``."""
+        """Returns video number ``idx``. Files are decoded on access; unreadable files raise ``DatasetError``."""
 
 
 def require_folder(argument: str, folder: PathLike | None, expected: str) -> Path:
-    """Returns the folder as a path. ``expected`` describes its content in messages."""
-    if folder is None:  # configurations leave it to the user
+    """Returns the folder as a path. ``expected`` describes the folder's content in messages."""
+    if folder is None:  # the user has not set the folder in the configuration
         raise DataError(f"{argument} is not set: it must be a folder with {expected}")
     if not Path(folder).is_dir():
         raise DataError(f"{argument} {folder} is not a folder: expected {expected} in it")
@@ -87,7 +87,7 @@ def select_names(
 
     Args:
         present: Names in ``folder``.
-        expected, what: Expected files and the noun for the names, for messages.
+        expected, what: Description of expected files and noun for the names, used in messages.
         must_exist: If True, listed names that are not ``present`` are an error.
     """
     known = set(present)
@@ -140,7 +140,7 @@ def refuse_without_frames(empty: Sequence[str], names: Sequence[str], folder: Pa
 
 
 def refuse_left_out(paths: Iterable[Path], what: str, folder: Path, expected: str) -> None:
-    """Raises ``DataError`` if ``folder`` has ``paths`` that do not match ``expected``; ``what`` is their noun."""
+    """Raises ``DataError`` if any ``paths`` in ``folder`` are not ``expected``. ``what`` is the noun for paths."""
     raise_if_any(
         sorted(path.name for path in paths),
         f"{what} in img_folder {folder} are not {expected}",
@@ -149,7 +149,7 @@ def refuse_left_out(paths: Iterable[Path], what: str, folder: Path, expected: st
 
 
 def raise_if_any(offenders: Sequence[str], problem: str, expected: str) -> None:
-    """Raises ``DataError`` if there are offenders. The message names some of them."""
+    """Raises ``DataError`` if ``offenders`` is not empty. The message names some offenders."""
     if offenders:
         more = f" and {len(offenders) - MAX_NAMED} more" if len(offenders) > MAX_NAMED else ""
         raise DataError(f"{len(offenders)} {problem}: {', '.join(offenders[:MAX_NAMED])}{more}. {expected}")
@@ -173,7 +173,7 @@ class FolderVideo:
         return self.annotations.visible_objects(self.frames[position][0])
 
     def read_frames(self, positions: Sequence[int]) -> list[NDArray[np.uint8]]:
-        """Reads frames ``(H, W, 3)`` uint8 RGB. A file that several frames use is read once."""
+        """Reads frames ``(H, W, 3)`` uint8 RGB. If several frames use one file, the file is read once."""
         paths = [self.frames[position][1] for position in positions]
         read = {path: read_frame(path, self.upright) for path in dict.fromkeys(paths)}
         return [read[path] for path in paths]

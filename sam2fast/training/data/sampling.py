@@ -16,14 +16,14 @@ VisibleObjects = Callable[[int], Sequence[int]]
 
 @dataclass(frozen=True)
 class SampledFramesAndObjects:
-    """The frames and objects of a clip."""
+    """Frames and objects that a sampler has chosen for a clip."""
 
     frames: tuple[int, ...]  # positions in the video, in the clip's order
     object_ids: tuple[int, ...]
 
 
 class Sampler(Protocol):
-    """Chooses frames and objects. All randomness comes from the generator."""
+    """Chooses frames and objects of a clip. All random numbers come from the given generator."""
 
     def sample(
         self, num_frames: int, visible_objects: VisibleObjects, rng: np.random.Generator
@@ -37,7 +37,7 @@ class Sampler(Protocol):
 
 
 class RandomUniformSampler:
-    """Samples consecutive frames from a random start, and random objects visible in the clip's first frame.
+    """Samples consecutive frames with a random start, and random objects that are visible in the clip's first frame.
 
     Follows the official ``training.dataset.vos_sampler.RandomUniformSampler``.
 
@@ -73,7 +73,7 @@ class RandomUniformSampler:
 
 
 class EvalSampler:
-    """Takes all frames, and all objects visible in the first frame.
+    """Chooses all frames and all objects that are visible in the first frame.
 
     Follows the official ``training.dataset.vos_sampler.EvalSampler``.
     """

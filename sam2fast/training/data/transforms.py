@@ -1,7 +1,7 @@
 """Random transforms of clips, with the names and arguments of the official ``training.dataset.transforms``.
 
-A transform takes a clip and a generator, its only source of randomness, and returns a new clip. Frames stay uint8. The
-device normalizes them, so that transfers take a quarter of the memory traffic.
+A transform takes a clip and a generator and returns a new clip. All random numbers come from the generator. Frames stay
+uint8 and are normalized on the device, so that transfers take a quarter of the memory traffic.
 """
 
 import logging
@@ -88,9 +88,10 @@ class RandomAffine:
 
     Args:
         degrees: range of angles, or the maximum angle.
-        scale, translate: range of scales, and maximum shifts as fractions of the width and height; None disables it.
-        shear: range of angles along x, or the maximum angle; four numbers are ranges along x and y; None disables it.
-        image_mean: RGB fill outside the frame.
+        scale, translate: range of scales, and maximum shifts as fractions of width and height. None disables scaling
+            or translation.
+        shear: range of angles along x, or the maximum angle; four numbers are ranges along x and y; None for no shear.
+        image_mean: RGB color of pixels outside the frame.
     """
 
     def __init__(
@@ -163,7 +164,7 @@ class RandomResizeAPI:
     Args:
         sizes: sizes of the shorter side, or of both sides if ``square``, or ``(width, height)`` pairs; or one size.
         max_size: maximum length of the longer side.
-        v2: ignored.
+        v2: official argument, ignored.
     """
 
     def __init__(
@@ -198,7 +199,7 @@ class RandomResizeAPI:
 def get_size_with_aspect_ratio(
     image_size: tuple[int, int], size: float, max_size: float | None = None
 ) -> tuple[int, int]:
-    """Returns ``(height, width)`` with the shorter side ``size``, or less if the longer would exceed ``max_size``.
+    """Returns ``(height, width)`` with shorter side ``size``. The longer side is limited to ``max_size``.
 
     Args:
         image_size: image size ``(width, height)``.
@@ -218,8 +219,8 @@ class ColorJitter:
     """Jitters brightness, contrast, saturation and hue in random order; without ``consistent_transform``, per frame.
 
     Args:
-        brightness, contrast, saturation: ranges of factors, or the maximum difference from 1; None disables it.
-        hue: range of rotations as fractions of the hue circle, or the maximum rotation; None disables it.
+        brightness, contrast, saturation: ranges of factors, or the maximum difference from 1; None for no change.
+        hue: range of rotations as fractions of the hue circle, or the maximum rotation; None for no change.
     """
 
     def __init__(
@@ -297,7 +298,7 @@ class RandomMosaicVideoAPI:
             flips = rng.random(flips.shape) < 0.5
         frames, masks = np.empty_like(clip.frames), np.zeros_like(clip.masks)
         height, width = clip.frames.shape[1:3]
-        tiles: dict[tuple[int, int], Frames] = {}  # by size; sizes differ if the grid does not divide the frame
+        tiles: dict[tuple[int, int], Frames] = {}  # tiles by size: sizes differ if the grid does not divide the frame
         for tile in np.ndindex(self.grid_h, self.grid_w):
             (top, bottom), (left, right) = _part(height, self.grid_h, tile[0]), _part(width, self.grid_w, tile[1])
             size = bottom - top, right - left
@@ -311,7 +312,7 @@ class RandomMosaicVideoAPI:
 
 
 class ToTensorAPI:
-    """Does nothing: batches turn clips into tensors, and the device turns uint8 into float."""
+    """Does nothing. :func:`collate` converts clips to tensors, and the model converts uint8 to float on the device."""
 
     def __init__(self, v2: bool = False) -> None:
         pass
@@ -321,7 +322,7 @@ class ToTensorAPI:
 
 
 class NormalizeAPI:
-    """Does nothing: the model normalizes frames. :func:`check_normalisation` compares the model's values with these."""
+    """Does nothing, because the model normalizes frames. :func:`check_normalisation` compares mean and std."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], v2: bool = False) -> None:
         self.mean, self.std = tuple(mean), tuple(std)
@@ -331,10 +332,10 @@ class NormalizeAPI:
 
 
 def check_normalisation(part: Any, mean: Sequence[float], std: Sequence[float]) -> None:
-    """Compares the values of each :class:`NormalizeAPI` in a data set, or in data sets that it wraps, with the model's.
+    """Compares mean and std of the model with every :class:`NormalizeAPI` in a data set and its wrapped data sets.
 
     Raises:
-        ValueError: If they differ.
+        ValueError: If mean or std differ.
     """
     if isinstance(part, NormalizeAPI) and (part.mean, part.std) != (mean, std):
         raise ValueError(

@@ -14,15 +14,16 @@ from sam2fast.training.data.transforms import Transform
 
 
 class VOSDataset:
-    """Samples clips from videos and transforms them; a :class:`~sam2fast.training.data.clip.ClipDataset`.
+    """Samples clips from videos and applies transforms. Is a :class:`~sam2fast.training.data.clip.ClipDataset`.
 
     Follows the official ``training.dataset.vos_dataset.VOSDataset``, except that the length counts repetitions.
 
     Args:
         transforms: one transform, or several that are applied in order.
-        training: if True, a bad video raises ``DatasetError`` and may be skipped; otherwise ``DataError``.
-        multiplier: number of times that each video occurs in an epoch; a fraction adds random videos.
-        always_target, target_segments_available: must be True: objects that are absent from a frame have empty masks.
+        training: if True, bad videos raise ``DatasetError`` and may be skipped. If False, bad videos raise
+            ``DataError``.
+        multiplier: number of times that each video occurs in an epoch. A fractional part adds random videos.
+        always_target, target_segments_available: must be True. Objects that are absent from a frame have empty masks.
     """
 
     def __init__(
@@ -51,14 +52,14 @@ class VOSDataset:
 
     @property
     def video_names(self) -> Sequence[str]:
-        """Names of the videos, if known before the videos are opened."""
+        """Names of the videos. Empty if names are not known before the videos are opened."""
         return getattr(self.video_dataset, "video_names", ())
 
     def __len__(self) -> int:
         return max(1, round(len(self.video_dataset) * self.multiplier))
 
     def sample(self, index: int, rng: np.random.Generator) -> Clip:
-        """Returns a clip of video ``index % len(video_dataset)``, or of a random one for the multiplier's fraction.
+        """Returns a clip of video ``index % len(video_dataset)``, or of a random video for the multiplier's fraction.
 
         Raises:
             DatasetError: In training, if the video is too short, has no objects or cannot be read.
@@ -77,7 +78,7 @@ class VOSDataset:
         return np.full(len(self.video_dataset), self.multiplier, dtype=np.float32)
 
     def sample_once(self, index: int, rng: np.random.Generator) -> Clip:
-        """Returns a clip of the ``index``-th video, without the multiplier; raises the errors of :meth:`sample`."""
+        """Returns a clip of video number ``index``, without the multiplier. Raises the errors of :meth:`sample`."""
         try:
             clip = self._make(self.video_dataset.get_video(index), rng)
         except DatasetError as error:

@@ -10,13 +10,13 @@ from sam2fast.training.data.synthetic.compositing import SceneObject, footprint
 from sam2fast.training.data.synthetic.media import Media, OnLeftOut, warn_left_out
 from sam2fast.training.data.synthetic.scene import Scene, crossing_objects, random_objects, random_scene
 
-# An object is labeled if its visible area in the first frame is at least this fraction of the frame ...
+# Minimum visible area of a labeled object in the first frame, as a fraction of the frame.
 LEAST_AREA = 0.004
-# ... and at least this fraction of its unoccluded area.
+# Minimum visible area of a labeled object in the first frame, as a fraction of the object's unoccluded area.
 LEAST_VISIBLE = 0.5
-# Object maps are uint8, and a scene also has a few unlabeled objects.
+# Maximum number of labeled objects. Object maps are uint8, and a scene also has a few unlabeled objects.
 MOST_OBJECTS = 200
-# Number of random scenes tried before a simple scene with a single object.
+# Number of random scenes tried. If no scene has a labeled object, a simple scene with one object is drawn.
 ATTEMPTS = 4
 
 
@@ -38,9 +38,8 @@ class SyntheticClips:
         seed: seed of the clips.
         photometric: if False, disables shadows, blur, noise, color drift and compression.
         crossing: fraction of clips in which at least two similar objects meet and occlude one another.
-        on_left_out: function called with the first of some skipped images, the error, and their number. By default, a
-            warning is logged.
-            warning is logged.
+        on_left_out: function called with the path of the first skipped image, the error, and the number of skipped
+            images. By default, a warning is logged.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -82,7 +81,7 @@ class SyntheticClips:
         return self._length
 
     def sample(self, index: int, rng: np.random.Generator) -> Clip:
-        """Renders a clip, which depends only on the constructor's arguments, the index and the generator's state.
+        """Renders a clip. The clip depends only on the constructor's arguments, the index and the generator's state.
 
         Returns:
             Frames ``(T, S, S, 3)`` and masks ``(T, O, S, S)`` with 1 <= O <= ``max_objects``.
@@ -119,7 +118,7 @@ class SyntheticClips:
 
 
 def labelled_objects(objects: list[SceneObject], scene: Scene) -> list[int]:
-    """Returns the indices of objects that are visible enough in the first frame."""
+    """Returns the indices of objects that are visible enough in the first frame to be labeled."""
     step, size = scene.middle_step(0), scene.size
     hidden = np.zeros((size, size), dtype=bool)
     labelled = []

@@ -15,7 +15,7 @@ from sam2fast.training.data.synthetic.sprites import Sprite, SpritePart
 Matrix = tuple[float, float, float, float, float, float]  # x' = a x + b y + c, y' = d x + e y + f
 ObjectMap = NDArray[np.uint8]  # (S, S): 0 for background, else 1 + the index of the visible object
 
-# Minimum alpha of an object's pixels: half of the pixel is covered.
+# Minimum alpha of pixels that belong to an object: the object covers half of the pixel.
 OPAQUE = 128
 # Number of mesh cells along each side of a warped sprite.
 CELLS = 4
@@ -50,11 +50,11 @@ class Shadow:
 
 @dataclass(frozen=True)
 class SceneObject:
-    """Sprite with its motion over N times."""
+    """Sprite and its motion over N exposure times."""
 
     sprite: Sprite
-    path: Floats  # (N, 2, 3), from the sprite's pixels to the frame's, at each of N times
-    times: Floats  # (N,)
+    path: Floats  # (N, 2, 3) matrices from the sprite's pixels to the frame's pixels, one per exposure time
+    times: Floats  # (N,) exposure times
     warp: Warp | None = None
     shadow: Shadow | None = None
 
@@ -95,7 +95,7 @@ def footprint(obj: SceneObject, step: int, size: int) -> NDArray[np.bool_]:
 
 
 def _part_matrix(obj: SceneObject, part: SpritePart, step: int) -> Matrix:
-    """Returns the matrix from the pixels of the part's image to those of the frame."""
+    """Returns the matrix from pixels of the part's image to pixels of the frame."""
     amplitude, frequency, phase = part.swing
     turn = part.angle + amplitude * sin(2 * np.pi * frequency * float(obj.times[step]) + phase)
     c, s, (px, py), (jx, jy) = cos(turn), sin(turn), part.pivot.tolist(), part.joint.tolist()
@@ -110,7 +110,7 @@ def _part_matrix(obj: SceneObject, part: SpritePart, step: int) -> Matrix:
 def _transformed(
     image: Image.Image, matrix: Matrix, warp: Warp | None, time: float, size: tuple[int, int]
 ) -> tuple[Image.Image, tuple[int, int]] | None:
-    """Transforms an image to the frame; returns the part inside and its upper left corner, or None if it is outside."""
+    """Transforms an image to the frame. Returns the part inside the frame and its upper left corner, or None."""
     a, b, c, d, e, f = matrix
     width, height = image.size
     slack = 0.0
@@ -147,7 +147,7 @@ def _mesh(
     a, b, c, d, e, f = inverse
     u, v = warp.shift(a * x + b * y + c, d * x + e * y + f, max(source), time)
     corners = np.stack([u, v], axis=2)
-    # Upper left, lower left, lower right, upper right.
+    # Order of the corners: upper left, lower left, lower right, upper right.
     quads = np.concatenate([corners[:-1, :-1], corners[1:, :-1], corners[1:, 1:], corners[:-1, 1:]], axis=2).tolist()
     return [
         ((columns[i], rows[j], columns[i + 1], rows[j + 1]), tuple(quads[j][i]))
@@ -159,7 +159,7 @@ def _mesh(
 class Photometry:
     """Exposure, color, blur, noise and compression of a clip with frames of ``size`` pixels.
 
-    All are constant over the clip, except for the noise and a slow drift of the contrast.
+    All effects except noise and a slow drift of the contrast are constant over the clip.
     """
 
     def __init__(self, rng: np.random.Generator, size: int) -> None:
@@ -196,6 +196,6 @@ class Photometry:
 
 @cache
 def _noise_tile(side: int, level: float) -> NDArray[np.int16]:
-    """Returns Gaussian noise ``(side, side, 3)`` from a fixed seed, computed once. Frames use random crops of it."""
+    """Returns Gaussian noise ``(side, side, 3)`` from a fixed seed, computed once. Frames use crops of this noise."""
     noise = np.random.default_rng(5).standard_normal((side, side, 3), dtype=np.float32)
     return np.round(level * noise).astype(np.int16)

@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 # Cache limits of each worker process.
 PHOTOGRAPH_BYTES, CUTOUT_BYTES = 80 << 20, 30 << 20
-# Minimum area of a cut-out in pixels. Enlarging smaller ones would blur them.
+# Minimum area of a cut-out in pixels. Smaller cut-outs would be blurred when enlarged.
 LEAST_PIXELS = 256
 _SOLID = [255 * (alpha > 60) for alpha in range(256)]  # lookup table: alpha above 60 counts as opaque
 
@@ -28,7 +28,7 @@ class MediaError(FixableError, ValueError):
     """Raised if a media folder has no usable images, or an image lacks required content."""
 
 
-# Function called for skipped images with the first of them, the error, and their number.
+# Function called with the path of the first skipped image, the error, and the number of skipped images.
 OnLeftOut: TypeAlias = Callable[[Path, Exception, int], None]
 
 
@@ -71,14 +71,14 @@ class _Files:
         return sum(map(len, self._folders))
 
     def add(self, paths: Sequence[Path]) -> None:
-        """Adds files. Their order determines the draws of a generator."""
+        """Adds files. The order of the files determines which files a generator draws."""
         for _, group in groupby(paths, key=lambda path: path.parent):
             self._folders.append(list(group))
         sizes = np.sqrt([len(folder) for folder in self._folders])
         self._shares = sizes / sizes.sum()
 
     def draw(self, rng: np.random.Generator) -> Iterator[Path]:
-        """Yields a random file, then all other files in a fixed order, in case the first is unusable."""
+        """Yields a random file, then all other files in a fixed order. The caller stops at the first usable file."""
         first = int(np.searchsorted(np.cumsum(self._shares)[:-1], rng.random(), side="right"))
         start = int(rng.integers(len(self._folders[first])))
         folder = self._folders[first]
@@ -97,13 +97,13 @@ class Media:
 
     Args:
         folders: media folders; at least one.
-        longest: maximum side of cut-outs, and maximum shorter side of photographs, in pixels. Both may be a third
-            longer.
+        longest: maximum side of cut-outs, and maximum shorter side of photographs, in pixels. These sides may exceed
+            ``longest`` by a third.
         on_left_out: function called once for each unusable image, and once for each folder that has images without
             masks.
 
     Raises:
-        MediaError: If a folder is missing, is empty, has none of these subfolders, or none of its images can be read.
+        MediaError: If a folder is missing or empty, has no subfolder with a name above, or has no readable image.
     """
 
     def __init__(self, folders: Sequence[str | Path], longest: int, on_left_out: OnLeftOut = warn_left_out) -> None:
@@ -117,7 +117,7 @@ class Media:
         self._unreadable: set[Path] = set()
         for folder in map(Path, folders):
             self._add(folder)
-        # If nothing can be read, this raises here rather than in a worker process.
+        # Reads one image, so that an error for unreadable images is raised here and not in a worker process.
         rng = np.random.default_rng(0)
         if self.has_photographs:
             self.photograph(rng)
@@ -179,7 +179,7 @@ class Media:
         self._cutouts.add(images.get("cutouts", []))
 
     def _read(self, path: Path, opener: Callable[[Path], Image.Image], cache: _Cache) -> Image.Image | None:
-        """Returns the image from the cache or its file. Returns None if it cannot be used."""
+        """Returns the image from the cache or its file. Returns None if the image cannot be used."""
         image = cache.get(path)
         if image is None and path not in self._unreadable:
             try:
@@ -197,7 +197,7 @@ class Media:
     def _open_photograph(self, path: Path) -> Image.Image:
         shorter = 4 * self._longest // 3
         with _opened(path) as opened:
-            opened.draft("RGB", (shorter, shorter))  # decodes a JPEG at a fraction of its size
+            opened.draft("RGB", (shorter, shorter))  # JPEG files are decoded at a fraction of their size
             image = opened.convert("RGB")
         return _shrink(image, shorter / min(image.size))
 
@@ -215,7 +215,7 @@ class Media:
         return Image.fromarray(ids)
 
     def _masked(self, path: Path, mask: Path, rng: np.random.Generator) -> Image.Image | None:
-        """Cuts a random object of the mask out of its image."""
+        """Cuts a random object of the mask out of the image at ``path``."""
         image = self._read(path, self._open_photograph, self._seen_photographs)
         ids = self._read(mask, self._open_mask, self._seen_cutouts)
         if image is None or ids is None:
@@ -244,7 +244,7 @@ class Media:
 class ScenePhotographs:
     """Draws a few photographs for one scene, so that its textures look alike and fewer files are decoded.
 
-    Calling it with a generator returns one of the photographs, RGB. The first calls draw them.
+    An instance is a function from a generator to one of the photographs, RGB. The first calls draw the photographs.
     """
 
     def __init__(self, media: Media, count: int = 2) -> None:
@@ -266,7 +266,7 @@ def _images(folder: Path) -> list[Path]:
 
 
 def _opened(path: Path) -> Image.Image:
-    # The file is read at once, because the PNG decoder makes many small reads.
+    # Reads the whole file first, because the PNG decoder would make many small reads.
     return open_image(BytesIO(path.read_bytes()))
 
 

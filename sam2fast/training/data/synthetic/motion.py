@@ -9,7 +9,7 @@ Floats = NDArray[np.float64]
 
 
 def wander(rng: np.random.Generator, times: Floats, amplitude: float, speed: float) -> Floats:
-    """Returns smooth oscillating values ``(N,)`` at N times, 0 at time 0; ``speed`` is their rough rate of change."""
+    """Returns smooth oscillating values ``(N,)``, 0 at time 0. Values change by about ``speed`` per unit of time."""
     total = np.zeros_like(times)
     for share in (0.75, 0.25):
         frequency = speed / max(amplitude, 1e-6) * rng.uniform(0.7, 1.4) * (0.5 / share)
@@ -29,12 +29,12 @@ def affine(scale: Floats, angle: Floats, stretch: Floats, shear: Floats, x: Floa
 
 
 def object_path(rng: np.random.Generator, times: Floats, start: Floats, size: int) -> Floats:
-    """Returns matrices ``(N, 2, 3)`` from a sprite's pixels to the scene's.
+    """Returns matrices ``(N, 2, 3)`` from pixels of a sprite to pixels of the scene.
 
     Args:
         times: times in frames, multiplied by the speed; all 0 for a still object.
         start: position ``(2,)`` at time 0.
-        size: side of the frame in pixels; distances are proportional to it.
+        size: side of the frame in pixels. Distances are proportional to ``size``.
     """
     still = np.zeros_like(times)
     speed = size * min(0.09, float(np.exp(rng.normal(np.log(0.013), 0.9))))
@@ -43,7 +43,7 @@ def object_path(rng: np.random.Generator, times: Floats, start: Floats, size: in
     if draw > 0.12:
         x, y = (wander(rng, times, size * rng.uniform(0.1, 0.5), speed * rng.uniform(0.3, 1)) for _ in range(2))
     if draw > 0.9:
-        # Leaves the frame and comes back.
+        # The object leaves the frame and comes back.
         direction, reach = rng.uniform(0, 2 * np.pi), size * rng.uniform(0.9, 1.3)
         away = reach * np.sin(np.pi * np.minimum(1, times / rng.uniform(5, 16))) ** 2
         x, y = x + away * np.cos(direction), y + away * np.sin(direction)
@@ -62,7 +62,7 @@ def object_path(rng: np.random.Generator, times: Floats, start: Floats, size: in
 
 
 def passing_path(rng: np.random.Generator, times: Floats, size: int) -> Floats:
-    """Returns matrices ``(N, 2, 3)`` of an object that enters the frame and crosses it in a straight line."""
+    """Returns matrices ``(N, 2, 3)`` of an object that enters the frame and crosses the frame in a straight line."""
     direction = rng.uniform(0, 2 * np.pi)
     forward = size * np.array([np.cos(direction), np.sin(direction)])
     through = size * (0.5 + rng.uniform(-0.25, 0.25, 2))
@@ -76,10 +76,10 @@ def passing_path(rng: np.random.Generator, times: Floats, size: int) -> Floats:
 def meeting_places(rng: np.random.Generator, times: Floats, count: int, reach: float, size: int) -> Floats:
     """Returns positions ``(count, N, 2)`` in the scene of objects that start around a point near the middle and meet.
 
-    By the last of the times, they have either passed one another or turned back at the meeting point.
+    At the last time, the objects have either passed one another or turned back at the meeting point.
 
     Args:
-        reach: longest side of each object in pixels; at first the objects stand side by side.
+        reach: longest side of each object in pixels. At time 0, the objects stand side by side.
     """
     centre = size * rng.uniform(0.35, 0.65, 2)
     radius = min(0.45 * size, reach * rng.uniform(0.5, 0.8) / np.sin(np.pi / count))
@@ -106,7 +106,7 @@ def camera_path(rng: np.random.Generator, times: Floats, size: int) -> Floats:
         angle = wander(rng, times, rng.uniform(0.02, 0.1), rng.uniform(0.005, 0.02))
     if rng.random() < 0.15:
         x, y = (v + wander(rng, times, size * rng.uniform(0.002, 0.01), size * 0.03) for v in (x, y))
-    # Rotation and zoom are about the frame's centre, not its corner.
+    # The camera rotates and zooms about the frame's centre.
     turn = affine(np.exp(zoom), angle, still, still, still, still)
     centre = np.full(2, size / 2)
     turn[:, :, 2] = np.stack([x, y], axis=1) + (np.eye(2) - turn[:, :, :2]) @ centre
@@ -122,11 +122,11 @@ def compose(outer: Floats, inner: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class Warp:
-    """Deformation of an image by travelling waves. Lengths are fractions of its longer side."""
+    """Deformation of an image by travelling waves. Lengths are fractions of the image's longer side."""
 
     height: Floats  # (2,) amplitudes of the waves in x and y
     waves: Floats  # (2, 2): numbers of waves along the image's two sides, for x and y
-    phase: Floats  # (2,)
+    phase: Floats  # (2,) phases of the waves in x and y
     speed: float  # radians per unit of time
 
     @classmethod

@@ -22,7 +22,7 @@ class ObjectSearch(NamedTuple):
     least_stability: float = 0.9  # minimum IoU between the masks at logits 1 and -1
     areas: tuple[float, float] = (0.01, 0.6)  # minimum and maximum area of a mask, as fractions of the image
     most_overlap: float = 0.7  # IoU above which a mask with a lower score is a duplicate
-    batch: int = 16  # clicks per forward pass
+    batch: int = 16  # number of clicks per forward pass
 
 
 OBJECTS = ObjectSearch()
@@ -38,7 +38,7 @@ def write_cutouts(
     """Writes the objects that a model finds in photographs as RGBA files ``out/cutouts/NAME_NN.png``.
 
     Args:
-        images: Photographs. Unreadable ones are skipped.
+        images: Paths of photographs. Unreadable photographs are skipped.
         predictor: Model that predicts the masks.
         out: Media folder, see :class:`~sam2fast.training.data.synthetic.media.Media`.
         longest: Maximum side in pixels; larger images are scaled down.
@@ -58,7 +58,7 @@ def write_cutouts(
         for number, alpha in enumerate(alphas):
             cutout = image.copy()
             cutout.putalpha(Image.fromarray(alpha))
-            # The crop ignores faint pixels, which may lie anywhere.
+            # Crops to pixels with alpha above 127, because faint pixels may lie anywhere.
             box = Image.fromarray(alpha > 127).getbbox()
             cutout.crop(box).save(folder / f"{path.name.replace('.', '_')}_{number:02d}.png")
         yield path, len(alphas)
@@ -85,7 +85,7 @@ def find_objects(image: Image.Image, predictor: "SAM2ImagePredictor", search: Ob
                 continue
             share, stability = float((mask > 0).mean()), (mask > 1).sum() / max(1, (mask > -1).sum())
             if search.areas[0] <= share <= search.areas[1] and stability > search.least_stability:
-                alpha = np.round(255 / (1 + np.exp(-2 * np.clip(mask, -10, 10))))  # half at the mask threshold
+                alpha = np.round(255 / (1 + np.exp(-2 * np.clip(mask, -10, 10))))  # half of 255 at logit 0
                 alphas.append(np.where(alpha < 8, 0, alpha).astype(np.uint8))
                 scores.append(float(iou))
     return [alphas[index] for index in _distinct(alphas, scores, search.most_overlap)]
@@ -100,7 +100,7 @@ def _grid(size: tuple[int, int], points_per_side: int, batch: int) -> Iterator[N
 
 
 def _distinct(masks: list[NDArray[np.uint8]], scores: list[float], most_overlap: float) -> list[int]:
-    """Returns the indices of the masks, best first, without duplicates of better masks."""
+    """Returns the indices of masks, best first. Leaves out masks that are duplicates of better masks."""
     distinct: list[int] = []
     for index in np.argsort(scores)[::-1].tolist():
         mask = masks[index] > 127

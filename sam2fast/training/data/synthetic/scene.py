@@ -32,14 +32,14 @@ STILL = np.eye(2, 3)
 
 @dataclass(frozen=True)
 class Scene:
-    """A scene without its objects."""
+    """Background, camera and photometric effects of a scene. Objects are passed to :meth:`render`."""
 
     size: int
-    times: Floats  # (N,) in frames, multiplied by the speed; N is the number of frames times ``steps``
-    steps: int  # exposure times per frame
-    camera: Floats  # (N, 2, 3) from the scene to the frame
-    backdrop: Image.Image  # RGBX
-    origin: tuple[float, float]  # the backdrop's corner in the scene
+    times: Floats  # (N,) exposure times in frames, multiplied by the factor of speeds; N is ``steps`` per frame
+    steps: int  # number of exposure times per frame
+    camera: Floats  # (N, 2, 3) matrices from the scene to the frame
+    backdrop: Image.Image  # RGBX image of the background
+    origin: tuple[float, float]  # x and y of the backdrop's upper left corner in the scene
     photometry: Photometry | None
     media: Media | None
     photographs: ScenePhotographs | None
@@ -70,7 +70,7 @@ class Scene:
 
     def _background(self, step: int) -> Image.Image:
         if np.array_equal(self.camera[step], STILL):
-            # A crop is sharper and faster than resampling; the origin is an integer.
+            # Crops instead of resampling, because a crop is sharper and faster. The origin has integer values.
             left, top = (round(-x) for x in self.origin)
             return self.backdrop.crop((left, top, left + self.size, top + self.size))
         inverse = np.linalg.inv(self.camera[step, :, :2])
@@ -116,10 +116,10 @@ def _visible_bounds(camera: Floats, size: int) -> tuple[Floats, Floats]:
 
 
 def random_objects(rng: np.random.Generator, scene: Scene, count: int, only_one: bool = False) -> list[SceneObject]:
-    """Draws the objects of a scene, far to near: ``count`` that start inside the frame, and up to four others.
+    """Draws the objects of a scene, far to near. ``count`` objects start inside the frame; up to four more may enter.
 
     Args:
-        only_one: if True, places the objects in the middle of the frame and draws no others.
+        only_one: if True, places the ``count`` objects in the middle of the frame and draws no more objects.
     """
     extras = 0 if only_one else int(rng.choice([0, 0, 1, 2, 3]))
     are_alike = rng.random() < 0.12
@@ -170,7 +170,7 @@ def _random_object(rng: np.random.Generator, scene: Scene, sprite: Sprite, path:
 
 
 def _random_sprite(rng: np.random.Generator, scene: Scene, crowd: float) -> Sprite:
-    # Nearly log-uniform; slightly more large objects, since objects occlude one another.
+    # Areas are nearly log-uniform, with slightly more large objects, because objects occlude one another.
     area = scene.size**2 * SMALLEST * (LARGEST / crowd / SMALLEST) ** (rng.random() ** 0.8)
     max_side = LONGEST * scene.size
     media = scene.media
@@ -207,8 +207,8 @@ def _room(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
     image, floor = random_texture(rng, size), random_texture(rng, size)
     horizon = round(height * rng.uniform(0.2, 0.7))
     depth = height - horizon
-    # A point (x, y) below the horizon shows the floor's (x' / z, y' / z); z is 1 at the horizon and ``nearness`` at the
-    # lower edge.
+    # A pixel (x, y) below the horizon shows the floor's point (x' / z, y' / z). The depth z is 1 at the horizon and
+    # ``nearness`` at the lower edge.
     nearness = rng.uniform(2, 6)
     growth = (nearness - 1) / depth
     perspective = (1.0, width / 2 * growth, 0.0, 0.0, nearness * height / depth, 0.0, 0.0, growth)
@@ -218,7 +218,7 @@ def _room(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
 
 
 def _clutter(rng: np.random.Generator, image: Image.Image, photograph: Photograph | None) -> Image.Image:
-    """Adds many shapes with few textures to the image."""
+    """Adds many random shapes to the image. The shapes share a few textures."""
     surfaces = [random_texture(rng, image.size, photograph=photograph) for _ in range(2)]
     longest = max(image.size)
     for _ in range(rng.integers(4, 16)):

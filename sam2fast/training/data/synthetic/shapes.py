@@ -9,14 +9,14 @@ from PIL import Image, ImageDraw
 
 Points = NDArray[np.float64]  # (N, 2) x, y in [0, 1]
 
-# Shapes are drawn this many times larger and averaged, so that the alpha of an edge pixel is its covered fraction.
+# Factor by which shapes are drawn larger and then averaged. The alpha of an edge pixel is thus its covered fraction.
 OVERSAMPLING = 3
 MARGIN = 0.04  # empty border, as a fraction of the side
 
 
 @dataclass(frozen=True)
 class Stroke:
-    """Filled polygon, or a thick line with round ends if ``width`` is positive."""
+    """Filled polygon. If ``width`` is positive, a thick line with round ends."""
 
     points: Points
     width: float = 0.0
@@ -35,7 +35,7 @@ def random_shape(rng: np.random.Generator) -> Shape:
 
 
 def fit(shape: Shape) -> Shape:
-    """Translates and scales the shape into the unit square without the margin, with its proportions."""
+    """Translates and scales the shape into the unit square with a margin. Keeps the shape's proportions."""
     low = np.min([(stroke.points - stroke.width / 2).min(axis=0) for stroke in shape], axis=0)
     high = np.max([(stroke.points + stroke.width / 2).max(axis=0) for stroke in shape], axis=0)
     scale = (1 - 2 * MARGIN) / (high - low).max()
@@ -83,7 +83,7 @@ def _rotated(points: Points, angle: float) -> Points:
 
 
 def _wavy(rng: np.random.Generator, roughness: float) -> Points:
-    """Returns a closed curve around the centre; its radius is a sum of a few waves."""
+    """Returns a closed curve around the centre. The radius of the curve is a sum of a few waves."""
     angles = _angles(72)
     waves = np.arange(1, 8)
     heights = roughness * rng.normal(size=7) / waves
@@ -156,7 +156,7 @@ def _worm(rng: np.random.Generator) -> Shape:
     spine = np.cumsum(np.stack([np.cos(heading), np.sin(heading)], axis=1), axis=0) / 24
     width = rng.uniform(0.04, 0.14) * (0.4 + np.sin(np.pi * (0.1 + 0.8 * t)) * rng.uniform(0.3, 1.2))
     normal = np.stack([-np.sin(heading), np.cos(heading)], axis=1) * width[:, None]
-    # One quadrilateral per segment, because one polygon of a self-intersecting spine would have holes.
+    # Draws one quadrilateral per segment, because a polygon around a self-intersecting spine would have holes.
     quads = zip(spine - normal, spine + normal, (spine + normal)[1:], (spine - normal)[1:], strict=False)
     ends = [Stroke(np.stack([spine[i], spine[i] + 1e-3]), 2 * width[i]) for i in (0, -1)]
     return [Stroke(np.stack(quad)) for quad in quads] + ends

@@ -11,18 +11,18 @@ from sam2fast.training.data.synthetic.textures import Floats, Photograph, field,
 
 Vector = NDArray[np.float64]
 
-# Number of transparent pixels around a sprite, because resampling mixes in pixels beyond the edge.
+# Width in pixels of the transparent border of a sprite. Resampling mixes edge pixels with pixels of the border.
 BORDER = 2
 
 
 @dataclass(frozen=True)
 class SpritePart:
-    """Part of a sprite."""
+    """Image of one part of a sprite, with the joint about which the part swings."""
 
     image: Image.Image  # RGBX: colors, not multiplied by the alpha in the fourth channel
-    pivot: Vector  # (2,) point of the image, in its pixels, that is placed at the joint
+    pivot: Vector  # (2,) pixel position in the image that is placed at the joint
     joint: Vector  # (2,) position of the pivot, in pixels from the sprite's centre
-    swing: tuple[float, float, float] = (0.0, 0.0, 0.0)  # amplitude, turns per frame, phase
+    swing: tuple[float, float, float] = (0.0, 0.0, 0.0)  # amplitude, turns per frame and phase of the swing
     angle: float = 0.0
 
 
@@ -42,7 +42,7 @@ def random_sprite(
     Args:
         area: area of the sprite, in pixels.
         max_side: maximum side, in pixels.
-        near: colors ``(N, 3)`` of the surroundings; the sprite gets similar colors.
+        near: colors ``(N, 3)`` of the surroundings. The sprite gets similar colors.
         photograph: function that draws a photograph, for textures.
     """
     if rng.random() < 0.12:
@@ -107,7 +107,7 @@ def _patches(rng: np.random.Generator, side: int) -> Image.Image:
 
 
 def _shaded(rng: np.random.Generator, colours: Image.Image, alpha: Image.Image) -> Image.Image:
-    """Darkens the colors towards the edge and on one side, as if the sprite were round; some get an outline."""
+    """Darkens the colors towards the edge and on one side, as on a round object. Draws an outline at random."""
     small = alpha.resize((24, 24), Image.Resampling.BOX).filter(ImageFilter.GaussianBlur(rng.uniform(1, 4)))
     left, top = rng.uniform(-3, 3, 2)
     box = (max(left, 0), max(top, 0), 24 + min(left, 0), 24 + min(top, 0))
@@ -157,7 +157,7 @@ def _limb(rng: np.random.Generator, side: int, near: Floats | None, photograph: 
 
 
 def with_border(colours: Image.Image, alpha: Image.Image) -> Image.Image:
-    """Returns an RGBX image whose colors extend beyond the alpha, because resampling mixes neighbours."""
+    """Returns an RGBX image with colors outside the object, because resampling mixes neighbouring pixels."""
     size = (colours.width + 2 * BORDER, colours.height + 2 * BORDER)
     wider = colours.resize(size, Image.Resampling.NEAREST)
     wider.paste(colours, (BORDER, BORDER))

@@ -20,7 +20,7 @@ def random_texture(
 
     Args:
         near: colors ``(N, 3)`` to which the texture stays close, for camouflaged objects.
-        photograph: function that draws a photograph; the texture is then often a crop of it.
+        photograph: function that draws a photograph. If not None, the texture is often a crop of a photograph.
     """
     if photograph is not None and near is None and rng.random() < 0.45:
         return random_crop(rng, photograph(rng), size)
@@ -30,7 +30,7 @@ def random_texture(
 def random_crop(rng: np.random.Generator, image: Image.Image, size: tuple[int, int]) -> Image.Image:
     """Crops the image at random, flips it with probability 0.5 and resizes it to ``size`` (width, height)."""
     largest = min(image.width / size[0], image.height / size[1])
-    # Enlarging small crops would blur them.
+    # Avoids small crops, because enlarged crops would be blurred.
     scale = largest * rng.uniform(min(1.0, 0.8 / largest), 1)
     # Rounding may make the largest crop larger than the image.
     width, height = min(size[0] * scale, image.width), min(size[1] * scale, image.height)
@@ -60,7 +60,7 @@ def random_colours(rng: np.random.Generator, count: int, near: Floats | None = N
 
 
 def ramp(rng: np.random.Generator, colours: Floats) -> NDArray[np.uint8]:
-    """Returns colors ``(256, 3)`` for the grey values: interpolated, or in steps."""
+    """Returns colors ``(256, 3)`` for all grey values. ``colours`` are interpolated or used in steps."""
     grey = np.arange(256)
     stops = np.sort(rng.uniform(20, 236, len(colours)))
     if rng.random() < 0.45:
@@ -73,7 +73,7 @@ def field(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
     draw = rng.random()
     if draw < 0.35:
         return noise(rng, size)
-    # Two perpendicular coordinates (H, W), about in [-0.5, 0.5], randomly rotated.
+    # ``u`` and ``v`` are coordinates (H, W) along two random perpendicular axes, about in [-0.5, 0.5].
     angle, longest = rng.uniform(0, 7), max(size)
     cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     x = (np.arange(size[0], dtype=np.float32) - size[0] / 2)[None] / np.float32(longest)
@@ -99,7 +99,7 @@ def field(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
 
 
 def noise(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
-    """Draws an L image of fractal noise, smooth to grainy."""
+    """Draws an L image of fractal noise. The noise is smooth to grainy."""
     bank = _noise_bank()
     image = bank[rng.integers(len(bank))]
     longest = max(size)
@@ -126,7 +126,7 @@ def _noise_bank() -> list[Image.Image]:
             side = 3 * 2 ** (octave - 1)
             coarse = Image.fromarray(rng.normal(size=(side, side)).astype(np.float32))
             total += slope**octave * np.asarray(coarse.resize((NOISE_SIDE,) * 2, Image.Resampling.BICUBIC))
-        # Ranks instead of values make all grey values equally frequent.
+        # Replaces values by their ranks, so that all grey values are equally frequent.
         ranks = np.empty(total.size, dtype=np.float32)
         ranks[np.argsort(total, axis=None)] = np.linspace(0, 255, total.size)
         bank.append(Image.fromarray(ranks.reshape(total.shape).astype(np.uint8)))
