@@ -10,7 +10,7 @@ from sam2fast.datasets.dataset_files import DatasetError, read_json
 from sam2fast.datasets.segmentations import run_lengths_of
 from sam2fast.io.rle import RLE
 
-# Run lengths by object id. Objects that were not annotated have no entry; annotated but invisible objects are empty.
+# Run lengths by object id. Objects that were not annotated have no entry. Invisible objects have empty masks.
 Masks: TypeAlias = Mapping[int, RLE]
 FOLDER = "Facts"  # folder of the metadata files
 
@@ -19,12 +19,12 @@ FOLDER = "Facts"  # folder of the metadata files
 class VideoAnnotations:
     """Masks of a video, read lazily, frame by frame.
 
-    Raises :class:`DatasetError` if a name is not a file name, or a name or id occurs twice. On access, raises it if a
-    file is missing or unreadable, or a mask is damaged or has another size.
+    Raises :class:`DatasetError` if a name is not a file name, or a name or id occurs twice. Access to masks raises
+    :class:`DatasetError` if a file is missing or unreadable, or a mask is damaged or has another size.
 
     Attributes:
         name: name of the video.
-        size: (H, W) of its masks.
+        size: (H, W) of the video's masks.
         frames: names of the annotated frames, without suffix, in order.
         objects: ids of all objects, from 1. Layouts that count from 0 store ids minus 1.
         facts: further metadata of the source as JSON values, by the layout that has a field for it.

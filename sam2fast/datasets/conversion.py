@@ -75,7 +75,7 @@ def convert_video(_: Any, job: ConvertJob) -> Converted:
 def _copy_images(
     files: FrameFiles, target: Layout, video: VideoAnnotations, stage: StagingFolder, job: ConvertJob
 ) -> list[str]:
-    """Copies the frames to the staging folder and returns their paths in the data set."""
+    """Copies the frames to the staging folder. Returns the paths of the frames in the data set."""
     if not files:
         return []
     if files.video is not None and target.keeps_videos and job.images == ALL:
@@ -93,7 +93,7 @@ def no_model(device: str) -> None:
 
 @dataclass(frozen=True)
 class ExtractJob:
-    """One video. Every ``rate``-th frame is written as ``<out>/<video>/<number>.jpg``, in a quality of 1 to 100."""
+    """Extraction of every ``rate``-th frame of a video as ``<out>/<video>/<number>.jpg``, with quality 1 to 100."""
 
     video: Path
     out: Path
@@ -131,7 +131,7 @@ def list_videos(folder: Path) -> tuple[list[Path], list[Path]]:
 
 
 def extract_frames(_: Any, job: ExtractJob) -> int:
-    """Writes a video's frames to a folder atomically. Returns their number. Raises VideoError or ImportError."""
+    """Writes a video's frames to a folder atomically. Returns the number of files. Raises VideoError or ImportError."""
     with StagingFolder(job.out, job.name) as stage:
         count = write_frames(job.video, stage.folder(job.name), lambda index: index % job.rate == 0, job.quality)
         stage.move([job.name])

@@ -21,7 +21,7 @@ from sam2fast.utils.errors import FixableError
 
 
 class DatasetError(FixableError, ValueError):
-    """Raised if a file, folder or sample of a data set cannot be used. Training reports it and takes another sample."""
+    """Raised if a file, folder or sample of a data set cannot be used. Training replaces samples with this error."""
 
 
 class OverlapError(DatasetError):
@@ -35,16 +35,16 @@ VIDEO_SUFFIXES = (".mp4",)
 LABEL_MODES = ("1", "L", "P", "I", "I;16", "I;16B")
 WHITE = 255
 LEAST_GREYS = 3  # number of different values of a soft edge, as in a mask scaled by a half
-# Up to this value, comparing with each value is faster than counting.
+# Maximum value of labels up to which comparing labels with each value is faster than counting values.
 FEW = 16
 
-# A frame's number, or its name if that is not a number: "00012" and "00000012" are the same frame.
+# Number in a frame's name, or the name if the name is not a number: "00012" and "00000012" are the same frame.
 FrameKey: TypeAlias = int | str
 Labels: TypeAlias = NDArray[np.integer[Any]]  # (H, W)
 
 
 def frame_key(name: str) -> FrameKey:
-    """Returns the key of a frame: its number, or its name if that is not a number."""
+    """Returns the key of a frame: the number in the frame's name, or the name if the name is not a number."""
     return int(name) if name.isdecimal() else name
 
 

@@ -38,7 +38,7 @@ MASKS, FRAMES, LISTS = "Annotations", "JPEGImages", "ImageSets"
 VIDEO = "other masks of the video"  # for messages
 LEVELS = ("480p", "Full-Resolution", "1080p")  # folders with the videos in DAVIS's downloads
 META = "meta.json"
-CATEGORY = "object"  # category of objects without one
+CATEGORY = "object"  # default category of objects
 
 
 @dataclass(frozen=True)
@@ -101,14 +101,14 @@ class Davis(Layout):
         return Written([metadata_path, masks_path], lost)
 
     def _objects(self, name: str, files: Mapping[FrameKey, Path], size: tuple[int, int]) -> tuple[int, ...]:
-        """Returns the ids of a video without a metadata file: all values in its masks."""
+        """Returns the object ids of a video without a metadata file: all nonzero values in the video's masks."""
         ids: set[int] = set()
         for path in files.values():
             ids.update(labels_in(read_object_ids(path, size, VIDEO)))
         return tuple(sorted(ids))
 
     def _facts(self, name: str, files: Mapping[FrameKey, Path]) -> dict[str, Any]:
-        """Returns the ``facts`` of a video without a metadata file: its palette, if it differs from DAVIS's."""
+        """Returns the ``facts`` of a video without a metadata file: a palette that differs from DAVIS's palette."""
         colours = palette_of(next(iter(files.values())))
         is_standard = colours is None or palette().tobytes().startswith(colours)
         return {} if is_standard or colours is None else {"palette": colours.hex()}
@@ -237,13 +237,13 @@ class YouTubeVOS(Davis):
         return {**super()._facts(name, files), "ytvos": self._entry(name)}
 
     def _meta(self, video: VideoAnnotations, seen: Mapping[int, list[str]]) -> Any:
-        """Returns the entry of the source, or else a new entry with the frames that show each object."""
+        """Returns the source's entry of the video, or a new entry with the frames that show each object."""
         if "ytvos" in video.facts:
             return video.facts["ytvos"]
         return {"objects": {str(i): {"category": CATEGORY, "frames": frames} for i, frames in seen.items()}}
 
 
-@lru_cache(maxsize=2)  # read for every video, and may be large
+@lru_cache(maxsize=2)  # every video needs the content of meta.json, and the file may be large
 def _videos_in(path: Path, changed: int, size: int) -> dict[str, Any]:
     content = read_json(path)
     videos = content.get("videos") if isinstance(content, dict) else None

@@ -26,7 +26,7 @@ TURNS = {5: (False, False), 6: (False, True), 7: (True, True), 8: (True, False)}
 
 
 def displayed_box(box: BoxCorners, stated: Size, size: Size, image: Path) -> BoxCorners:
-    """Converts a box to pixels of the displayed image. The stated size may have any scale of the same ratio."""
+    """Converts a box to pixels of the displayed image. The stated size may be a scaled size of the same ratio."""
     turn = turn_for_display(stated, size, image, may_scale=True)
     (x0, y0, x1, y1), (height, width) = box, stated
     if turn is not None:
@@ -57,7 +57,7 @@ def displayed_segmentation(segmentation: Any, stated: Any, size: Size, image: Pa
 
 
 def turn_for_display(stated: Any, size: Size, image: Path, may_scale: bool = False) -> tuple[bool, bool] | None:
-    """Returns the rotation in :data:`TURNS` to the stated size, or with ``may_scale`` its ratio; None if not needed."""
+    """Returns the rotation in :data:`TURNS` for the stated size (``may_scale``: ratio), or None for no rotation."""
     if stated in (size, (None, None)):
         return None
     turn, stored = TURNS.get(read_orientation(image)), (size[1], size[0])

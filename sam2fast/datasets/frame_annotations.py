@@ -36,7 +36,7 @@ class MaskImages:
     ``MultiplePNGSegmentLoader``, in which objects without a PNG are not visible.
 
     Args:
-        files: Images by object id; their nonzero pixels are the object. Under None: images of ids, with background 0.
+        files: Images by object id, with nonzero pixels for the object. Key None: images with ids as pixel values.
         where: Folder of the images, for messages.
         ignored: Values that are not objects.
     """
@@ -90,7 +90,7 @@ class SegmentAnnotations:
 
     Args:
         segments: segmentations by object id, in displayed or stored pixels.
-        where: file and its word for an id, for messages.
+        where: file and the file's word for an id, for messages.
         image: file of the image.
         stated: (H, W) of the image in the annotations, or (None, None).
     """

@@ -32,14 +32,14 @@ UNUSED_SIZE = 32
 
 @dataclass(frozen=True)
 class FrameFiles:
-    """Files with a video's frames, if any: image files by frame, or a video file with frames counted from 0."""
+    """Files with a video's frames: image files by frame, a video file with frames counted from 0, or no files."""
 
     images: Mapping[FrameKey, Path] = field(default_factory=dict)
     video: Path | None = None
 
     @classmethod
     def find(cls, folders: Collection[Path], videos: Collection[Path] = ()) -> "FrameFiles":
-        """Returns the first that exists. Raises DatasetError if all images of the folder have other formats."""
+        """Returns the first existing folder or video. Raises DatasetError if all images have other formats."""
         for video in videos:
             if video.is_file():
                 return cls(video=video)
@@ -56,7 +56,7 @@ class FrameFiles:
         return self.video is not None or bool(self.images)
 
     def read(self, names: Collection[str]) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-        """Yields the images ``(H, W, 3)`` uint8 RGB of these frames, in order. Missing frames are skipped.
+        """Yields the frames ``names`` as images ``(H, W, 3)`` uint8 RGB, in order. Missing frames are skipped.
 
         A video file is decoded from its beginning to the last of these frames.
         """
@@ -125,7 +125,7 @@ def _damage_as_dataset_error(video: Path) -> Iterator[None]:
 def write_frames(
     video: Path, folder: Path, is_wanted: Callable[[int], bool], quality: int = QUALITY, digits: int = 5
 ) -> int:
-    """Writes the wanted frames of a video file as ``00000.jpg`` and so on. Returns their number."""
+    """Writes the wanted frames of a video file as ``00000.jpg`` and so on. Returns the number of written frames."""
     count = 0
     for index, image in iter_video_frames(video, is_wanted):
         write_jpeg(Image.fromarray(image), folder / f"{index:0{digits}d}.jpg", quality)

@@ -41,7 +41,7 @@ class Written(NamedTuple):
 
 
 class StagingFolder:
-    """Hidden folder for a video in a data set. It is removed at the end of the context."""
+    """Hidden folder for a video in a data set. The folder is removed at the end of the context."""
 
     def __init__(self, root: Path, name: str) -> None:
         self._root, self._folder = root, beside(root / name)
@@ -66,7 +66,7 @@ class StagingFolder:
         return path
 
     def move(self, paths: Sequence[str]) -> None:
-        """Moves files and folders to the data set, in this order. The last one marks the video as complete."""
+        """Moves files and folders to the data set in the given order. The last path marks the video as complete."""
         remove(self._root / paths[-1])
         for path in paths:
             target = self._root / path
@@ -111,7 +111,7 @@ class Layout(ABC):
 
     @abstractmethod
     def masks_at(self, name: str) -> Path:
-        """Returns the file or folder for a video's masks. It need not exist."""
+        """Returns the path of the file or folder for a video's masks. The path need not exist."""
 
     def files(self, name: str) -> list[Path]:
         """Returns all existing files of a video: masks, metadata and frames."""
@@ -150,7 +150,7 @@ class Layout(ABC):
 
 
 def refuse_unknown(names: Sequence[str], known: Sequence[str], what: str, file: Path) -> None:
-    """Raises ``DatasetError`` if the video's metadata file does not list a name, because it is outdated then."""
+    """Raises ``DatasetError`` if the video's metadata file does not list a name. Such a metadata file is outdated."""
     unknown = sorted(set(names) - set(known))
     if unknown:
         raise DatasetError(

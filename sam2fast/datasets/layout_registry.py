@@ -35,7 +35,7 @@ def open_layout(root: str | Path, layout: str | None = None, settings: Settings 
 
 
 def detect(root: Path) -> str:
-    """Returns the name of a folder's layout. Raises :class:`DatasetError` if there is none."""
+    """Returns the name of a folder's layout. Raises :class:`DatasetError` if the folder has no known layout."""
     if not root.is_dir():
         raise DatasetError(f"{root} is not a folder")
     if (root / OBJECT_MASKS).is_dir():
@@ -57,7 +57,7 @@ class VideoSummary:
     """Summary of one video. The fields are the keys of ``sam2fast dataset info --json``.
 
     Attributes:
-        masklets: ``manual`` or ``auto`` in SA-V's layout, which has both; otherwise empty.
+        masklets: ``manual`` or ``auto`` for SA-V's layout; empty for other layouts.
         frames: number of annotated frames.
         first, last: names of the first and the last annotated frame.
         height, width: size of the masks.

@@ -1,7 +1,7 @@
 """Layout of SA-V's validation and test sets: a folder of PNGs for each object, and frames as JPEG.
 
 Files are ``Annotations_6fps/<video>/<object>/<frame>.png`` and ``JPEGImages_24fps/<video>/<frame>.jpg``. Masks may
-overlap. If an object has no file for a frame, it was not annotated there.
+overlap. An object without a file for a frame was not annotated on this frame.
 """
 
 from collections.abc import Mapping

@@ -17,7 +17,7 @@ REFUSE, SMALLER_ID, LARGER_AREA = OVERLAPS = ("refuse", "smaller-id", "larger-ar
 
 
 def indices_of(objects: Sequence[int], name: str) -> dict[int, int]:
-    """Returns the palette index of up to 255 objects: the id, or the position from 1 if any id exceeds 255."""
+    """Returns palette indices of up to 255 objects: ids, or positions counted from 1 if any id exceeds 255."""
     if len(objects) > MOST_OBJECTS:
         raise DatasetError(
             f"{name} has {len(objects)} objects, but a palette image has room for {MOST_OBJECTS}; "
@@ -31,10 +31,10 @@ def indices_of(objects: Sequence[int], name: str) -> dict[int, int]:
 def paint(
     masks: Masks, size: tuple[int, int], indices: Mapping[int, int], overlaps: str, where: str
 ) -> tuple[NDArray[np.uint8], list[int]]:
-    """Paints masks of ``size``. Returns palette indices ``(H, W)`` uint8, and objects that lost pixels to others.
+    """Paints masks of ``size``. Returns palette indices ``(H, W)`` uint8 and the ids of objects that lost pixels.
 
-    ``overlaps`` selects the object of a pixel with several objects: the smaller id, or the larger area (of equal areas,
-    the smaller id). If it is ``refuse``, raises OverlapError, which names the objects.
+    ``overlaps`` selects the object at a pixel with several objects: the smaller id, or the larger area (on ties
+    the smaller id). If ``overlaps`` is ``refuse``, raises OverlapError with the objects' ids.
     """
     areas = {number: area_of(rle) for number, rle in masks.items()}
     # Later objects overwrite earlier objects.
@@ -54,5 +54,5 @@ def paint(
 
 
 def masks_in(labels: Labels, indices: Mapping[int, int]) -> dict[int, RLE]:
-    """Returns run lengths of these objects; empty for objects that the image does not show."""
+    """Returns run lengths of the objects in ``indices``. Objects that the image does not show have empty masks."""
     return {number: encode_rle(labels == index) for number, index in indices.items()}

@@ -29,7 +29,7 @@ Frames = Sequence[NDArray[np.uint8]]
 def decode_video(video_path: str | Path) -> list[NDArray[np.uint8]]:
     """Decodes all frames of a video, ``(H, W, 3)`` uint8 RGB.
 
-    As in the official package, returns an empty list if there is no such file.
+    As in the official package, returns an empty list if the file does not exist.
 
     Raises:
         VideoError: If the file is damaged or truncated.
@@ -46,7 +46,7 @@ def show_anns(masks: Sequence[NDArray[Any]], colors: Sequence[Any], borders: boo
     Args:
         masks: N bool masks ``(H, W)``.
         colors: colors of the masks, RGB from 0 to 1.
-        borders: if True, draws a dark outline around each mask, as wide as the official one.
+        borders: if True, draws a dark outline around each mask, with the official width.
     """
     if len(masks) == 0:
         return
@@ -100,7 +100,7 @@ class SAVDataset:
     ) -> tuple[list[NDArray[np.uint8]] | None, dict[str, Any] | None, dict[str, Any] | None]:
         """Returns the annotated frames, and the contents of the files with manual and automatic annotations.
 
-        All three are None if there is no video. Annotations are None if their file is missing.
+        Without a video file, all three results are None. Annotations are None if the annotation file is missing.
 
         Raises:
             VideoError, ImportError: See :func:`decode_video`.
@@ -149,7 +149,7 @@ class SAVDataset:
         show_auto: bool = True,
         show_manual: bool = True,
     ) -> NDArray[np.uint8]:
-        """Draws the same as an image ``(H, W, 3)`` uint8, with the outlines of :func:`draw_masks`, without matplotlib.
+        """Draws an annotated frame as an image ``(H, W, 3)`` uint8 without matplotlib. See :func:`draw_masks`.
 
         Raises:
             IndexError: If there is no such frame.
@@ -196,7 +196,7 @@ class SAVDataset:
 
 
 def _largest_first(masks: Sequence[NDArray[Any]]) -> list[int]:
-    """Returns the drawing order of masks, which keeps small masks visible."""
+    """Returns the indices of masks from large to small, so that small masks are drawn last and stay visible."""
     return sorted(range(len(masks)), key=lambda number: -int(np.asarray(masks[number]).sum()))
 
 

@@ -23,7 +23,7 @@ KEYS = (MASKLETS, "masks")  # keys of the list of frames
 FPS = 24  # frame rate of SA-V's videos
 DIGITS = 5  # digits of a frame's name
 USUAL_RATE = 4
-SPARSEST = 100  # maximum entries per annotated frame; beyond it, only annotated frames get entries
+SPARSEST = 100  # maximum number of entries per annotated frame; if exceeded, only annotated frames get entries
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Masklets:
 
     @property
     def video_id(self) -> str:
-        """Returns the id in the file's content, or else in its name."""
+        """Returns the video id in the file's content, or else in the file's name."""
         return str(self.facts.get("video_id", self.path.stem.rsplit("_", 1)[0]))
 
     @property
@@ -81,9 +81,9 @@ def read_masklets(path: str | Path, rate: int = 4) -> Masklets:
     """Reads and checks an annotation file of SA-V.
 
     Args:
-        rate: interval of annotated frames. Ignored if the file states it: sam2fast's files do if it is not 4. The key
-            ``fps`` also states it, as the rate of annotations in a video of 24 frames per second, which must divide
-            24.
+        rate: interval of annotated frames, used if the file does not state the interval. Files of sam2fast state
+            intervals other than 4. The key ``fps`` states the number of annotated frames per second of a video with 24
+            frames per second, and must divide 24.
 
     Raises:
         DatasetError: If the file is missing, is not JSON, or has another structure. The message names file and key.

@@ -21,7 +21,7 @@ COCO_LISTS = ("images", "annotations")
 
 
 def read_coco(path: Path) -> dict[str, Any]:
-    """Reads a file of COCO instances, with lists of images and annotations. Their elements are not checked."""
+    """Reads a file of COCO instances with lists of images and annotations. Elements of the lists are not checked."""
     content = read_json(path)
     if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in COCO_LISTS):
         raise DatasetError(f"{path} is not COCO's: it has no lists of {' and '.join(COCO_LISTS)}")
@@ -32,7 +32,7 @@ def read_coco(path: Path) -> dict[str, Any]:
 
 
 def read_sa1b(path: Path) -> list[Any]:
-    """Reads the annotations in a file of SA-1B. They are not checked."""
+    """Reads the annotations in a file of SA-1B. The annotations are not checked."""
     content = read_json(path)
     annotations = content.get("annotations") if isinstance(content, dict) else None
     if not isinstance(annotations, list):

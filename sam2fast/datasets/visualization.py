@@ -17,7 +17,7 @@ GREY = 128  # background without a frame
 
 
 class Panel(NamedTuple):
-    """Masks to draw."""
+    """Masks to draw in one panel, with a title."""
 
     title: str
     size: tuple[int, int]
@@ -43,7 +43,7 @@ def _draw(rgb: NDArray[np.uint8] | None, panel: Panel) -> Image.Image:
     pixels = {number: decode_rle(rle) for number, rle in panel.masks.items()}
     order = sorted(pixels, key=lambda number: -int(pixels[number].sum()))
     masks = np.stack([pixels[number] for number in order]) if order else np.zeros((0, height, width), dtype=bool)
-    # The first objects get the colors that are easiest to distinguish.
+    # Objects with small ids get the colors that are easiest to distinguish.
     colours = [colour_of_number(number - 1) for number in order]
     image = draw_masks(rgb, masks, order, colours)
     areas = [area_of(mask) for mask in masks]

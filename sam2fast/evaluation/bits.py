@@ -35,11 +35,11 @@ def count(bits: Bits) -> int:
 def boundary(masks: Bits, width: int) -> Bits:
     """Returns pixels that differ from their right, lower or lower right neighbour.
 
-    In the last row and the last column, only the neighbour along it counts. The last corner has no neighbours.
+    In the last row, only the right neighbour counts; in the last column, only the lower neighbour counts.
 
     Args:
         masks: crop whose first row is empty or the image's first, and whose last row is empty or the image's last.
-        width: number of pixels from the first word to the image's right edge; may exceed the crop if the rest is empty.
+        width: number of pixels from the first word to the image's right edge. Pixels beyond the crop must be empty.
     """
     right = _shift_left(masks, 1)
     right[..., -1] = 0
@@ -57,7 +57,7 @@ def boundary(masks: Bits, width: int) -> Bits:
 def dilated(masks: Bits, radius: int) -> Bits:
     """Dilates masks by the disk ``dx² + dy² <= radius²``, within the words. Bits beyond the row's end may be set."""
     height, words = masks.shape[-2:]
-    if radius >= WORD:  # needs more than one empty word at a row's end
+    if radius >= WORD:  # a large radius needs more than one empty word at the end of each row
         wider = np.zeros((*masks.shape[:-1], words + radius // WORD), dtype=masks.dtype)
         wider[..., :words] = masks
         masks = wider
@@ -80,7 +80,7 @@ def dilated(masks: Bits, radius: int) -> Bits:
 
 
 def _shift_left(masks: Bits, pixels: int) -> Bits:
-    """Shifts left by ``pixels``, 0 < pixels < 64. The next row enters at a row's end."""
+    """Shifts rows left by ``pixels``, 0 < pixels < 64. Pixels of the next row enter at the end of a row."""
     flat = masks.reshape(-1)
     out = flat >> np.uint64(pixels)
     out[:-1] |= flat[1:] << np.uint64(WORD - pixels)
@@ -88,7 +88,7 @@ def _shift_left(masks: Bits, pixels: int) -> Bits:
 
 
 def _shift_right(masks: Bits, pixels: int) -> Bits:
-    """Shifts right by ``pixels``, 0 < pixels < 64. The previous row enters at a row's start."""
+    """Shifts rows right by ``pixels``, 0 < pixels < 64. Pixels of the previous row enter at the start of a row."""
     flat = masks.reshape(-1)
     out = flat << np.uint64(pixels)
     out[1:] |= flat[:-1] >> np.uint64(WORD - pixels)

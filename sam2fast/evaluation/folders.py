@@ -1,6 +1,6 @@
 """Measures J&F of predicted masks in folders in many processes, like the official ``sav_dataset/sav_evaluator.py``.
 
-A video with only PNGs has the layout of DAVIS: each PNG is a frame with object ids. Otherwise it has the layout of
+If a video's folder has only PNGs, the layout is DAVIS: each PNG is a frame with object ids. Otherwise, the layout is
 SA-V: a folder for each object, with a PNG for each annotated frame. The ground truth determines the layout, and the
 prediction must have files of the same names. Hidden files are ignored.
 
@@ -39,17 +39,17 @@ __all__ = ["ComparedFrames", "EvaluationError", "benchmark", "compare_frames", "
 ANNOTATIONS = "Annotations"
 # Number of frames per unit of work. Several processes can share one long video.
 FRAMES_AT_ONCE = 32
-# Minimum frames per process. For fewer frames, starting a process takes longer than comparing them.
+# Minimum number of frames per process. For fewer frames, starting a process takes longer than comparing the frames.
 FRAMES_FOR_A_PROCESS = 192
 
 
 class EvaluationError(FixableError, RuntimeError):
-    """Raised if two folders cannot be compared, or not completely."""
+    """Raised if two folders cannot be compared completely."""
 
 
 @dataclass(frozen=True)
 class VideoPair:
-    """Videos of two folders: sorted names in both and in only one. ``truth`` may end with ``Annotations``."""
+    """Videos of two folders: sorted names in both folders and in one folder. ``truth`` may end with ``Annotations``."""
 
     truth: Path
     pred: Path
@@ -60,7 +60,7 @@ class VideoPair:
 
 @dataclass(frozen=True)
 class MaskSequence:
-    """Masks of a video: a file per frame of all objects, or of the object whose folder is named ``object_id``."""
+    """Mask files of a video, one per frame. Files show all objects, or only the object of the folder ``object_id``."""
 
     object_id: str | None
     truth: Path
@@ -70,7 +70,7 @@ class MaskSequence:
 
 @dataclass
 class VideoPlan:
-    """Mask files of a video to compare, or the reasons why it cannot be evaluated."""
+    """Mask files of a video to compare, or the reasons why the video cannot be evaluated."""
 
     name: str
     sequences: list[MaskSequence] = field(default_factory=list)
@@ -79,7 +79,7 @@ class VideoPlan:
     only_pred: list[str] = field(default_factory=list)
 
     def add(self, object_id: str | None, truth: Path, pred: Path, part: slice) -> None:
-        """Adds the files of a folder, and files that are missing in the other folder."""
+        """Adds the mask files of two folders, and names of files that are missing in one folder."""
         names, there = _visible(truth), set(_visible(pred) if pred.is_dir() else ())
         sequence = MaskSequence(object_id, truth, pred, tuple(names[part]))
         self.sequences.append(sequence)
@@ -165,7 +165,7 @@ def _entries(folder: Path) -> list[str]:
 
 @dataclass
 class ComparedFrames:
-    """Objects of each frame of a sequence, in order, and files that cannot be read."""
+    """Measures of the objects on each frame of a sequence, and messages about files that cannot be read."""
 
     frames: list[dict[int, Agreement]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -183,13 +183,13 @@ def evaluate_folders(
     progress: bool = False,
     on_video: Callable[[VideoScore], None] | None = None,
 ) -> FolderScores:
-    """Scores the videos in both folders. Each video has the layout of DAVIS or SA-V.
+    """Scores all videos that exist in both folders. Each video has the layout of DAVIS or SA-V.
 
     A video with a missing or damaged file, or a file of another size, gets ``problems`` and is excluded from the means.
     Worker processes import the program's main file: in a script, keep the call below ``if __name__ == "__main__":``.
 
     Args:
-        truth, pred: Folders of videos. In ``truth`` they may be in the subfolder ``Annotations``.
+        truth, pred: Folders of videos. Videos of ``truth`` may be in the subfolder ``Annotations``.
         strict: If True, requires the same videos in both folders.
         processes: Maximum number of processes. Defaults to the number of usable cores.
         skip_first_and_last: If True, excludes the first and last annotated frame of each video; in the layout of SA-V,
@@ -197,8 +197,8 @@ def evaluate_folders(
         tolerance: Tolerance of boundaries, as a fraction of the image's diagonal.
         ignored_labels: Values of true masks at void pixels, such as 255 in DAVIS. These pixels are cleared in truth and
             prediction before J and F are measured.
-        progress: If True, shows a progress bar on stderr if that is a terminal.
-        on_video: Function that is called with each finished video, in order.
+        progress: If True and stderr is a terminal, shows a progress bar on stderr.
+        on_video: Function that is called with the score of each finished video, in order.
 
     Raises:
         EvaluationError: If a folder cannot be read, the folders have no video in common, or with ``strict`` their
@@ -237,11 +237,11 @@ def benchmark(
     """Scores pairs of folders like the official function, and writes ``results.csv`` to each of ``mask_roots``.
 
     Returns:
-        J&F, J and F of each pair in percent, and for each pair, J and F of each object of each video.
+        Lists of J&F, J and F of each pair in percent, and a list of the objects' J and F by video for each pair.
 
     Raises:
-        EvaluationError: If :func:`evaluate_folders` raises it, or files are missing or unusable. Then the message names
-            all such files, and nothing is written.
+        EvaluationError: If :func:`evaluate_folders` raises this error, or files are missing or unusable. The message
+            names all such files, and nothing is written.
         ValueError: If the lists have different lengths.
     """
     if len(gt_roots) != len(mask_roots):
@@ -288,10 +288,10 @@ def _compared(
     if processes == 1:
         yield from map(work, chunks)
         return
-    # Not fork, because the caller may have threads.
+    # Uses spawn instead of fork, because the caller may have threads.
     pool = ProcessPoolExecutor(processes, get_context("spawn"), initializer=ignore_interrupts)
     try:
-        with block_interrupts():  # all processes are started here
+        with block_interrupts():  # map() starts all processes
             results = pool.map(work, chunks)
         yield from results
     except BrokenProcessPool as error:
@@ -303,7 +303,7 @@ def _compared(
 
 
 def compare_frames(sequence: MaskSequence, tolerance: float, ignored_labels: Collection[int] = ()) -> ComparedFrames:
-    """Reads and compares all files of a sequence. Unusable files are reported, and their frames skipped."""
+    """Reads and compares all files of a sequence. Reports unusable files and skips frames with unusable files."""
     out = ComparedFrames()
     for name in sequence.names:
         try:

@@ -16,12 +16,12 @@ from numpy.typing import ArrayLike, NDArray
 from sam2fast.datasets.dataset_files import DatasetError, Labels, labels_in, read_labels
 from sam2fast.evaluation.bits import WORD, Bits, blank, boundary, count, dilated, pack
 
-TOLERANCE = 0.008  # fraction of the image's diagonal
+TOLERANCE = 0.008  # maximum distance of matching boundaries, as a fraction of the image's diagonal
 
 
 @dataclass(frozen=True)
 class JAndF:
-    """Measures of O objects of one or several videos. NaN for objects that the ground truth never shows."""
+    """Measures of O objects of one or several videos. Objects that the ground truth never shows have NaN."""
 
     j: NDArray[np.float64]  # (O,) region similarity, mean over frames
     f: NDArray[np.float64]  # (O,) boundary measure, mean over frames
@@ -33,17 +33,17 @@ class JAndF:
 
     @property
     def mean_j(self) -> float:
-        """Returns the mean J over measured objects; NaN if there are none."""
+        """Returns the mean J over measured objects; NaN without measured objects."""
         return _mean(self.j)
 
     @property
     def mean_f(self) -> float:
-        """Returns the mean F over measured objects; NaN if there are none."""
+        """Returns the mean F over measured objects; NaN without measured objects."""
         return _mean(self.f)
 
     @property
     def mean(self) -> float:
-        """Returns the mean J&F over measured objects; NaN if there are none."""
+        """Returns the mean J&F over measured objects; NaN without measured objects."""
         return (self.mean_j + self.mean_f) / 2
 
     @classmethod
@@ -57,12 +57,12 @@ def j_and_f(
 ) -> JAndF:
     """Computes J and F of the objects of a video.
 
-    An object is measured from the first frame on which the ground truth or the prediction shows it.
+    An object is measured from the first frame on which ground truth or prediction show the object.
 
     Args:
-        preds, truths: Masks ``(T, O, H, W)`` of the annotated frames, bool. Clear void pixels in both first:
+        preds, truths: Bool masks ``(T, O, H, W)`` of the annotated frames. Void pixels must be False:
             ``preds & ~void``, ``truths & ~void``.
-        skip_first_and_last: If True, excludes the first frame, whose masks are prompts, and the last, like DAVIS.
+        skip_first_and_last: If True, excludes the first and last frame, like DAVIS. Masks of the first are prompts.
 
     Raises:
         ValueError: If the masks are not bool, or their shapes are wrong or differ.
@@ -84,7 +84,7 @@ def j_and_f(
 
 
 def jaccard(pred: ArrayLike, truth: ArrayLike) -> NDArray[np.float64]:
-    """Computes region similarity J ``(...)``, the IoU of bool masks ``(..., H, W)``; 1 if both are empty.
+    """Computes region similarity J ``(...)``, the IoU of bool masks ``(..., H, W)``. J of two empty masks is 1.
 
     Raises:
         ValueError: If the masks are not bool or have different shapes.
@@ -93,10 +93,10 @@ def jaccard(pred: ArrayLike, truth: ArrayLike) -> NDArray[np.float64]:
 
 
 def boundary_f(pred: ArrayLike, truth: ArrayLike, tolerance: float = TOLERANCE) -> NDArray[np.float64]:
-    """Computes the boundary measure F ``(...)`` of bool masks ``(..., H, W)``; 1 if neither has a boundary.
+    """Computes the boundary measure F ``(...)`` of bool masks ``(..., H, W)``. F of masks without boundaries is 1.
 
     F is the harmonic mean of precision and recall. Precision is the fraction of the predicted boundary within
-    ``ceil(tolerance * diagonal)`` pixels of the true boundary; recall is the reverse.
+    ``ceil(tolerance * diagonal)`` pixels of the true boundary. Recall exchanges the two boundaries.
 
     Raises:
         ValueError: If the masks are not bool or have different shapes.
@@ -114,7 +114,7 @@ def _pair(pred: ArrayLike, truth: ArrayLike) -> tuple[NDArray[np.bool_], NDArray
 
 
 def _map_masks(measure: Callable[..., float], pred: ArrayLike, truth: ArrayLike) -> NDArray[np.float64]:
-    """Applies a measure to bool masks ``(..., H, W)``; returns ``(...)``."""
+    """Applies a measure to pairs of bool masks ``(..., H, W)``. Returns values ``(...)``."""
     pair = _pair(pred, truth)
     shape = pair[0].shape[:-2]
     preds, truths = (masks.reshape(math.prod(shape), *masks.shape[-2:]) for masks in pair)
@@ -174,13 +174,13 @@ def _mean_of_frames(values: NDArray[np.float64], measured: NDArray[np.bool_]) ->
 class Agreement(NamedTuple):
     """Measures of one object on one frame."""
 
-    j: float  # in [0, 1], like f
-    f: float
-    in_truth: bool  # True if the ground truth shows it
-    in_pred: bool = False
+    j: float  # region similarity in [0, 1]
+    f: float  # boundary measure in [0, 1]
+    in_truth: bool  # True if the ground truth shows the object
+    in_pred: bool = False  # True if the prediction shows the object
 
 
-# Measures of an object that neither mask shows.
+# Measures of an object that neither truth nor prediction shows.
 BOTH_EMPTY = Agreement(1.0, 1.0, False)
 
 
@@ -189,7 +189,7 @@ def compare_label_maps(
 ) -> dict[int, Agreement]:
     """Compares every object in prediction or ground truth, integers ``(H, W)``. Returns measures by ascending id.
 
-    Pixels with a true value in ``ignored_labels`` are cleared in both maps first. Raises ValueError if the maps are not
+    Pixels whose true value is in ``ignored_labels`` are set to 0 in both maps. Raises ValueError if the maps are not
     ``(H, W)`` of one size.
     """
     if pred.shape != truth.shape or pred.ndim != 2:

@@ -7,7 +7,7 @@ from sam2fast.kernels.mask_ops import masks_to_boxes
 
 
 def noisy_boxes(masks: Tensor, uniform: Tensor, noise: float = 0.1, noise_bound: float = 20.0) -> Tensor:
-    """Returns boxes ``(O, 4)`` fp32 of ``masks (O, 1, H, W)``, with each side moved by random noise.
+    """Returns boxes ``(O, 4)`` fp32 of ``masks (O, 1, H, W)``. Each side of a box is moved by random noise.
 
     ``uniform (O, 4)`` is in [0, 1). A side moves by at most ``noise`` of the box's size and ``noise_bound`` pixels.
     """

@@ -9,7 +9,7 @@ from typing import TypeAlias
 from sam2fast.evaluation.j_and_f import BOTH_EMPTY, Agreement
 from sam2fast.io.atomic import atomic_path
 
-# Pixel value in the layout of DAVIS, or folder name in the layout of SA-V.
+# Id of an object: pixel value in the layout of DAVIS, or folder name in the layout of SA-V.
 ObjectId: TypeAlias = int | str
 
 RESULTS = "results.csv"
@@ -18,7 +18,7 @@ VOID = 255  # value of unlabeled pixels in DAVIS, VOST and Pascal VOC
 
 @dataclass(frozen=True)
 class ObjectScore:
-    """Scores of one object in percent: means over its frames."""
+    """Scores of one object in percent: means over the object's frames."""
 
     j: float
     f: float
@@ -50,13 +50,13 @@ class _ObjectMeans:
 
 @dataclass(frozen=True)
 class VideoScore(_ObjectMeans):
-    """Scores of one video in percent, without objects if there are problems.
+    """Scores of one video in percent. A video with problems has no objects.
 
     Attributes:
         objects: objects that the ground truth shows in the evaluated frames.
         problems: one line per missing or unusable file.
         only_truth, only_pred: masks that are missing in the other folder, as ``FRAME.png`` or ``OBJECT/FRAME.png``.
-            Masks in ``only_truth`` belong to frames that do not count, or are ``problems``.
+            Masks in ``only_truth`` belong to frames that are not evaluated, or are listed in ``problems``.
     """
 
     name: str
@@ -100,15 +100,15 @@ class FolderScores(_ObjectMeans):
 
     @property
     def problems(self) -> dict[str, tuple[str, ...]]:
-        """Returns the problems of videos by name. Such videos do not count in the means."""
+        """Returns the problems of videos by name. Videos with problems do not count in the means."""
         return {video.name: video.problems for video in self.videos if video.problems}
 
 
 def score_objects(frames: Sequence[dict[int, Agreement]]) -> dict[int, ObjectScore]:
     """Returns means over the frames of a video, for objects that the ground truth shows on any frame.
 
-    An object counts from the first frame on which the truth or the prediction shows it. If neither shows it on a later
-    frame, they agree.
+    An object counts from the first frame on which truth or prediction show the object. On a later frame on which
+    neither shows the object, J and F are 1.
     """
     shown = sorted({i for frame in frames for i, agreement in frame.items() if agreement.in_truth})
     out = {}

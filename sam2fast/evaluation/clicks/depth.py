@@ -11,13 +11,13 @@ from sam2fast.utils.errors import requires
 # Block sides of the coarse-to-fine search. Each block is divided into 4 x 4 blocks of the next size.
 SIDES = (16, 4, 1)
 DIVISION = 4
-# Tolerance of distances that are used as bounds. Distances of pixels are compared exactly.
+# Tolerance for rounding of distances that bound blocks. Distances of single pixels are compared exactly.
 ROUNDING = 1e-6
 MOST_OUTLINE = 1 / 16  # fraction of outline pixels in the region's box above which the full transform is faster
 
 
 class Deepest(NamedTuple):
-    """Pixel with its Euclidean distance to the nearest pixel outside the region; 0 for an empty region."""
+    """Pixel and its Euclidean distance to the nearest pixel outside the region. The distance is 0 for empty regions."""
 
     x: int
     y: int
@@ -27,11 +27,11 @@ class Deepest(NamedTuple):
 def deepest_pixel(region: NDArray[np.bool_]) -> Deepest:
     """Returns the pixel of ``region``, bool ``(H, W)``, that is farthest from the outside; the first in row order.
 
-    It is the maximum of the Euclidean distance transform of the padded region; pixels beyond the array are outside.
+    The distance transform of the padded region is maximal at this pixel. Pixels beyond the array are outside.
 
     The distance transform is 1-Lipschitz. A block of pixels is therefore skipped if the distance at its centre, plus
-    the distance from the centre to a corner, is below the best distance so far. Noise would not profit from this, so
-    the full transform is computed instead.
+    the distance from the centre to a corner, is below the best distance so far. For noisy
+    regions, few blocks could be skipped, and the full transform is computed.
 
     Raises:
         ImportError: If scipy is not installed.

@@ -42,8 +42,8 @@ class ClickSettings:
         box: if True, also evaluates a box prompt for each object.
         box_noise: see :func:`~sam2fast.evaluation.clicks.evaluate_boxes`.
         min_area: minimum area of an object in pixels; empty objects are always excluded.
-        max_objects: maximum number of objects per image. If there are more, a random sample is evaluated.
-        seed: seed of random numbers. An image's random numbers do not depend on other images.
+        max_objects: maximum number of objects per image. If an image has more objects, a random sample is evaluated.
+        seed: seed of random numbers. Random numbers for one image do not depend on other images.
     """
 
     clicks: int = 5
@@ -63,7 +63,7 @@ class ImageScores:
     Attributes:
         objects: Ids of the objects in the data set.
         areas: Areas ``(O,)`` of the true masks, in pixels.
-        clicks, boxes: Scores; None without objects, ``boxes`` also if not requested.
+        clicks, boxes: Scores; None without objects. ``boxes`` is None if boxes were not requested.
         problems: One line per unreadable file or object.
         too_small: Number of objects with an area below ``min_area``.
     """
@@ -77,13 +77,13 @@ class ImageScores:
 
 
 def evaluate_image(predictor: "SAM2ImagePredictor", job: ClickJob, settings: ClickSettings) -> ImageScores:
-    """Evaluates one image. The result includes read errors. Raises the other errors of :func:`evaluate_clicks`."""
+    """Evaluates one image. Read errors are in the result. Raises errors of :func:`evaluate_clicks`."""
     try:
         pixels = to_pixels(job.image)
         read = job.masks.read((pixels.shape[0], pixels.shape[1]))
     except (DatasetError, ImageError, OSError) as error:
         return ImageScores((), np.zeros(0, np.int64), None, None, (str(error),))
-    # The seed depends on the name, not on other images.
+    # The generator's seed depends on the image's name, not on other images.
     rng = np.random.default_rng([settings.seed, zlib.crc32(job.name.encode(errors="surrogatepass"))])
     large = [one for one in read.masks if one.area >= max(1, settings.min_area)]
     objects = sample(large, settings.max_objects, rng)
@@ -113,8 +113,8 @@ class MeanIoUs:
     """Mean IoUs in [0, 1] for one type of prompt; NaN without objects."""
 
     miou: float  # mean over all objects
-    by_image: float  # mean over images of their means
-    by_size: dict[str, float]  # means over the objects of each COCO size
+    by_image: float  # mean over images of the image's mean IoU
+    by_size: dict[str, float]  # mean over the objects of each COCO size
 
 
 class Results:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # True masks of O objects: bool (O, H, W), or COCO run lengths, compressed or not.
 TrueMasks: TypeAlias = "NDArray[np.bool_] | Tensor | Sequence[Mapping[str, Any]]"
 OBJECTS_PER_BATCH = 32
-# Maximum number of pixels of true masks in a batch of objects. The predicted masks have three times as many.
+# Maximum number of pixels of true masks in a batch of objects. Predicted masks have three times as many.
 PIXELS_PER_BATCH = 1 << 26
 NO_CLICK = -1
 
@@ -73,7 +73,7 @@ class TrueMaskBatches:
 class ClickScores:
     """Scores of O objects with K clicks each.
 
-    An object with a perfect mask gets no more clicks. Its IoU stays 1, and coordinates and labels of the remaining
+    After a perfect mask, an object gets no more clicks: its IoU stays 1, and coordinates and labels of the remaining
     clicks are -1.
     """
 
@@ -111,7 +111,7 @@ def evaluate_clicks(
     counts as outline.
 
     Args:
-        image: image, which is encoded once; None for the image that is set.
+        image: image to encode once. None uses the image that is already set.
         masks: true masks, bool ``(O, H, W)`` of the image's size, or COCO run lengths of O objects.
         clicks: number of clicks per object, at least 1.
         feed_back: if True, later clicks also pass the low-resolution logits of the previous mask.
@@ -122,7 +122,7 @@ def evaluate_clicks(
             the model's outputs are not finite.
         RuntimeError: If no image is set.
         ImportError: If scipy is not installed.
-        Exception: If ``set_image`` raises it.
+        Exception: If ``set_image`` raises an exception.
     """
     if clicks < 1:
         raise ValueError(f"clicks is {clicks}; expected at least 1")
@@ -177,7 +177,7 @@ def evaluate_boxes(
 
 
 def next_click(truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> tuple[int, int, int]:
-    """Returns x, y, and 1 for missed pixels or 0 for falsely predicted pixels.
+    """Returns x, y and label of the next click: 1 on missed pixels, 0 on falsely predicted pixels.
 
     Equal to :func:`~sam2fast.training.prompt_sampling.sample_error_center`, but faster. The masks ``(H, W)`` differ.
     """
@@ -191,7 +191,7 @@ def _click_until_done(
     """Sets the scores of the objects ``truth``, bool ``(B, H, W)``, in ``result``."""
     masks, logits = np.zeros_like(truth), None
     for k in range(result.ious.shape[1]):
-        # A perfect mask gets no more clicks, so fewer and fewer objects are left.
+        # Only objects without a perfect mask get more clicks.
         wrong = np.flatnonzero([not np.array_equal(*pair) for pair in zip(truth, masks, strict=True)])
         if not len(wrong):
             return

@@ -17,7 +17,7 @@ from sam2fast.io.rle import encode_rle, rasterise_polygons
 
 Item = TypeVar("Item")
 IMAGE = "its image"  # for messages
-# Label images in data sets have fewer values. An image with more is a photograph or a depth map.
+# Maximum number of values in a label image. An image with more values is a photograph or a depth map.
 MOST_LABELS = 10_000
 FORMATS = ("sa1b", "coco", "png")
 _UNMASKED = "there are no masks for this image"
@@ -26,7 +26,7 @@ _UNCLEAR = "there are several types of masks for this image, of NAME.png, NAME_*
 
 
 class TrueMask(NamedTuple):
-    """One object."""
+    """True mask of one object."""
 
     id: str  # id in the data set
     rle: Mapping[str, Any]  # COCO run lengths, compressed or not, of the image's size
@@ -34,7 +34,7 @@ class TrueMask(NamedTuple):
 
 
 class ImageMasks(NamedTuple):
-    """Masks of an image, and a line on each mask that cannot be read."""
+    """Masks of an image, and a message about each mask that cannot be read."""
 
     masks: list[TrueMask]
     problems: list[str]
@@ -44,15 +44,15 @@ class MaskSource(Protocol):
     """Reads the true masks of one image. Can be pickled."""
 
     def read(self, size: tuple[int, int]) -> ImageMasks:
-        """Reads the masks of an image of ``size`` (H, W). Some may be empty.
+        """Reads the masks of an image of ``size`` (H, W). Some masks may be empty.
 
         Raises:
-            DatasetError: If the file cannot be read. Unreadable single masks are in ``problems``.
+            DatasetError: If the file cannot be read. Messages about single unreadable masks are in ``problems``.
         """
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Returns the files that are read."""
+        """Returns the paths of the mask files."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class CocoMasks(_OneFile):
 
     def read(self, size: tuple[int, int]) -> ImageMasks:
         """See :class:`MaskSource`."""
-        turn_for_display(self.declared, size, self.image)  # raises one error instead of one per annotation
+        turn_for_display(self.declared, size, self.image)  # checks the size once instead of once per annotation
         return _read_annotations(self.file, self.annotations, size, self.image, self.declared)
 
 
@@ -134,7 +134,7 @@ def _read_annotations(
 ) -> ImageMasks:
     result = ImageMasks([], [])
     for position, annotation in enumerate(annotations):
-        name = str(position)  # until the id is read
+        name = str(position)  # name of the mask in messages until the id is read
         try:
             name = str(annotation.get("id", position))
             rle = displayed_segmentation(annotation["segmentation"], declared, size, image)
@@ -164,7 +164,7 @@ class ClickDataset(NamedTuple):
 
     format: str
     jobs: list[ClickJob]  # sorted by name
-    problems: list[tuple[str, str]]  # files without or with several counterparts, and the reason
+    problems: list[tuple[str, str]]  # files that cannot be paired with one counterpart, and the reasons
     left_out: list[tuple[str, str, str]]  # type, reason and name of each item that is not evaluated
 
 
@@ -261,7 +261,7 @@ def _files(folder: Path, suffixes: Sequence[str], other_than: Path) -> Iterator[
         parts = path.relative_to(folder).parts
         if path.suffix.lower() not in suffixes or any(part.startswith(".") for part in parts):
             continue
-        is_broken = path.is_symlink() and not path.exists()  # an error when it is read
+        is_broken = path.is_symlink() and not path.exists()  # reading a broken link raises an error later
         if parts[: len(left_out or ())] != left_out and (path.is_file() or is_broken):
             yield path
 
@@ -271,7 +271,7 @@ def _name(path: Path, folder: Path) -> str:
 
 
 def _paired(format: str, images: _ImageFiles, source_of: Callable[[str], MaskSource | str]) -> ClickDataset:
-    """Pairs images with the masks that ``source_of`` returns for their names. If it returns a reason, reports that."""
+    """Pairs images with the masks from ``source_of(name)``. Reports images for which it returns a reason as text."""
     dataset = ClickDataset(format, [], list(images.problems), [])
     for name, path in images.files.items():
         source = source_of(name)

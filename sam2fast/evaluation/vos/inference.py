@@ -30,16 +30,16 @@ class VosSettings:
 
     Attributes:
         score_thresh: Threshold of logits. A pixel belongs to an object if its logit is greater.
-        all_masks: If True, all input masks are prompts. Otherwise, the masks of frame 0 are prompts, or with
-            ``late_objects`` the first mask of each object.
+        all_masks: If True, all input masks are prompts. If False, only the masks of frame 0 are prompts, or, with
+            ``late_objects``, only the first mask of each object.
         per_object: If True, input and output masks are ``OBJECT/FRAME.png`` and may overlap. Otherwise, ``FRAME.png``
             has all objects of a frame.
         late_objects: If True, each object is tracked from the first frame that shows it.
         ignored_labels: Values of masks that are not objects, such as 255 for void pixels.
 
     Raises:
-        ValueError: If ``score_thresh`` is not above the logit of an absent object. Every pixel would then belong to
-            every object.
+        ValueError: If ``score_thresh`` is not above the logit of an absent object. With such a threshold, every pixel
+            would belong to every object.
     """
 
     score_thresh: float = 0.0
@@ -57,16 +57,16 @@ class VosSettings:
 
 @dataclass(frozen=True)
 class VosJob:
-    """One video. Can be pickled, and tracked by another process or machine with the same files.
+    """Picklable job to track one video. Another process or machine with the same files can run the job.
 
     Attributes:
         name: name of the output folder.
         video: folder of frames, or video file with frames named ``00000``, ``00001``, ...
         masks: folder of this video's masks.
         out: parent of the output folder, ``out / name``.
-        frames: number of frames, 0 if unknown. Used for progress, and to start with long videos.
+        frames: number of frames; 0 if unknown. Determines the displayed progress and the order: long videos first.
         made_from: all inputs of the result, as JSON, written to ``out / .name.json``. A folder is done if this file has
-            the same record and the folder still has all its masks.
+            an equal record and the folder still has all masks.
         replace: if True, replaces a folder with another record.
     """
 
@@ -89,8 +89,8 @@ class VosDone:
         objects: Number of objects tracked.
         left_out: Counts of inputs from which no object was tracked, see
             :func:`~sam2fast.evaluation.vos.input_masks.count_left_out`.
-        void_tracked: True if 255, the common value of void pixels, was tracked in addition to other objects.
-        seconds: Time of each part: ``opening`` the video and its masks, ``tracking``, and waiting for ``writing``.
+        void_tracked: True if 255, the common value of void pixels, was tracked as an object beside other objects.
+        seconds: Seconds by part: ``opening`` of video and masks, ``tracking``, and waiting for ``writing``.
         problem: One-line reason if nothing was written; None on success.
     """
 
@@ -142,7 +142,7 @@ def _track(predictor: "SAM2VideoPredictor", job: VosJob, folder: Path) -> VosDon
     from sam2fast.modeling.memory_selection import MemoryRules
 
     laps, settings = _Laps(), job.settings
-    # Propagation only goes forward, so only frames within the reach of memory selection are kept.
+    # Keeps only frames within the reach of memory selection, because propagation only goes forward.
     reach = None if predictor.strategy.looks_further else MemoryRules.of(predictor).reach
     state = predictor.init_state(job.video, async_loading_frames=True, max_history=reach)
     try:
@@ -196,8 +196,8 @@ def _bits(
 ) -> "Iterator[tuple[int, dict[int, NDArray[np.uint8]]]]":
     """Yields frames with their masks by object id, as bits ``(H, ceil(W / 8))`` uint8.
 
-    Objects without a prompt so far are omitted. Propagation stops before the frame on which the next objects appear,
-    and continues from there, so that each frame is encoded once for all objects.
+    Objects without a prompt so far are omitted. Propagation stops before each frame on which new objects appear, and
+    continues with all objects, so that each frame is encoded once.
     """
     from sam2fast.kernels.mask_ops import pack_masks
 
@@ -242,7 +242,7 @@ def build_for_vos(
     image_size: int | None = None,
     device: str = "auto",
 ) -> "SAM2VideoPredictor":
-    """Builds a predictor for :func:`track_job`. With ``functools.partial``, it is the ``build`` of :func:`run_vos`.
+    """Builds a predictor for :func:`track_job`. Its ``functools.partial`` can be ``build`` of :func:`run_vos`.
 
     Args:
         per_object: see :class:`VosSettings`. If True, masks may overlap.
@@ -285,7 +285,7 @@ def run_vos(
 ) -> Iterator[tuple[VosJob, VosDone]]:
     """Tracks videos, longest first, and yields the jobs with their results as they complete.
 
-    A video that fails gives a result with a ``problem``; other videos continue. No other run may write the same videos
+    If a video fails, its result has a ``problem``, and other videos continue. No other run may write the same videos
     to the same ``out`` at the same time, except leftover tasks of a cluster.
 
     Args:
@@ -307,5 +307,5 @@ def run_vos(
             yield result.job, result.value if result.done else VosDone(result.job.name, problem=result.error)
     finally:
         if hasattr(results, "close"):
-            results.close()  # ends the processes that fill folders
+            results.close()  # ends the worker processes that write to the folders
         remove_leftovers(folders, is_spread)

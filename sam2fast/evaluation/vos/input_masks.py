@@ -32,9 +32,9 @@ class InputMasks(MaskImages):
     """Masks of a video by frame index, in either layout.
 
     Args:
-        folder: Folder with ``FRAME.png`` of object ids and 0; or with ``per_object``, with ``OBJECT/FRAME.png``.
+        folder: Folder of ``FRAME.png`` with object ids as pixel values. If ``per_object``, of ``OBJECT/FRAME.png``.
         names: Names of the video's frames, in order, without suffix. Numbers may have any number of leading zeros.
-        ignored: Values that are not objects. Such pixels are background in both layouts.
+        ignored: Values that are not objects. In all layouts, pixels with these values are background.
 
     Attributes:
         without_frame: Number of images without a frame.
@@ -63,12 +63,12 @@ class InputMasks(MaskImages):
         super().__init__({i: {t: listed[i][keys[t]] for t in frames} for i, frames in indices.items()}, folder, ignored)
 
     def frames(self) -> list[int]:
-        """Returns the frames with a file, ascending."""
+        """Returns the indices of frames with a mask file, in ascending order."""
         return sorted({int(frame) for files in self._files.values() for frame in files})
 
     @property
     def object_ids(self) -> set[int]:
-        """Returns the objects with a folder; empty in the other layout."""
+        """Returns the ids of objects that have a folder. Empty if masks are ``FRAME.png``."""
         return {i for i in self._files if i is not None}
 
     def read(self, frame: int, only: Collection[int] | None = None) -> dict[int, Mask]:
@@ -87,7 +87,7 @@ class InputMasks(MaskImages):
         return {i: self._labels(i, frame) != 0 for i in ids}
 
     def colours(self, frame: int) -> bytes | None:
-        """Returns the palette of a frame's image, or its last object's image; None without a palette or an image.
+        """Returns the palette of a frame's mask image, or of its last object's image. None without palette or image.
 
         Raises:
             DatasetError: If the image is unusable.
@@ -142,7 +142,7 @@ def count_left_out(masks: InputMasks, only_first: bool) -> dict[str, int]:
 
 
 class ObjectGroup(NamedTuple):
-    """Objects tracked from the same frame."""
+    """Objects of which tracking starts on the same frame."""
 
     start: int
     prompts: Callable[[], Iterator[tuple[int, dict[int, Mask]]]]  # yields frames and masks by object, read lazily

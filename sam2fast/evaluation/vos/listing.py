@@ -14,14 +14,14 @@ from sam2fast.io.images import is_video_file
 
 
 class Inputs(NamedTuple):
-    """Inputs of a video's result other than settings and model."""
+    """Input files of a video's result: number of frames and digests."""
 
-    frames: int  # number of files, or the number in the container's header; 0 if unknown
-    digests: dict[str, str]  # video_content and mask_content
+    frames: int  # number of frame files, or number of frames in the video file's header; 0 if unknown
+    digests: dict[str, str]  # digests of the files, with the keys video_content and mask_content
 
 
 def videos_in(folder: Path) -> tuple[dict[str, Path], dict[str, str]]:
-    """Returns folders of frames and video files by name, and a message per ambiguous name. Folders come first."""
+    """Returns paths of frame folders, then of video files, by name, and a message for each ambiguous name."""
     videos: dict[str, Path] = {}
     ambiguous: dict[str, str] = {}
     for path in sorted(list_entries(folder), key=lambda path: (not path.is_dir(), path.name)):
@@ -60,7 +60,7 @@ def inputs_of(video: Path, masks: Path) -> Inputs:
 
 
 def _masks(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Yields the PNGs of a folder and its subfolders, with their names in the folder."""
+    """Yields the names relative to ``folder`` and the paths of all PNGs in a folder and its subfolders."""
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
             if entry.name.startswith("."):

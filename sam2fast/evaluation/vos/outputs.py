@@ -17,7 +17,7 @@ from sam2fast.io.label_maps import extended, label_png, stack_masks
 from sam2fast.io.made_from import described, differences, is_whole
 
 NOTE = ".note.json"  # file in the hidden folder that becomes the note next to the output folder
-# Maximum number of frames waiting to be written. The queue keeps one slow write from stopping the device.
+# Maximum number of frames in the queue of the writer. With a queue, one slow write does not stop the device.
 MOST_WAITING = 8
 
 
@@ -30,7 +30,7 @@ def is_done(folder: Path, made_from: Any) -> bool:
 
 
 def conflicts(folder: Path, made_from: Any) -> list[str]:
-    """Returns the names of the differences from an existing result; see :mod:`sam2fast.io.made_from`."""
+    """Returns names of inputs that differ from an existing result's inputs; see :mod:`sam2fast.io.made_from`."""
     if not (folder.exists() or folder.is_symlink()) or (folder.is_dir() and not any(folder.iterdir())):
         return []
     note = _read_note(folder) if folder.is_dir() else None
@@ -38,7 +38,7 @@ def conflicts(folder: Path, made_from: Any) -> list[str]:
 
 
 def _read_note(folder: Path) -> dict[str, Any] | None:
-    """Returns the folder's record and number of masks, or None if there is no such note."""
+    """Returns the folder's record and number of masks from its note, or None if the folder has no valid note."""
     try:
         note = json.loads(_note(folder).read_text(encoding="utf-8"))
         return {"made_from": note["made_from"], "masks": int(note["masks"])}
@@ -64,10 +64,10 @@ def atomic_folder(folder: Path, made_from: Any, replace: bool) -> Iterator[Path]
         if not replace and (other := conflicts(folder, made_from)):
             raise FileExistsError(f"{folder} already exists, and {described(other)}")
         note = partial / NOTE
-        with annotate_oserror(note):  # before the moves, because the disk may be full
+        with annotate_oserror(note):  # writes the note before moving files, because the disk may be full
             content = {"made_from": made_from, "masks": len(_masks(partial))}
             note.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        # This order never leaves a note next to a folder that it does not describe.
+        # With this order, a note never describes another folder than the folder next to it.
         replace_all([(note, _note(folder)), (partial, folder)])
 
 
@@ -76,7 +76,7 @@ def _note(folder: Path) -> Path:
 
 
 def format_error(error: Exception) -> str:
-    """Formats an exception as one line. An ``OSError`` begins with its file."""
+    """Formats an exception as one line. For an ``OSError``, the line begins with the file's name."""
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split()) or type(error).__name__
@@ -85,7 +85,7 @@ def format_error(error: Exception) -> str:
 class MaskWriter:
     """Writes masks as PNG in a thread: a palette image per frame, or an image of 0 and 1 per object and frame.
 
-    As a context manager, it has written all files when the context ends without an exception.
+    If the writer's context ends without an exception, all files are written.
 
     Args:
         folder: Existing folder for ``FRAME.png``, or for ``OBJECT/FRAME.png`` with object ids of three digits.
@@ -114,8 +114,8 @@ class MaskWriter:
         """Queues a frame. Blocks while the queue is full.
 
         Args:
-            masks: masks by object id, as bits ``(H, ceil(W / 8))`` uint8, eight pixels per byte, the leftmost in the
-                lowest bit.
+            masks: masks by object id, as bits ``(H, ceil(W / 8))`` uint8. A byte has eight pixels, with the leftmost
+                pixel in the lowest bit.
 
         Raises:
             OSError: If an earlier frame could not be written.
@@ -127,7 +127,7 @@ class MaskWriter:
     def _write(self, frame: int, masks: dict[int, NDArray[np.uint8]]) -> None:
         pixels = {i: np.unpackbits(bits, axis=-1, count=self._size[1], bitorder="little") for i, bits in masks.items()}
         if not self._per_object:
-            # The smaller id wins where masks overlap.
+            # At pixels of overlapping masks, the smaller id is written.
             labels = stack_masks(((i, pixels[i].view(np.bool_)) for i in sorted(pixels, reverse=True)), self._size)
             colours = None if self._colours is None else extended(self._colours, max(pixels, default=0) + 1)
             self._save(self._folder, frame, label_png(labels, colours))
