@@ -24,9 +24,9 @@ OLDEST_TRITON = (3, 2)
 OLDEST_GPU = (8, 0)  # compute capability
 # AMD architectures that `make aot` compiles kernels for.
 AMD_GPUS = ("gfx942",)
-# Device types that kernels run on. The backend ``triton`` can also run kernels on the CPU, in Triton's interpreter.
+# Device types with kernels. The backend ``triton`` can also run kernels on the CPU, in Triton's interpreter.
 KERNEL_DEVICES = ("cuda",)
-# Dtypes that the floating-point kernels support.
+# Dtypes that kernels for floating-point tensors support.
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
 # Number of kernel launches of each op in this process. Tests use this number to check that a kernel ran.
@@ -70,14 +70,14 @@ def backend_key() -> Hashable:
     return name, 0 if name in BACKENDS else _custom_ops.changes
 
 
-# Marks the backend as a constant in graphs: a graph uses the backend that is active during tracing. Equals
-# torch.compiler.assume_constant_result, without importing the compiler.
+# Marks the backend as a constant in graphs: a graph uses the backend that is active during tracing. The attribute has
+# the effect of torch.compiler.assume_constant_result, without importing the compiler.
 current_backend._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager
 def backend(name: str) -> Iterator[None]:
-    """Context manager that forces a backend in the calling thread.
+    """Context manager that makes all ops of the calling thread use one backend.
 
     Raises:
         ValueError: If ``name`` is not ``auto``, ``torch``, ``triton`` or a registered backend.
@@ -127,10 +127,10 @@ def interpreting() -> bool:
 
 
 def why_no_scans() -> str | None:
-    """Returns the reason why kernels that scan across a whole program are not used, or None.
+    """Returns the reason why kernels with ``tl.associative_scan`` are not used, or None.
 
-    Some builds of Triton for AMD compute scans across wavefronts incorrectly (ROCm/triton#947). On AMD GPUs, only the
-    backend ``triton`` uses these kernels.
+    Some builds of Triton for AMD compute scans across wavefronts incorrectly (ROCm/triton#947). On AMD GPUs, kernels
+    with scans run only with the backend ``triton``.
     """
     if torch.version.hip is None or current_backend() == "triton":
         return None
@@ -185,8 +185,8 @@ def _gpu_unsupported_reason(device: torch.device) -> str | None:
 
 @functools.cache
 def _build_unsupported_reason() -> str | None:
-    """Returns the reason why Triton cannot build kernel launchers, or None. Searches as ``triton.runtime.build``."""
-    if sys.platform != "linux" or _has_builder():  # on other platforms, Triton includes a compiler
+    """Returns why Triton cannot build kernel launchers, or None. Finds compilers as ``triton.runtime.build`` does."""
+    if sys.platform != "linux" or _has_builder():  # Triton needs a compiler only on Linux
         return None
     if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
         return "needs a C compiler, since Triton compiles kernel launchers: install gcc, or set CC to a compiler"
@@ -205,7 +205,7 @@ def _has_builder() -> bool:
     return knobs is not None and knobs.build.impl is not None
 
 
-# The results of these functions are constants in graphs.
+# torch.compile treats the results of these two functions as constants.
 _triton_version._dynamo_marked_constant = True  # type: ignore[attr-defined]
 _gpu_unsupported_reason._dynamo_marked_constant = True  # type: ignore[attr-defined]
 

@@ -12,14 +12,14 @@ import torch
 
 from sam2fast.kernels._dispatch import count_launch, interpreting
 
-# Environment variable that names a file of configurations. The file overrides the package's configurations.
+# Environment variable that names a file of launch configurations, which override the package's configurations.
 TABLE_VARIABLE = "SAM2FAST_LAUNCH_TABLE"
 ANY = "*"
-# Key in the meta of a configuration: number of programs that run at once on a multiprocessor (default 1). Kernels do
-# not get this value.
+# Key in LaunchConfig.meta: number of programs that run at once on a multiprocessor (default 1). The value is not passed
+# to kernels.
 CTAS_PER_SM = "CTAS_PER_SM"
-# Triton option of all launches, except for kernels that must round products before sums. Triton 3.10 changes the
-# default.
+# Triton option that fuses multiplications and additions (default until Triton 3.10). Only kernels that must round
+# products before additions do not use this option.
 FUSED = {"enable_fp_fusion": True}
 # CUDA's maximum number of programs along the second and third axes of a grid. The first axis allows 2**31 - 1 programs.
 MAX_PROGRAMS = 65535
@@ -28,7 +28,7 @@ MAX_PROGRAMS = 65535
 class LaunchConfig(NamedTuple):
     """Stores constants and options of a kernel launch."""
 
-    meta: Mapping[str, int]  # the kernel's constexpr arguments, and settings of its launcher
+    meta: Mapping[str, int]  # the kernel's constexpr arguments, and settings of the function that launches the kernel
     options: Mapping[str, int]  # num_warps, num_stages
 
     def on_device(self, tensor: torch.Tensor) -> contextlib.AbstractContextManager[Any]:
@@ -42,29 +42,29 @@ class LaunchConfig(NamedTuple):
             kernel[grid](*args, **constants, **self.options, **FUSED)
 
 
-# Function that returns an op's configuration. Arguments: GPU (sm_90, gfx942; cpu for the interpreter), dtype
-# (bfloat16), and shape class (* for any).
+# Function that returns an op's launch configuration. The arguments are a GPU such as sm_90 (cpu for Triton's
+# interpreter), a dtype such as bfloat16, and a shape class (* for any).
 Configure = Callable[[str, str, str], LaunchConfig]
 
 
 class Row(NamedTuple):
     """Stores a row of a launch table: a configuration, and the launches that use this configuration."""
 
-    arch: str  # name of a GPU, or * for all GPUs that no other row names
-    dtype: str  # dtype of the first argument, or *
-    shape: str  # shape class of the op, or *
+    arch: str  # GPU architecture such as sm_90, or * for any GPU
+    dtype: str  # dtype of the op's first argument, or * for any dtype
+    shape: str  # shape class (name for a range of input sizes), or * for any shape class
     meta: Mapping[str, int]
     options: Mapping[str, int]
 
 
 def launch_config(op: str, config: Configure, tensor: torch.Tensor, shape: str = ANY) -> LaunchConfig:
-    """Returns the configuration of an op for the GPU and dtype of ``tensor``, and a shape class.
+    """Returns the launch configuration of an op for the GPU and dtype of ``tensor``, and the shape class ``shape``.
 
     A matching row of the file in ``SAM2FAST_LAUNCH_TABLE`` overrides ``config``.
     """
     global _cache
     rows, cache = custom_rows(), _cache
-    if cache.rows is not rows:  # the tuner has replaced or restored the rows
+    if cache.rows is not rows:  # the tuner has changed the user's rows
         cache = _cache = _Cache(rows, {})
     key = op, architecture(tensor.device), tensor.dtype, shape
     launch = cache.configs.get(key)
@@ -75,25 +75,25 @@ def launch_config(op: str, config: Configure, tensor: torch.Tensor, shape: str =
 
 
 def configuration(op: str, config: Configure, arch: str, dtype: str, shape: str) -> LaunchConfig:
-    """Returns the configuration from a matching row of ``SAM2FAST_LAUNCH_TABLE``, else from ``config``."""
+    """Returns the launch configuration of a matching row in the file ``SAM2FAST_LAUNCH_TABLE``, else of ``config``."""
     return fitting_row(custom_rows().get(op, ()), arch, dtype, shape) or config(arch, dtype, shape)
 
 
 class _Cache(NamedTuple):
-    """Caches configurations, with the rows that override the package's configurations."""
+    """Caches launch configurations, and the rows of the user's launch table that the configurations depend on."""
 
     rows: Mapping[str, Sequence[Row]]
-    configs: dict[tuple[str, str, torch.dtype, str], LaunchConfig]  # key: op, GPU, dtype and shape class
+    configs: dict[tuple[str, str, torch.dtype, str], LaunchConfig]  # keys consist of op, GPU, dtype and shape class
 
 
 _cache = _Cache({}, {})
 
 
 def fitting_row(rows: Sequence[Row], arch: str, dtype: str, shape: str) -> LaunchConfig | None:
-    """Returns the configuration of the best matching row, or None.
+    """Returns the configuration of the most specific row that matches, or None.
 
-    A row that names the shape class wins over all other rows. Next come rows that name the GPU, then rows that name the
-    dtype.
+    Rows that name a shape class have the highest priority, rows that name a GPU the second highest, and rows that name
+    a dtype the third highest.
     """
     names = arch, dtype, shape
     fitting = [row for row in rows if all(have in (ANY, want) for have, want in zip(row[:3], names, strict=True))]
@@ -105,7 +105,7 @@ def fitting_row(rows: Sequence[Row], arch: str, dtype: str, shape: str) -> Launc
 
 @functools.cache
 def custom_rows() -> dict[str, list[Row]]:
-    """Returns the rows of the file in ``SAM2FAST_LAUNCH_TABLE`` by op. Reads the file once per process.
+    """Returns rows by op, from the file that ``SAM2FAST_LAUNCH_TABLE`` names. Reads the file once per process.
 
     Raises:
         ValueError: If the file cannot be read or is not a launch table.
@@ -123,7 +123,7 @@ def parse_rows(text: str) -> dict[str, list[Row]]:
     """Parses the JSON of a launch table, and returns rows by op.
 
     Raises:
-        ValueError: If ``text`` is not JSON, or not a list of rows per op.
+        ValueError: If ``text`` is not JSON, or does not map op names to lists of rows.
     """
     table = json.loads(text)
     if not isinstance(table, dict):
@@ -148,7 +148,7 @@ def _row(op: str, row: Any) -> Row:
 
 
 def product_precision(dtype: torch.dtype) -> str:
-    """Returns Triton's ``input_precision``. In fp32, NVIDIA GPUs use three TF32 products, or one with torch's TF32."""
+    """Returns Triton's ``input_precision``: for fp32 on NVIDIA GPUs, tf32x3, or tf32 if torch allows TF32."""
     if dtype != torch.float32 or interpreting() or torch.version.hip is not None:
         return "ieee"
     return "tf32" if tf32_is_allowed() else "tf32x3"
@@ -157,18 +157,18 @@ def product_precision(dtype: torch.dtype) -> str:
 def tf32_is_allowed() -> bool:
     """Returns True if torch uses TF32 for fp32 matrix multiplications."""
     matmul = torch.backends.cuda.matmul
-    # Newer versions of torch have a new flag for TF32. Setting the old flag sets the new flag. Once the new flag is
-    # set, torch refuses to read the old flag.
+    # Newer versions of torch have a second flag, fp32_precision. Setting allow_tf32 sets fp32_precision. Once a user has
+    # set fp32_precision, torch refuses to read allow_tf32.
     precision = getattr(matmul, "fp32_precision", None)
     return matmul.allow_tf32 if precision is None else precision == "tf32"
 
 
-tf32_is_allowed._dynamo_marked_constant = True  # type: ignore[attr-defined]  # the result is a constant in graphs
+tf32_is_allowed._dynamo_marked_constant = True  # type: ignore[attr-defined]  # torch.compile treats the result as a constant
 
 
 @functools.cache
 def architecture(device: torch.device) -> str:
-    """Returns the architecture: ``sm_90``, ``gfx942``, or ``cpu`` for the interpreter."""
+    """Returns the name of the GPU architecture, such as ``sm_90`` or ``gfx942``, or ``cpu`` for a CPU."""
     if device.type != "cuda":
         return "cpu"
     if torch.version.hip is not None:
@@ -178,8 +178,8 @@ def architecture(device: torch.device) -> str:
 
 
 def is_hopper(device: torch.device) -> bool:
-    """Returns True on Hopper GPUs (sm_90). Kernels were compared with torch's speed only on Hopper GPUs."""
+    """Returns True on Hopper GPUs (sm_90): only on Hopper, the speed of kernels was compared with torch."""
     return architecture(device) == "sm_90"
 
 
-is_hopper._dynamo_marked_constant = True  # type: ignore[attr-defined]  # the result is a constant in graphs
+is_hopper._dynamo_marked_constant = True  # type: ignore[attr-defined]  # torch.compile treats the result as a constant

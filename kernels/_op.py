@@ -25,12 +25,12 @@ _log = logging.getLogger(__name__)
 
 # All ops by name, for tests and benchmarks.
 OPS: dict[str, "Op[..., Any]"] = {}
-# Torch has no public names for the following functions. If a version of torch lacks the functions, operators are always
-# called.
+# The two following functions of torch are private. If a version of torch lacks them, every op is called as a torch
+# operator.
 _dispatch_modes: Callable[[], int] = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 1)
 _has_transforms: Callable[[], bool] = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
-_PART = re.compile(r"([^()]*) \(([^()]*)\)")  # names of arguments, and the shape of these arguments
+_PART = re.compile(r"([^()]*) \(([^()]*)\)")  # names of arguments, followed by their shape in parentheses
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -60,23 +60,23 @@ class Op(Generic[P, R]):
         name: Name of the torch operator ``sam2fast::name``.
         reference: Reference implementation. The operator has the annotated signature of the reference. Results have the
             shapes, dtypes and gradient of the reference's results.
-        kernel: Name ``module.function`` below ``sam2fast.kernels`` of a function with the arguments and defaults of the
-            reference, for a GPU. The module imports Triton, so the first run of the kernel imports the module.
+        kernel: Name ``module.function``, below ``sam2fast.kernels``, of the GPU function. The function has the
+            reference's arguments and defaults. The module imports Triton, so the first run imports the module.
         shapes: Sentence with the shapes of arguments. Calls are checked against this sentence, see :class:`Shapes`.
-        fits: Function that returns False, or raises an error, if arguments violate a condition of ``shapes`` besides
+        fits: Function that returns False, or raises an error, if arguments violate a condition that is not about
             shapes.
         unsupported: Function that returns the reason why the kernel does not support its arguments, or None.
-        prefers_torch: Function that returns True if torch is faster for the arguments. Ignored for a forced kernel.
-        compile_key: Function that returns the sizes that the kernel is compiled for. A kernel that fails is not used
-            again for the same sizes.
+        prefers_torch: Function that returns True if torch is faster. The backend ``triton`` does not call the function.
+        compile_key: Function that returns the sizes that the kernel is compiled for. If a kernel fails, later calls
+            with equal sizes use the reference.
         layout: Function that copies a result of the reference into the memory layout of the kernel's result.
-        fake: Function that returns the results for fake tensors. By default, empty tensors like the results of the
-            reference, in ``layout``.
+        fake: Function that returns the results for fake tensors. The default runs the reference, and returns empty
+            tensors in ``layout``.
         is_chosen_late: If True, the implementation is chosen when the operator runs, not when a graph is traced. Such
             an op has no gradient.
-        cpu: Name ``module.function`` of the implementation for CPU tensors, for ops with ``is_chosen_late``. By default
-            the reference.
-        launches: Name under which the kernel counts its launches. By default the op's name.
+        cpu: Name ``module.function`` of the implementation for CPU tensors, for ops with ``is_chosen_late``. If empty,
+            CPU tensors use the reference.
+        launches: Name under which the kernel counts its launches. If empty, the op's name is used.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class Op(Generic[P, R]):
     def _choose_late(self, args: tuple[Any, ...]) -> Any:
         if torch.compiler.is_compiling() or _must_be_visible(args):
             return self.operator(*args)
-        with torch.no_grad():  # as for operators without a gradient
+        with torch.no_grad():  # ops that are chosen late have no gradient
             return self.compute(*(x.detach() if isinstance(x, Tensor) else x for x in args))
 
     def run(self, *args: Any) -> Any:
@@ -171,7 +171,7 @@ class Op(Generic[P, R]):
         return _load(self._kernel)(*args)
 
     def _operate(self, *args: Any) -> Any:
-        return self.compute(*(tuple(x) if isinstance(x, list) else x for x in args))  # torch converts tuples to lists
+        return self.compute(*(tuple(x) if isinstance(x, list) else x for x in args))  # torch passes tuples as lists
 
     def _without_gradient(self, *args: Any) -> Any:
         if self.uses_kernel(*args):
@@ -194,7 +194,7 @@ class Op(Generic[P, R]):
     def _backward(self, ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """Recomputes the reference and returns its gradients, or None for each input that needs no gradient."""
         needed: Sequence[bool] = ctx.needs_input_grad
-        # Gradients are enabled here only if the gradient itself is differentiated.
+        # In the backward pass, gradients are enabled only for double backward (create_graph=True).
         is_double_backward = torch.is_grad_enabled()
         leaves = [
             x if x is None or not w else x.view_as(x) if is_double_backward else x.detach().requires_grad_()
@@ -245,7 +245,7 @@ def schema(function: Callable[..., Any]) -> str:
             tensor_type = _SCHEMA_TYPES[typing.get_args(hint)[0]] + "?"
         else:
             tensor_type = _SCHEMA_TYPES[hint]
-        default = [] if defaults.get(name) == () else defaults.get(name)  # schemas take no dtype as default
+        default = [] if defaults.get(name) == () else defaults.get(name)  # schemas allow no default dtype
         return f"{tensor_type} {name}" + ("" if name not in defaults or hint is torch.dtype else f"={default!r}")
 
     taken = ", ".join(parameter(name, hint) for name, hint in hints.items())
@@ -254,10 +254,10 @@ def schema(function: Callable[..., Any]) -> str:
 
 
 def _must_be_visible(arguments: tuple[Any, ...]) -> bool:
-    """Returns True if torch must see an operator, since torch cannot see kernel launches.
+    """Returns True if the call must be a torch operator, since torch cannot trace kernel launches.
 
-    Torch must see an operator in torch.jit's tracer, dispatch modes (fake tensors), and transforms (vmap), and for
-    tensor subclasses.
+    Calls must be operators in torch.jit's tracer, dispatch modes (fake tensors), and transforms (vmap), and for tensor
+    subclasses.
     """
     return (
         torch.jit.is_tracing()
@@ -274,8 +274,8 @@ def why_unsupported(
 
     Args:
         args: Arguments of the op. All tensors and dtypes must be fp32, bf16 or fp16.
-        leaves: Name of operations that torch computes under autocast, such as "convolutions", or None.
-        alike: Tensors that must have the same dtype.
+        leaves: Name of operations that the kernel does not support under autocast, such as "convolutions".
+        alike: Tensors that must share one dtype.
         channels, widest: Number of channels, and the largest number of channels that the kernel supports.
     """
     if leaves and torch.is_autocast_enabled(args[0].device.type):
@@ -288,9 +288,9 @@ def why_unsupported(
     return f"supports at most {widest} channels, got {channels}" if channels > widest else None
 
 
-# ---- kernels that cannot be compiled or launched on a GPU ----
+# ---- fallback for kernels that cannot be compiled or launched on a GPU ----
 
-# Kernels that failed in this process, by op, device, dtypes and sizes (compile_key). Failed kernels are not tried
+# Op, device, dtypes and sizes (compile_key) of kernels that failed in this process. Failed kernels are not launched
 # again.
 refused: set[Hashable] = set()
 
@@ -301,17 +301,16 @@ def with_fallback(
     reference: Callable[..., Any] | None = None,
     compile_key: Callable[..., Hashable] | None = None,
 ) -> Callable[..., Any]:
-    """Returns a function that calls ``kernel``. If the GPU cannot run it, warns once and calls ``reference``.
+    """Returns a function that calls ``kernel``, or ``reference`` if the GPU cannot run the kernel. Warns once.
 
-    With the backend ``triton``, errors are raised.
+    With the backend ``triton``, the function raises the kernel's errors.
 
     Args:
-        op: Name of the op in the warning.
+        op: Name of the op, for the warning.
         kernel: Function that launches the kernel.
         reference: Reference implementation with the arguments of ``kernel``. If None, ``kernel`` is called with the
             backend ``torch``.
-        compile_key: Function that returns the sizes that the kernel is compiled for. Failures are recorded for these
-            sizes.
+        compile_key: Function that returns the sizes that the kernel is compiled for. Failures are recorded by sizes.
     """
 
     @functools.wraps(kernel)
@@ -336,7 +335,7 @@ def with_fallback(
 
 
 def _may_launch(arguments: tuple[Any, ...]) -> bool:
-    """Returns True if a kernel may have raised an error. Otherwise the reference implementation raised the error."""
+    """Returns True if a kernel may have raised an error: for CUDA tensors, or in Triton's interpreter."""
     return _dispatch.interpreting() or any(isinstance(x, Tensor) and x.is_cuda for x in arguments)
 
 
@@ -358,18 +357,18 @@ def _is_obstacle(error: Exception) -> bool:
 class Shapes:
     """Checks shapes of arguments against a sentence such as ``"x (..., K), weight (N, K) and bias (N)"``.
 
-    A symbol stands for the same size in all shapes, and ``...`` for the same leading axes. An axis ``B or 1`` may have
-    size 1. A symbol may consist of several words, such as ``4 * H``. Arguments may be None.
+    A symbol stands for the same size in all shapes, and ``...`` for the same leading axes. An axis ``B or 1`` has size
+    B or 1. A symbol may consist of several words, such as ``4 * H``. Arguments may be None.
 
     Args:
-        sentence: Names and shapes of arguments. Other words are ignored.
-        names: Names of all arguments.
-        fits: Function of all arguments that returns False if a condition besides shapes does not hold.
+        sentence: Names and shapes of arguments. Words such as "and" are ignored.
+        names: Names of the op's arguments.
+        fits: Function of the op's arguments that returns False if a condition other than shapes does not hold.
     """
 
     def __init__(self, sentence: str, names: Sequence[str], fits: Callable[..., bool] | None) -> None:
         self._sentence, self._names, self._fits = sentence, names, fits
-        # Each argument's position, flag for leading axes, and axes. The flag of an axis is True if its size may be 1.
+        # Each argument's position, True for leading axes, and axes: pairs (symbol, True if the size may also be 1).
         self._axes: list[tuple[int, bool, list[tuple[str, bool]]]] = []
         for words, shape in _PART.findall(sentence):
             axes = [(axis.removesuffix(" or 1"), axis.endswith(" or 1")) for axis in shape.split(", ") if axis != "..."]

@@ -13,24 +13,24 @@ from torch import Tensor
 
 Attend: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 
-# Values of the key ``SDPA`` in a launch configuration.
+# Numbers of attention backends: values of the key ``SDPA`` in a launch configuration.
 KERNEL, DEFAULT, FLASH, CUDNN = 0, 1, 2, 3
 NAMES = {KERNEL: "our kernel", DEFAULT: "torch's choice", FLASH: "FlashAttention", CUDNN: "cuDNN"}
-WIDEST = 256  # maximum channels of a head. cuDNN supports over 128 channels only on Hopper, since cuDNN 9.10
-# Inputs (backend, device, dtype, shapes) that a backend has refused in this process. The backend is not tried again
-# for these inputs.
+WIDEST = 256  # maximum channels per head; more than 128 need Hopper and cuDNN 9.10 or newer in cuDNN's backend
+# Backend, device, dtype and shapes of calls that failed in this process. For equal calls, the backend is not tried
+# again.
 refused: set[Hashable] = set()
 
 
 def attention_by(choice: int, scale: float | None = None) -> Attend:
     """Returns a function that computes attention of ``(N, heads, tokens, d)`` tensors with the backend ``choice``.
 
-    Torch chooses the backend if ``choice`` does not support the device, dtype or size of heads, if a gradient is
-    needed, or if ``choice`` has refused such inputs before.
+    Torch chooses another backend if ``choice`` does not support the device, dtype or size of heads, if a gradient is
+    needed, or if a call of ``choice`` with equal shapes has failed before.
 
     Args:
-        choice: Value of ``SDPA`` in a launch configuration.
-        scale: Argument of ``scaled_dot_product_attention``.
+        choice: Number of a backend, as in :data:`NAMES`: a value of ``SDPA`` in a launch configuration.
+        scale: Factor of attention scores, as in ``scaled_dot_product_attention``.
     """
     default = functools.partial(F.scaled_dot_product_attention, scale=scale)
     if choice not in _BACKENDS:
@@ -40,7 +40,7 @@ def attention_by(choice: int, scale: float | None = None) -> Attend:
     def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         if not _is_supported(query, key, value):
             return default(query, key, value)
-        if torch.compiler.is_compiling():  # a graph cannot contain a fallback
+        if torch.compiler.is_compiling():  # try and except cannot be part of a graph
             return backend(query, key, value)
         request = choice, query.device, query.dtype, tuple(query.shape), tuple(key.shape)
         if request not in refused:

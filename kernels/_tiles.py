@@ -12,8 +12,8 @@ def exact_gelu(x):
 
     The tail Phi(-|x|) is approximated by 2^P(|x|). P is the polynomial of degree 7 that minimizes the error of |x|
     Phi(-|x|). The highest coefficient is fixed below zero, so that the tail vanishes for large |x|. Without rounding,
-    the approximation's error is at most 8e-8. An fp32 error function is as accurate, but needs twice as many
-    instructions.
+    the approximation's error is at most 8e-8. GELU with an fp32 error function would be as accurate, but would need
+    twice as many instructions.
     """
     size = tl.abs(x)
     power = 5.48182725e-05 - 2e-06 * size
@@ -28,14 +28,14 @@ def exact_gelu(x):
 
 @triton.jit
 def normalized(
-    rows,  # (BLOCK, WIDTH) fp32, 0 beyond the last channel
+    rows,  # (BLOCK, WIDTH) fp32; columns beyond the C channels are 0
     weight,  # (C)
     bias,  # (C)
     channel,  # (WIDTH)
     C,
     eps,
 ):
-    """Computes the layer norm of rows."""
+    """Computes the layer norm of each row, over C channels."""
     used = channel < C
     mean = tl.sum(rows, 1) / C
     centred = tl.where(used[None, :], rows - mean[:, None], 0)

@@ -7,7 +7,7 @@ from sam2fast.kernels._op import op, why_unsupported
 
 __all__ = ["ABSENT", "choose_masks", "choose_masks_reference"]
 
-ABSENT = -1024.0  # all logits of an absent object's mask
+ABSENT = -1024.0  # logit of every pixel in the mask of an absent object
 
 
 def _select(x: Tensor, choice: Tensor) -> Tensor:
@@ -37,8 +37,8 @@ def choose_masks(
         masks: Logits ``(B, M, h, w)``.
         ious: Predicted IoUs ``(B, M)``.
         tokens: Output tokens ``(B, M or 1, C)`` of the masks.
-        scores: Object scores ``(B, 1)``, logits of presence.
-        presence: Score above which an object is present. If None, all objects are present.
+        scores: Object scores ``(B, 1)``: logits of each object's presence.
+        presence: Threshold of scores above which an object is present. If None, all objects are present.
 
     Returns:
         Selected logits ``(B, 1, h, w)``, IoUs ``(B, 1)``, tokens ``(B, C)``, indices of masks ``(B, 1)`` int64, and

@@ -1,4 +1,4 @@
-"""Copies the selected masks in one pass. Each program compares all IoUs of one object."""
+"""Selects and copies masks in one kernel. Each program compares the IoUs of all masks of one object."""
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
 
@@ -14,9 +14,9 @@ from sam2fast.kernels.choose_masks import ABSENT
 @triton.jit(do_not_specialize=["iou_row", "token_row", "score_row"])
 def _choose_masks_kernel(
     masks,  # (B, M, pixels)
-    ious,  # (B, M), row stride iou_row
-    tokens,  # (B, M or 1, C), row stride token_row
-    scores,  # (B, 1), row stride score_row
+    ious,  # (B, M), with a stride of iou_row between objects
+    tokens,  # (B, M or 1, C), with a stride of token_row between objects
+    scores,  # (B, 1), with a stride of score_row between objects
     mask_out,  # (B, pixels) out
     iou_out,  # (B) out
     token_out,  # (B, C) out
@@ -24,7 +24,7 @@ def _choose_masks_kernel(
     seen_out,  # (B) uint8 out
     iou_row, token_row, score_row, pixels, presence,
     C: tl.constexpr, M: tl.constexpr, HAS_PRESENCE: tl.constexpr,
-    HAS_TOKENS: tl.constexpr,  # True if tokens has one row per mask
+    HAS_TOKENS: tl.constexpr,  # True if tokens has M rows per object instead of one
     ABSENT: tl.constexpr,
     WIDTH: tl.constexpr,  # smallest power of two >= C
     BLOCK: tl.constexpr,  # pixels per program
@@ -34,7 +34,7 @@ def _choose_masks_kernel(
     choice = b * 0
     for m in tl.static_range(1, M):
         iou = tl.load(ious + b * iou_row + m)
-        is_larger = (iou > best) | ((iou != iou) & (best == best))  # NaN counts as the largest, as in torch
+        is_larger = (iou > best) | ((iou != iou) & (best == best))  # as in torch.argmax, NaN counts as the largest
         best = tl.where(is_larger, iou, best)
         choice = tl.where(is_larger, m, choice)
     pixel = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
@@ -57,7 +57,7 @@ def _choose_masks_kernel(
 
 
 def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
-    """Returns the number of pixels per program. Threads load 16 pixels at once, since the kernel is memory-bound."""
+    """Returns the number of pixels per program. The kernel is memory-bound, so each thread loads 16 pixels."""
     return LaunchConfig({"BLOCK": 2048}, {"num_warps": 4, "num_stages": 1})
 
 
@@ -69,11 +69,11 @@ def choose_masks_triton(masks, ious, tokens, scores, presence) -> tuple[Tensor, 
     choice, seen = ious.new_empty(B, 1, dtype=torch.int64), scores.new_empty(B, 1, dtype=torch.bool)
     if B == 0:
         return mask, iou, token, choice, seen
-    # Elements of a row must be adjacent. Rows may have any stride.
+    # The kernel supports any stride between rows, but the elements of a row must be adjacent in memory.
     ious, scores = (x if x.stride(1) == 1 else x.contiguous() for x in (ious, scores))
     if tokens.stride()[1:] != (C, 1):
         tokens = tokens.contiguous()
-    # Torch rounds the threshold to the dtype of the scores before it compares.
+    # When comparing scores with a Python number, torch first rounds the number to the dtype of the scores.
     limit = 0.0 if presence is None else torch.tensor(presence, dtype=scores.dtype, device="cpu").item()
     launch.launch(
         "choose_masks", _choose_masks_kernel, (B, max(1, triton.cdiv(h * w, launch.meta["BLOCK"]))),

@@ -34,14 +34,14 @@ def connected_components(mask: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: If ``mask`` has another shape or dtype.
 
-    Source: ``sam2.utils.misc.get_connected_components``. The original needs CUDA and even H and W.
+    Source: ``sam2.utils.misc.get_connected_components``. SAM 2's function needs CUDA, and even H and W.
     """
     # Joins each horizontal run of foreground pixels with touching runs in the row above.
     N, _, H, W = mask.shape
     foreground = mask[:, 0] != 0  # (N, H, W)
     starts = foreground.clone()
     starts[..., 1:] &= ~foreground[..., :-1]
-    run = starts.flatten().cumsum(0, dtype=torch.int32).view(N, H, W) - 1  # index of a pixel's run, in row-major order
+    run = starts.flatten().cumsum(0, dtype=torch.int32).view(N, H, W) - 1  # index of each pixel's run; runs are in row-major order
     first_pixel = starts.flatten().nonzero()[:, 0]  # (R,) index of each run's first pixel
     if len(first_pixel) == 0:
         labels = torch.zeros(N, 1, H, W, dtype=torch.int32, device=mask.device)
@@ -51,7 +51,7 @@ def connected_components(mask: Tensor) -> tuple[Tensor, Tensor]:
     length = torch.bincount(run[foreground], minlength=len(first_pixel))  # (R,)
     area = torch.zeros_like(length).scatter_add_(0, root, length)[root]
     label = first_pixel[root] % (H * W) + 1
-    # For background pixels, ``run`` is the index of the previous run, or -1. Background pixels are masked out.
+    # For background pixels, ``run`` is the index of the previous run, or -1, and the result is replaced by 0.
     labels, areas = (torch.where(foreground, table.to(torch.int32)[run], 0)[:, None] for table in (label, area))
     return labels, areas
 
@@ -62,14 +62,14 @@ connected_components_reference = connected_components.reference
 def _touching_runs(foreground: Tensor, starts: Tensor, run: Tensor) -> tuple[Tensor, Tensor]:
     """Returns all pairs of runs ``(upper, lower)`` in adjacent rows that touch at an edge or a corner.
 
-    A pair may be repeated.
+    The same pair may occur several times.
     """
     upper, lower = [], []
     W = foreground.shape[-1]
     for shift in (-1, 0, 1):  # column of the upper pixel minus column of the lower pixel
         above = (slice(None), slice(None, -1), slice(max(shift, 0), W + min(shift, 0)))
         below = (slice(None), slice(1, None), slice(max(-shift, 0), W + min(-shift, 0)))
-        # Two touching runs always touch at the first pixel of one run. Other pixels need not be checked.
+        # Two touching runs always touch at the first pixel of one of the runs, so only first pixels are checked.
         touching = foreground[above] & foreground[below] & (starts[above] | starts[below])
         upper.append(run[above][touching])
         lower.append(run[below][touching])
@@ -77,10 +77,10 @@ def _touching_runs(foreground: Tensor, starts: Tensor, run: Tensor) -> tuple[Ten
 
 
 def _join(a: Tensor, b: Tensor, count: int) -> Tensor:
-    """Returns the smallest node of each node's component, in a graph of ``count`` nodes with edges ``a - b``."""
+    """Returns the smallest node in each node's component, for a graph of ``count`` nodes with edges ``(a, b)``."""
     root = torch.arange(count, device=a.device)
     while a.numel():
-        # Link the larger root of every edge to the smaller root, and point all nodes at their roots.
+        # For each edge, link the larger root to the smaller root. Afterwards make the root each node's parent.
         low, high = torch.minimum(a, b), torch.maximum(a, b)
         root.scatter_reduce_(0, high, low, "amin")
         while not torch.equal(root[root], root):

@@ -7,14 +7,14 @@ The kernels are correct for concurrent programs in any order:
 
 - *Only roots are linked, and only to smaller pixels.* ``_union`` finds the roots of both pixels, and applies an atomic
   minimum to the parent of the larger root. If the old parent was the root itself, the link is complete. Otherwise
-  another program has linked this root. The minimum keeps the smaller parent, and the loop joins the larger parent. Thus
-  both pixels of every edge end in one tree, and no link is lost.
-- *The loop terminates.* Parents only decrease and are never negative. Each failed attempt continues with a smaller
-  pair.
+  another program has linked the root to another parent. The atomic minimum stores the smaller of the two parents, and
+  ``_union`` then joins both parents. Thus both pixels of every edge end in one tree, and no link is lost.
+- *The loop of ``_union`` terminates.* Indices of parents only decrease and are never negative. After each failed
+  attempt, the loop continues with a pair of smaller pixels.
 - *Stale reads are harmless.* An outdated parent is still an ancestor, since trees only merge. Only the atomic operation
-  sets links. Loads are volatile, so that loops eventually see the links of other programs. No stronger memory order is
-  needed: within a launch, programs exchange only parents, and each parent is a single aligned word.
-- *Concurrent path compression* replaces a parent by the root. The root is an ancestor of the pixel.
+  sets links. Loads are volatile, so that loops eventually see the links of other programs. Relaxed memory order is
+  enough: within a launch, programs exchange only parents, and each parent is a single aligned word.
+- *Concurrent path compression* replaces a pixel's parent by the root, which is an ancestor of the pixel.
 - Launches on one stream are ordered. All links are complete before pixels are pointed at roots, and all areas are
   complete before areas are read.
 
@@ -56,7 +56,7 @@ def _block_offsets(
 def _find(
     parents,  # (H·W) int32 of one mask
     pixel,  # (BLOCK) int32
-    active,  # (BLOCK) bool; inactive lanes return their pixel
+    active,  # (BLOCK) bool; for False, the pixel itself is returned instead of its root
 ):
     parent = tl.where(active, tl.load(parents + pixel, mask=active, other=0, volatile=True), pixel)
     while tl.max((parent != pixel).to(tl.int32), 0) > 0:
@@ -70,7 +70,7 @@ def _union(
     parents,  # (H·W) int32 of one mask
     a,  # (BLOCK) int32
     b,  # (BLOCK) int32
-    active,  # (BLOCK) bool, lanes with an edge a - b
+    active,  # (BLOCK) bool, True if pixels a and b are joined
 ):
     a = tl.where(active, a, 0)
     b = tl.where(active, b, 0)
@@ -81,17 +81,17 @@ def _union(
         high = tl.maximum(a, b)
         active = active & (low != high)
         old = tl.atomic_min(parents + high, low, mask=active, sem="relaxed")
-        active = active & (old != high)  # high was no longer a root: join the parent of high with low
+        active = active & (old != high)  # if high was not a root, the parent of high is joined with low
         a = tl.where(active, old, 0)
         b = tl.where(active, low, 0)
 
 
 @triton.jit
 def _start_kernel(
-    logits,  # (N, H·W), read only with HOLES; HOLES labels the background (logits <= 0)
-    mask,  # (N, H·W) uint8 foreground; output with HOLES, otherwise input
-    labels,  # (N, H·W) int32 out: first pixel of the horizontal run within this block
-    areas,  # (N, H·W) int32 out: 0
+    logits,  # (N, H·W); only with HOLES, components of the background (logits <= 0) are labelled
+    mask,  # (N, H·W) uint8, 1 for pixels to label; with HOLES, the kernel writes the mask, otherwise reads it
+    labels,  # (N, H·W) int32 out: first pixel of each pixel's horizontal run within its block of pixels
+    areas,  # (N, H·W) int32 out: set to 0
     pixels,  # H·W
     W,
     HOLES: tl.constexpr,
@@ -150,8 +150,8 @@ def _merge_kernel(
 @triton.jit
 def _count_kernel(
     mask,  # (N, H·W) uint8
-    labels,  # (N, H·W) int32: parents of pixels; overwritten by roots of pixels
-    areas,  # (N, H·W) int32 out: area of each component, at its root
+    labels,  # (N, H·W) int32, in and out: the kernel replaces parents of pixels by roots of pixels
+    areas,  # (N, H·W) int32 out: area of each component, stored at the component's root
     pixels,  # H·W
     BLOCK: tl.constexpr,
 ):
@@ -163,7 +163,7 @@ def _count_kernel(
     root = _find(parents, i, foreground)
     tl.store(parents + i, root, mask=foreground)
 
-    # A run of pixels with one root adds its end and subtracts its start. Two atomic operations replace one per pixel.
+    # Each run of pixels adds its end to the root's area and subtracts its start: two atomic operations per run.
     has_before = foreground & (lane > 0)
     has_after = foreground & (lane < BLOCK - 1) & (i + 1 < pixels)
     before = has_before & (tl.load(mask + image + i - 1, mask=has_before, other=0) != 0)
@@ -178,11 +178,11 @@ def _count_kernel(
 
 @triton.jit
 def _finish_kernel(
-    logits,  # (N, H·W); read only with HOLES
+    logits,  # (N, H·W); used only with HOLES
     mask,  # (N, H·W) uint8
-    labels,  # (N, H·W) int32: roots of pixels. Without HOLES, overwritten by labels
-    areas,  # (N, H·W) int32: areas at roots. Without HOLES, overwritten by areas at all pixels
-    out,  # (N, H·W) out, with HOLES: logits, with small components set to ``value``
+    labels,  # (N, H·W) int32: roots of pixels; without HOLES, the kernel replaces roots by labels
+    areas,  # (N, H·W) int32: areas of components, at roots; without HOLES, the kernel writes areas at all pixels
+    out,  # (N, H·W) out, used only with HOLES: logits, or ``value`` at pixels of small components
     pixels,  # H·W
     max_area,
     value,
@@ -198,7 +198,7 @@ def _finish_kernel(
     if HOLES:
         logit = tl.load(logits + image + i, mask=inside, other=0)
         tl.store(out + image + i, tl.where(foreground & (area <= max_area), value, logit), mask=inside)
-    else:  # safe in place: other programs read only areas of roots, and these areas do not change
+    else:  # writing in place is safe: other programs read only the areas of roots, which keep their values
         tl.store(labels + image + i, tl.where(foreground, root + 1, 0), mask=inside)
         tl.store(areas + image + i, area, mask=inside)
 
@@ -206,7 +206,7 @@ def _finish_kernel(
 def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
     """Returns the number of pixels per program: one pixel per thread.
 
-    Threads that search for roots wait for memory. With two pixels per thread, registers spill on sm_120.
+    Many threads hide the memory latency of searches for roots. With two pixels per thread, registers spill on sm_120.
     """
     return LaunchConfig({"BLOCK": 512}, {"num_warps": 16})
 

@@ -9,7 +9,7 @@ from sam2fast.kernels.layer_norm import layer_norm_reference
 
 __all__ = ["depthwise_norm", "depthwise_norm_reference"]
 
-WIDEST = 1024  # maximum number of channels, since a program processes all channels of a position
+WIDEST = 1024  # maximum number of channels: a program of the kernel processes all channels of a position
 
 
 def _unsupported(x: Tensor, *rest: object) -> str | None:
@@ -20,7 +20,7 @@ def _unsupported(x: Tensor, *rest: object) -> str | None:
     shapes="x (B, H, W, C), weight (k, k, C) with an odd k, and vectors shift, bias, norm_weight and norm_bias (C)",
     fits=lambda x, shift, weight, *_: len(weight) % 2 == 1 and x.shape[-1] > 0,
     unsupported=_unsupported,
-    prefers_torch=lambda x, *_: x.dtype == torch.float32,  # in fp32, the kernel was not compared with torch
+    prefers_torch=lambda x, *_: x.dtype == torch.float32,  # fp32 speed was not compared
     fake=lambda x, *_: x.new_empty(x.shape),
     compile_key=lambda x, shift, weight, *_: (x.shape[-1], len(weight), shift is None),
 )

@@ -1,7 +1,7 @@
 """Computes a depthwise convolution and layer norm in one kernel: reads the map once and writes the norm once.
 
-A program processes all channels of a few positions, so programs compute the norm independently. The cache shares
-neighbouring positions between programs.
+A program processes all channels of a few positions, so no program needs results of another program for the norm. The
+GPU's cache holds neighbouring positions, which several programs read.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
@@ -16,8 +16,8 @@ from sam2fast.kernels._tiles import normalized
 
 @triton.jit
 def _depthwise_norm_kernel(
-    x,  # (positions, C), concatenated maps
-    shift,  # (C), with HAS_SHIFT
+    x,  # (positions, C): channels-last maps, concatenated
+    shift,  # (C), added to x only with HAS_SHIFT
     weight,  # (KERNEL, KERNEL, C)
     bias,  # (C)
     norm_weight,  # (C)
@@ -57,11 +57,11 @@ def _depthwise_norm_kernel(
 
 
 def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
-    """Returns the number of elements per program.
+    """Returns the number of elements (positions x channels) per program.
 
     A single warp keeps the weights of one kernel position in registers. Several warps would exchange the weights
-    through shared memory, and synchronise at each kernel position. With 256 channels, four positions of the map share
-    the weights, and 4,096 positions give eight programs per multiprocessor.
+    through shared memory, and synchronise at each kernel position. With 256 channels, a program processes four
+    positions of the map, so a map of 64 x 64 positions needs 1,024 programs.
     """
     return LaunchConfig({"ELEMENTS": 1024}, {"num_warps": 1, "num_stages": 1})
 

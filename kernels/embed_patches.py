@@ -11,9 +11,9 @@ from sam2fast.kernels.preprocess import resize_and_normalise_reference
 
 __all__ = ["embed_patches", "embed_patches_reference"]
 
-SIDE, STRIDE, PADDING = 7, 4, 3  # side of the kernel, stride and padding of the convolution
+SIDE, STRIDE, PADDING = 7, 4, 3  # kernel size, stride and padding of the convolution
 WHITE = 255.0
-WIDEST = 256  # maximum number of channels, since a program computes all channels of a token
+WIDEST = 256  # maximum number of output channels: a program of the kernel computes all channels of a token
 
 
 def _fits(
@@ -55,14 +55,14 @@ def embed_patches(
 ) -> Tensor:
     """Normalizes pixels, computes a convolution with padding 3 and stride 4, and adds a position embedding.
 
-    Normalized pixels are padded with zeros.
+    Images are padded with zeros after normalization.
 
     Args:
         pixels: Pixels ``(B, H, W, 3)``, either uint8, or normalized pixels of any float dtype.
-        weight: Permuted weight ``(7, 7, 3, C)`` of a convolution.
-        bias: Bias ``(C)``.
+        weight: Weight of the convolution, permuted to ``(7, 7, 3, C)``.
+        bias: Bias ``(C)`` of the convolution.
         position: Position embedding ``(h, w, C)`` with ``h = ceil(H / 4)`` and ``w = ceil(W / 4)``.
-        mean, std: For uint8 ``pixels``, mean and standard deviation of pixels / 255, three numbers each. Otherwise
+        mean, std: For uint8 ``pixels``, three means and three standard deviations of pixels / 255. For other dtypes,
             empty.
 
     Returns:

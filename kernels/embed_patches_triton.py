@@ -21,14 +21,14 @@ def _of_colour(colour, value0, value1, value2):
 
 @triton.jit
 def _columns(rows, mask, first, COUNT: tl.constexpr, C):
-    """Loads COUNT channels, from ``first`` on, of the weight's rows ``rows``."""
+    """Loads COUNT columns of a weight matrix, starting at column ``first``. ``rows`` points to rows of the matrix."""
     channel = first + tl.arange(0, COUNT)[None, :]
     return tl.load(rows + channel, mask=mask & (channel < C), other=0)
 
 
 @triton.jit
 def _store(total, bias, position, out, token, is_token, first, COUNT: tl.constexpr, C):
-    """Adds bias and position to COUNT channels, from ``first`` on, and stores the sums."""
+    """Adds bias and position embedding to COUNT channels of tokens, starting at ``first``, and stores the sums."""
     channel = first + tl.arange(0, COUNT)[None, :]
     offsets, mask = token * C + channel, is_token & (channel < C)
     total += tl.load(bias + channel, mask=channel < C, other=0).to(tl.float32)
@@ -44,11 +44,11 @@ def _embed_patches_kernel(
     position,  # (H / 4, W / 4, C)
     out,  # (B, H / 4, W / 4, C)
     H, W, C,
-    scale0,  # scales and shifts of colours: a normalized pixel is scale * pixel + shift
+    scale0,  # scale of the first colour; a normalized pixel is scale * pixel + shift of its colour
     scale1, scale2, shift0, shift1, shift2,
     PRECISION: tl.constexpr,
-    WIDTH: tl.constexpr,  # number of leading channels, a power of two
-    REST: tl.constexpr,  # smallest power of two >= number of remaining channels, or 0
+    WIDTH: tl.constexpr,  # power of two; the first matrix product computes the first WIDTH channels
+    REST: tl.constexpr,  # power of two >= C - WIDTH, number of channels of the second product; 0 without one
     BLOCK: tl.constexpr,  # tokens per program
 ):  # fmt: skip
     # Adjacent programs process the same tokens of different images, so the cache shares position embeddings between
@@ -57,11 +57,11 @@ def _embed_patches_kernel(
     token = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     is_token = token < H // 4 * (W // 4)
     y, x = token // (W // 4), token % (W // 4)
-    value = tl.arange(0, 32)  # values of a window's row: three colours of each pixel from 4x - 4 on
+    value = tl.arange(0, 32)  # index of a loaded value; the three colours of pixel 4x - 4 have indices 0 to 2
     is_in_window = (value >= 3) & (value < 24)
     scale = _of_colour(value % 3, scale0, scale1, scale2)
     shift = _of_colour(value % 3, shift0, shift1, shift2)
-    # Only windows in the first row and the first column of tokens begin outside the image.
+    # Only the windows of tokens in the first row or the first column extend beyond the image.
     is_right = is_token[:, None] & (value < 24)[None, :] & ((x > 0)[:, None] | (value >= 12)[None, :])
     runs = (12 * y - 9) * W + 12 * x - 12
     start = pixels + image * H * W * 3
@@ -73,7 +73,7 @@ def _embed_patches_kernel(
         left = tl.load(start + (runs + 3 * row * W)[:, None] + value[None, :], mask=is_inside, other=0)
         if pixels.dtype.element_ty == tl.uint8:
             left = (left.to(tl.float32) * scale[None, :] + shift[None, :]) * is_inside.to(tl.float32)
-        else:  # values are masked, since NaN times zero is not zero
+        else:  # values outside the window are masked, since NaN times a zero weight is not zero
             left = tl.where(is_in_window[None, :], left, 0.0)
         left = left.to(weight.dtype.element_ty)
         of_row = weight + (21 * row + value - 3)[:, None] * C
@@ -91,9 +91,9 @@ def _embed_patches_kernel(
 def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
     """Returns the number of tokens per program. Times are estimates by ``make sass``.
 
-    With 64 tokens per program, four programs fit on a multiprocessor of sm_90 and overlap their loads. An image with 96
-    channels takes 16 us with 64 tokens, and 18 us with 128 tokens. Loads are not prefetched: Triton would overwrite
-    registers that a product still reads.
+    With 64 tokens per program, four programs fit on a multiprocessor of sm_90 and overlap their loads. The kernel takes
+    16 us for an image and 96 channels with 64 tokens per program, and 18 us with 128 tokens per program. Loads are not
+    prefetched, since Triton would overwrite registers that a matrix product still reads.
     """
     return LaunchConfig({"BLOCK": 64}, {"num_warps": 4, "num_stages": 1})
 

@@ -4,8 +4,8 @@ A cell consists of four adjacent logits. Pixels between the four logits are inte
 logits are above a level, all pixels of the cell are above the level. If no logit is above the level, no pixel is above
 the level. In all other cells, values along a column of pixels are linear. The first and last pixels of a column, and
 the two pixels at which the column crosses the level, thus determine which pixels are above the level. If rounding could
-change the result, all pixels of the column are computed in fp64. Torch computes pixels for which rounding could still
-change the result.
+move a pixel across the level, all pixels of the column are computed in fp64. If fp64 does not decide a pixel either,
+torch computes the pixel.
 """
 
 import functools
@@ -15,13 +15,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-# Bounds of rounding errors relative to the largest logit of a cell: OF_CELL bounds the errors of torch and of this
-# module together (38 times 2**-24), and ROUNDING the errors of torch against fp64. UNDERFLOW is an absolute bound of
-# errors near zero.
+# OF_CELL and ROUNDING bound rounding errors relative to the largest logit of a cell. OF_CELL bounds the sum of torch's
+# and this module's errors (38 times 2**-24). ROUNDING bounds the difference between torch's fp32 and fp64 results.
+# UNDERFLOW is an absolute bound of rounding errors near zero.
 OF_CELL, ROUNDING, UNDERFLOW = 2.0**-18, 7 * 2.0**-24, 1e-36
 # If torch must compute more than this number of pixels of a mask in one call, torch upsamples the whole mask.
 CLOSE = 256
-# Minimum sum of a result's height and width. For smaller results, torch uses different operations.
+# Minimum height + width of an upsampled mask. Torch upsamples to smaller sizes with other operations.
 LEAST_SIDES = 130
 
 
@@ -36,9 +36,9 @@ class AxisCells(NamedTuple):
     first: np.ndarray  # (n) first pixel of each cell
     number: np.ndarray  # (n) number of pixels in each cell
     cell: np.ndarray  # (N) cell of each pixel
-    position: np.ndarray  # (n, most) pixels of each cell; cells with fewer pixels repeat the last pixel
-    near: np.ndarray  # (n, most) fp32 weights of logit i, for pixels of cell i
-    far: np.ndarray  # (n, most) fp32 weights of logit i + 1, for pixels of cell i
+    position: np.ndarray  # (n, pixels of the largest cell) pixels of each cell; smaller cells repeat their last pixel
+    near: np.ndarray  # fp32 interpolation weights of each cell's first logit, for the pixels in position
+    far: np.ndarray  # fp32 interpolation weights of each cell's second logit, for the pixels in position
 
 
 @functools.lru_cache(maxsize=16)
@@ -58,7 +58,7 @@ def weights_along(source: int, target: int) -> tuple[np.ndarray, np.ndarray, np.
         Cells ``(target)`` int64 of pixels, and weights ``(target)`` fp32 of the two logits of each cell. Cell i lies
         between logits i and i + 1. In the last cell, the second weight is 0.
     """
-    # Torch's exact weights are the results of upsampling images that contain a single nonzero logit.
+    # Upsampling images with a single nonzero logit of 1 gives the exact interpolation weights that torch uses.
     images = torch.eye(source, device="cpu")[:, None, :, None]
     weights = F.interpolate(images, (target, 1), mode="bilinear", align_corners=False)[:, 0, :, 0].numpy()
     cell, pixel = (weights != 0).argmax(0), np.arange(target)
@@ -70,8 +70,8 @@ class Cells(NamedTuple):
     """Stores K cells of several masks."""
 
     mask: np.ndarray  # (K) index of each cell's mask
-    row: np.ndarray  # (K)
-    column: np.ndarray  # (K)
+    row: np.ndarray  # (K) row of each cell
+    column: np.ndarray  # (K) column of each cell
     corners: list[np.ndarray]  # logits, four times (K) fp32: upper left, upper right, lower left, lower right
 
     def select(self, indices: np.ndarray) -> "Cells":
@@ -82,23 +82,23 @@ class Cells(NamedTuple):
 class ColumnRuns(NamedTuple):
     """Stores the foreground (pixels above a level) of each column of pixels in K cells."""
 
-    above: np.ndarray  # (K, most) number of pixels above the level; 0 beyond the last column of a cell
-    top: np.ndarray  # (K, most) first pixel above the level: row in the cell
-    bottom: np.ndarray  # (K, most) last pixel above the level: row in the cell, or -1
-    dense: np.ndarray  # indices of masks that torch must upsample; other results of these masks are invalid
+    above: np.ndarray  # (K, columns of the widest cell) number of foreground pixels in each column of each cell
+    top: np.ndarray  # same shape as above: row of the first foreground pixel, counted from the top of the cell
+    bottom: np.ndarray  # same shape as above: row of the last foreground pixel, or -1 if a column has none
+    dense: np.ndarray  # indices of masks that torch must upsample; rows of these masks in other fields are invalid
 
 
 def column_runs(cells: Cells, level: float, rows: AxisCells, columns: AxisCells) -> ColumnRuns:
-    """Returns the foreground of cells with finite logits on both sides of the level."""
+    """Returns the foreground pixels of cells that have finite logits both above and below ``level``."""
     a, b, c, d = ((x - np.float32(level))[:, None] for x in cells.corners)
     largest = functools.reduce(np.maximum, map(np.abs, cells.corners)).astype(np.float32)
     bound = largest[:, None] * np.float32(OF_CELL) + np.float32(UNDERFLOW)
     far, height = columns.far[cells.column], rows.number[cells.row][:, None]
-    upper, lower = a + (b - a) * far, c + (d - c) * far  # (K, most)
+    upper, lower = a + (b - a) * far, c + (d - c) * far  # (K, columns of the widest cell)
     slope = lower - upper
     first, last = upper + slope * rows.far[cells.row, :1], upper + slope * rows.far[cells.row, -1:]
     starts, sure = first > 0, np.minimum(np.abs(first), np.abs(last)) > bound
-    number = np.where(starts, height, 0)  # pixels above the level, except in columns that cross the level
+    number = np.where(starts, height, 0)  # foreground pixels of each column, if the column does not cross the level
 
     crossing = np.flatnonzero(starts != (last > 0))
     cell, begin, end = crossing // far.shape[1], first.ravel()[crossing], last.ravel()[crossing]
@@ -123,12 +123,12 @@ def column_runs(cells: Cells, level: float, rows: AxisCells, columns: AxisCells)
 def _by_pixels(
     runs: ColumnRuns, cells: Cells, level: float, rows: AxisCells, columns: AxisCells, cell: np.ndarray, at: np.ndarray
 ) -> ColumnRuns:
-    """Recomputes some columns of pixels in fp64, pixel by pixel: columns ``at`` of the cells with indices ``cell``."""
+    """Recomputes each pixel of some columns in fp64: columns ``at`` of the cells with indices ``cell``."""
     mask, row, column, corners = cells.select(cell)
     a, b, c, d = (x.astype(np.float64) for x in corners)
     near, far = (weights[column, at].astype(np.float64) for weights in (columns.near, columns.far))
     upper, lower = (a * near + b * far)[:, None], (c * near + d * far)[:, None]
-    value = upper * rows.near[row] + lower * rows.far[row] - np.float64(np.float32(level))  # (columns, most)
+    value = upper * rows.near[row] + lower * rows.far[row] - np.float64(np.float32(level))  # (columns, rows)
     above, inside = value > 0, np.arange(value.shape[1]) < rows.number[row][:, None]
     largest = functools.reduce(np.maximum, map(np.abs, corners)).astype(np.float64)
     close = (np.abs(value) <= largest[:, None] * ROUNDING + UNDERFLOW) & inside
@@ -149,17 +149,17 @@ def pixel_of_torch(patch: np.ndarray, *axes: tuple[AxisCells, int, int]) -> floa
 
     Args:
         patch: Logits ``(2, 2)`` around the pixel.
-        axes: For rows and for columns: cells of the axis, index of the cell, and index of the pixel in this cell.
+        axes: Tuples (cells of the axis, index of the cell, index of the pixel in the cell), for rows and for columns.
     """
     image, place = torch.from_numpy(patch), [0, 0]
     size: list[int] = [1, LEAST_SIDES]
     scales: list[float | None] = [None, None]
     for dim, (axis, cell, position) in enumerate(axes):
         if 0 < cell < axis.source - 1:
-            # Away from the edges, upsampling the patch alone with another scale gives its first pixel the same weights.
+            # For a cell away from the edges, upsampling only the patch with another scale gives the same weights.
             scales[dim] = 1 / (2 * float(axis.far[cell, position]) + 1)
             continue
-        # At the edges, weights have more bits, so the pixel needs the position that it has in the whole mask.
+        # For a cell at an edge, weights have more bits, so the patch is placed at its position in a map of zeros.
         number = min(2, axis.source - cell)
         whole = torch.zeros(axis.source if dim == 0 else len(image), axis.source if dim else 2, device="cpu")
         whole.narrow(dim, cell, number).copy_(image.narrow(dim, 0, number))

@@ -17,8 +17,8 @@ MARGIN = 10.0
 FILLED_IN_VIDEO = 0.1
 # Upper limit of an object's logits at pixels of other objects.
 SUPPRESSED = -10.0
-# Maximum number of upsampled pixels held at once. At least one mask is held. On the CPU, the pixels fit the cache. On
-# other devices, smaller chunks would need many more operations.
+# Maximum number of upsampled pixels in memory at once. A larger mask is upsampled alone. PIXELS_ON_CPU pixels fit the
+# CPU's cache. On other devices, smaller chunks would need many more operations.
 PIXELS, PIXELS_ON_CPU = 2**24, 2**20
 
 
@@ -28,7 +28,7 @@ class MaskStatistics(NamedTuple):
     area: Tensor  # (N) pixels above the threshold
     above: Tensor  # (N) pixels above threshold + offset
     below: Tensor  # (N) pixels above threshold - offset
-    boxes: Tensor  # (N, 4) inclusive XYXY; (W, H, -1, -1) for an empty mask
+    boxes: Tensor  # (N, 4) XYXY, including the last pixels; (W, H, -1, -1) for an empty mask
 
 
 # ---- without kernels ----
@@ -62,7 +62,7 @@ def fill_holes_and_remove_sprinkles(
 ) -> Tensor:
     """Changes small background components to foreground, and small foreground components to background.
 
-    Both steps use components of the input logits: filling a hole does not enlarge the sprinkle around it.
+    All components are found in the input logits. Filling a hole thus does not enlarge the sprinkle around the hole.
 
     Args:
         logits: Logits ``(N, C, H, W)`` fp32.
@@ -202,7 +202,7 @@ def unpack_masks(packed: Tensor, width: int) -> Tensor:
 
 
 def counts_and_boxes(logits: Tensor, size: tuple[int, int], threshold: float, offset: float) -> tuple[Tensor, Tensor]:
-    """Returns counts ``(3, N)`` and boxes ``(N, 4)`` of :func:`mask_statistics`.
+    """Returns pixel counts ``(3, N)`` and boxes ``(N, 4)`` for :func:`mask_statistics`.
 
     Upsamples a few masks at a time.
     """
@@ -268,7 +268,7 @@ def scaled_probabilities(
     Source: ``sam2.modeling.sam2_base.SAM2Base._encode_new_memory``.
     """
     probabilities = torch.sigmoid(upsample_masks_reference(logits.float(), size))
-    # scale * probabilities + bias, as one operation
+    # rsub computes scale * probabilities + bias in one operation.
     return torch.rsub(probabilities, bias, alpha=-scale).to(dtype)
 
 
@@ -281,7 +281,7 @@ def suppress_overlaps_reference(logits: Tensor) -> Tensor:
     """Reference implementation of :func:`suppress_overlaps`, with a gradient."""
     if len(logits) < 2:
         return logits
-    owner = logits.argmax(dim=0, keepdim=True)  # first object with the largest logit; NaN is the largest
+    owner = logits.argmax(dim=0, keepdim=True)  # first object with the largest logit; NaN counts as the largest
     keep = owner == torch.arange(len(logits), device=logits.device)[:, None, None, None]
     return torch.where(keep, logits, logits.clamp(max=SUPPRESSED))
 

@@ -1,9 +1,9 @@
 """Upsamples and thresholds masks on the CPU, interpolating only pixels along the outline.
 
 A pixel is interpolated from its cell: the four logits around the pixel. If all four logits are above the threshold, the
-pixel is above the threshold. If no logit is above the threshold, the pixel is not. Only pixels of all other cells are
-interpolated, in fp64. Torch's fp32 result differs from fp64 by a few rounding errors. If these errors could move a
-pixel across the threshold, torch computes the mask.
+pixel is above the threshold. If no logit is above the threshold, the pixel is not above the threshold. Only pixels of
+all other cells are interpolated, in fp64. Torch's fp32 results differ from fp64 results by a few rounding errors. If
+rounding errors could move a pixel across the threshold, torch computes the mask.
 """
 
 from dataclasses import dataclass
@@ -23,11 +23,11 @@ from sam2fast.kernels.mask_ops.reference import (
 PIXELS_PER_LOGIT = 4
 
 
-# Bound of torch's rounding error of a pixel, relative to the largest logit of the cell, in any order of operations: at
-# most five roundings of 2**-24 for each of four terms. UNDERFLOW is an absolute bound of errors by underflow.
+# ROUNDING bounds torch's rounding error of a pixel, relative to the largest logit of the pixel's cell. In any order of
+# operations, each of four terms is rounded at most five times, by 2**-24. UNDERFLOW bounds absolute underflow errors.
 ROUNDING, UNDERFLOW = 7 * 2.0**-24, 1e-37
-LARGEST = 1024  # maximum side of logits, since finding the weights of a side interpolates one image per logit
-# Maximum fraction of a mask's pixels in cells of the outline. Above this fraction, torch computes the mask.
+LARGEST = 1024  # maximum height and width of logits; computing interpolation weights takes quadratic time
+# Maximum fraction of a mask's pixels that lie in outline cells. Above this fraction, torch computes the mask.
 SPARSE = 0.25
 
 
@@ -38,7 +38,7 @@ class SparseUpsampling:
     rows: AxisCells
     columns: AxisCells
     threshold: float  # rounded to fp32
-    cells: np.ndarray  # (h, w) bool, True for cells with at least one pixel
+    cells: np.ndarray  # (h, w) bool, True for cells that contain at least one pixel
 
     @classmethod
     def of(cls, logits: Tensor, size: tuple[int, int], threshold: float) -> "SparseUpsampling | None":
@@ -64,7 +64,7 @@ class SparseUpsampling:
         low, high = _of_cells(np.minimum, corners), _of_cells(np.maximum, corners)
         margin = np.maximum(high, -low) * np.float32(ROUNDING) + np.float32(UNDERFLOW)
         inside = low > t + margin
-        outline = ~(inside | (high < t - margin)) & self.cells  # True also for cells with NaN
+        outline = ~(inside | (high < t - margin)) & self.cells  # outline cells are True, and cells with NaN
         i, j = np.divmod(np.flatnonzero(outline), w)
         most = rows.position.shape[1] * columns.position.shape[1]
         near = margin[i, j, None, None]
@@ -78,7 +78,7 @@ class SparseUpsampling:
         near_y, far_y = (weights[i, :, None] for weights in (rows.near, rows.far))
         near_x, far_x = (weights[j, None, :] for weights in (columns.near, columns.far))
         a, b, c, d = (corners[i + p, j + q].astype(np.float64)[:, None, None] for p in (0, 1) for q in (0, 1))
-        pixels = (a * near_x + b * far_x) * near_y + (c * near_x + d * far_x) * far_y  # (cells, most, most)
+        pixels = (a * near_x + b * far_x) * near_y + (c * near_x + d * far_x) * far_y  # (cells, rows, columns)
         pixels -= t
         if not (np.abs(pixels) > near).all():
             return None
