@@ -157,13 +157,13 @@ def product_precision(dtype: torch.dtype) -> str:
 def tf32_is_allowed() -> bool:
     """Returns True if torch uses TF32 for fp32 matrix multiplications."""
     matmul = torch.backends.cuda.matmul
-    # Newer versions of torch have a second flag, fp32_precision. Setting allow_tf32 sets fp32_precision. Once a user has
-    # set fp32_precision, torch refuses to read allow_tf32.
+    # Newer versions of torch have a second flag, fp32_precision, and setting allow_tf32 sets this flag too. After a user
+    # has set fp32_precision, torch refuses to read allow_tf32.
     precision = getattr(matmul, "fp32_precision", None)
     return matmul.allow_tf32 if precision is None else precision == "tf32"
 
 
-tf32_is_allowed._dynamo_marked_constant = True  # type: ignore[attr-defined]  # torch.compile treats the result as a constant
+tf32_is_allowed._dynamo_marked_constant = True  # type: ignore[attr-defined]  # a constant for torch.compile
 
 
 @functools.cache
@@ -182,4 +182,4 @@ def is_hopper(device: torch.device) -> bool:
     return architecture(device) == "sm_90"
 
 
-is_hopper._dynamo_marked_constant = True  # type: ignore[attr-defined]  # torch.compile treats the result as a constant
+is_hopper._dynamo_marked_constant = True  # type: ignore[attr-defined]  # a constant for torch.compile

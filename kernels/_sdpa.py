@@ -25,7 +25,7 @@ refused: set[Hashable] = set()
 def attention_by(choice: int, scale: float | None = None) -> Attend:
     """Returns a function that computes attention of ``(N, heads, tokens, d)`` tensors with the backend ``choice``.
 
-    Torch chooses another backend if ``choice`` does not support the device, dtype or size of heads, if a gradient is
+    Torch chooses the backend itself if ``choice`` does not support the device, dtype or size of heads, if a gradient is
     needed, or if a call of ``choice`` with equal shapes has failed before.
 
     Args:

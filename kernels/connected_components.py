@@ -41,7 +41,7 @@ def connected_components(mask: Tensor) -> tuple[Tensor, Tensor]:
     foreground = mask[:, 0] != 0  # (N, H, W)
     starts = foreground.clone()
     starts[..., 1:] &= ~foreground[..., :-1]
-    run = starts.flatten().cumsum(0, dtype=torch.int32).view(N, H, W) - 1  # index of each pixel's run; runs are in row-major order
+    run = starts.flatten().cumsum(0, dtype=torch.int32).view(N, H, W) - 1  # index of each pixel's run (row-major order)
     first_pixel = starts.flatten().nonzero()[:, 0]  # (R,) index of each run's first pixel
     if len(first_pixel) == 0:
         labels = torch.zeros(N, 1, H, W, dtype=torch.int32, device=mask.device)

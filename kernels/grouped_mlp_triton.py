@@ -1,8 +1,8 @@
 """Computes three linear layers in one kernel. A program computes the MLP of one token of one object.
 
-A program computes some outputs of the first layer at a time, multiplies these outputs by the second layer's weights,
-and adds the products to the second layer's sums. No hidden layer is written to memory. Tensor cores are not used, since
-tensor cores need at least 16 rows, and take three times as long for fp32.
+A program computes a few outputs of the first layer at a time, multiplies these outputs by the second layer's weights,
+and adds the products to the second layer's outputs. No hidden layer is written to memory. Tensor cores are not used:
+tensor cores multiply at least 16 rows, but a program has one row, and fp32 on tensor cores takes three products.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
@@ -17,7 +17,7 @@ from sam2fast.kernels._launch import LaunchConfig, launch_config
 
 @triton.jit
 def _grouped_mlp_kernel(
-    x,  # (rows, groups, K) of any row and group strides
+    x,  # (rows, groups, K): a token per object (row) and group, with any strides of rows and groups
     weight1,  # (groups, L, K)
     bias1,  # (groups, L)
     weight2,  # (groups, M, L)
@@ -28,7 +28,7 @@ def _grouped_mlp_kernel(
     groups, row_stride, group_stride, K, L, M, N,
     WIDTH_K: tl.constexpr,  # smallest power of two >= K
     WIDTH_M: tl.constexpr,  # smallest power of two >= M
-    BLOCK: tl.constexpr,  # number of outputs of the first or third layer that are computed at once
+    BLOCK: tl.constexpr,  # number of output channels of the first or third layer that are computed at once
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     group = tl.program_id(1).to(tl.int64)
@@ -65,10 +65,10 @@ def _grouped_mlp_kernel(
 
 
 def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
-    """Returns the number of outputs computed at once. With 32 outputs, a program loads 64 KB of fp32 weights at once.
+    """Returns the number of output channels computed at once: 32, for which a program loads 64 KB of fp32 weights.
 
-    A multiprocessor reads 64 bytes per clock from the L2 cache, with a latency of about 700 clocks. Other numbers of
-    outputs were not measured.
+    A multiprocessor reads 64 bytes per clock from the L2 cache, with a latency of about 700 clocks. The speed with other
+    numbers of output channels was not measured.
     """
     return LaunchConfig({"BLOCK": 32}, {"num_warps": 8, "num_stages": 1})
 

@@ -17,7 +17,7 @@ __all__ = [
     "shifted_layer_norm_reference",
 ]
 
-WIDEST = 4096  # maximum number of channels
+WIDEST = 4096  # maximum number of channels C that the kernel supports
 _OPTIONS: dict[str, Any] = {
     "unsupported": lambda x, *rest: why_unsupported(x, *rest, channels=x.shape[-1], widest=WIDEST),
     "compile_key": lambda x, *_: x.shape[-1],
@@ -31,7 +31,7 @@ def computed(x: Tensor) -> torch.dtype:
 
 
 def sum_dtype(x: Tensor, delta: Tensor) -> torch.dtype:
-    """Returns the dtype of ``x + delta``: torch's promoted dtype, or the dtype of ``x`` for ``delta (C)``."""
+    """Returns the dtype of ``x + delta``: torch's promoted dtype, or the dtype of ``x`` if ``delta`` is a vector."""
     return torch.promote_types(x.dtype, delta.dtype) if delta.shape == x.shape else x.dtype
 
 
@@ -41,7 +41,7 @@ def layer_norm(
 ) -> Tensor:
     """Computes the layer norm ``(..., C)`` of ``x``, followed by the exact GELU if ``gelu`` is True.
 
-    For other arguments and errors, see :func:`add_layer_norm`.
+    For the other arguments, see :func:`add_layer_norm`.
     """
     compute = computed(x)
     normed = F.layer_norm(x.to(compute), x.shape[-1:], weight.to(compute), bias.to(compute), eps)
@@ -61,7 +61,7 @@ def shifted_layer_norm(
 ) -> Tensor:
     """Computes the layer norm ``(..., C)`` of ``x + shift``, with ``shift (..., C)`` or ``(C)``.
 
-    The sum is neither rounded nor returned. For other arguments and errors, see :func:`add_layer_norm`.
+    The sum ``x + shift`` is neither rounded nor returned. For other arguments, see :func:`add_layer_norm`.
     """
     return layer_norm_reference(x.to(computed(x)) + shift, weight, bias, eps, dtype)
 
@@ -79,16 +79,16 @@ def add_layer_norm(
         delta: Tensor ``(..., C)`` or vector ``(C)`` to add, or None.
         weight, bias: Weight and bias ``(C)`` of the norm.
         eps: Value added to the variance.
-        dtype: Dtype of the returned norm. If None, fp32, or fp64 for fp64 input.
+        dtype: Dtype of the returned norm. None means fp32, or fp64 for fp64 input.
 
     Returns:
-        ``x + delta`` and the norm of this sum, both ``(..., C)``. The sum has torch's promoted dtype, or the dtype of
-        ``x`` for ``delta (C)``. If ``delta`` is None, the sum is ``x`` itself.
+        The sum ``x + delta`` and the norm of the sum, both ``(..., C)``. The sum has torch's promoted dtype, or the
+        dtype of ``x`` if ``delta`` is a vector. If ``delta`` is None, the sum is ``x`` itself.
 
     Raises:
         ValueError: If the shapes do not match.
     """
-    if delta is None:  # an operator may not return its own input
+    if delta is None:  # a torch operator may not return its input x
         return x, layer_norm(x, weight, bias, eps, dtype)
     return _add_layer_norm(x, delta, weight, bias, eps, dtype)
 

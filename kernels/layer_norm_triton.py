@@ -11,18 +11,18 @@ from sam2fast.kernels._tiles import exact_gelu, normalized
 from sam2fast.kernels.layer_norm import computed, sum_dtype
 
 
-# The functions of this module pass different run-time arguments, not constants. Triton thus compiles only one kernel
-# per width and combination of dtypes. The kernel is memory-bound, so masked loads and branches cost nothing.
+# All functions of this module share this kernel and select its steps by run-time arguments. Triton thus compiles only one
+# kernel per width and combination of dtypes. The kernel is memory-bound, so masked loads and branches cost no time.
 @triton.jit(do_not_specialize=["rows", "deltas", "stores_sum", "has_gelu"])
 def _add_layer_norm_kernel(
     x,  # (rows, C)
     delta,  # (deltas, C)
     weight,  # (C)
     bias,  # (C)
-    total,  # (rows, C) out: x + delta, with stores_sum
+    total,  # (rows, C) out: x + delta, written only if stores_sum is not 0
     normed,  # (rows, C) out
     rows,
-    deltas,  # number of rows of delta: 0 (no delta), 1 (added to every row), or ``rows``
+    deltas,  # number of rows of delta: 0 without delta, 1 if delta is added to every row of x, or ``rows``
     stores_sum, has_gelu, C, eps,
     WIDTH: tl.constexpr,  # smallest power of two >= C
     BLOCK: tl.constexpr,  # rows per program
@@ -32,12 +32,12 @@ def _add_layer_norm_kernel(
     offsets = row[:, None] * C + channel[None, :]
     mask = (row < rows)[:, None] & (channel < C)[None, :]
     value = tl.load(x + offsets, mask=mask, other=0).to(tl.float32)
-    added = tl.minimum(row, deltas - 1)[:, None]  # row of delta, or -1 without delta
+    added = tl.minimum(row, deltas - 1)[:, None]  # index of the row of delta, or -1 without delta
     value += tl.load(delta + added * C + channel[None, :], mask=mask & (added >= 0), other=0).to(tl.float32)
     if stores_sum != 0:
         rounded = value.to(total.dtype.element_ty)
         tl.store(total + offsets, rounded, mask=mask)
-        value = rounded.to(tl.float32)  # later layers read the rounded sum
+        value = rounded.to(tl.float32)  # the norm is computed from the rounded sum, as in torch
     out = normalized(value, weight, bias, channel, C, eps)
     if has_gelu != 0:
         out = exact_gelu(out)
@@ -45,7 +45,7 @@ def _add_layer_norm_kernel(
 
 
 def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
-    """Returns the number of elements per program. Threads load 16 elements at once, as the kernel is memory-bound."""
+    """Returns the number of elements per program. The kernel is memory-bound, so each thread loads 16 elements."""
     return LaunchConfig({"ELEMENTS": 2048}, {"num_warps": 4, "num_stages": 1})
 
 
@@ -66,10 +66,10 @@ def shifted_layer_norm_triton(x, shift, weight, bias, eps, dtype=None) -> Tensor
 
 
 def launch_norm(x, weight, bias, eps, dtype, *, normed=None, delta=None, total=None, gelu=False) -> Tensor:
-    """Returns the norm, written to ``normed`` or a new tensor. If ``total`` is not None, writes the sum to ``total``.
+    """Returns the norm of ``x + delta`` in ``normed`` or a new tensor, and writes the sum to ``total`` if not None.
 
-    Other tensors of a suitable dtype replace absent tensors, since Triton compiles a kernel for each combination of
-    dtypes.
+    Triton compiles a kernel for each combination of dtypes. If a tensor is absent, the kernel gets another tensor of a
+    suitable dtype instead.
     """
     normed = x.new_empty(x.shape, dtype=dtype or computed(x)) if normed is None else normed
     if x.numel() == 0:

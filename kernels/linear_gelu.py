@@ -10,30 +10,31 @@ from sam2fast.kernels._op import op, why_unsupported
 
 __all__ = ["linear_gelu", "linear_gelu_reference"]
 
-# Maximum number of input channels for which the product is memory-bound. For such products, writing and reading the
-# hidden layer once more costs more than a library's faster product saves.
+# Maximum number of input channels for which the matrix product is memory-bound. For such products, the kernel saves more
+# time by not writing and reading the hidden layer again than torch saves by its faster product.
 NARROW = 384
 
 
 def shape_class(dtype: torch.dtype, inner: int) -> str:
-    """Returns the shape class of a matrix product over ``inner`` input channels."""
+    """Returns the shape class of a matrix product: "narrow" for 16-bit dtypes and few input channels, else "*"."""
     return "narrow" if dtype != torch.float32 and inner <= NARROW else ANY
 
 
 def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
-    """Returns the tiles of the matrix product. ``TORCH`` selects torch's matrix product.
+    """Returns the tile sizes of the matrix product. With ``TORCH``, torch computes the matrix product.
 
-    The tiles were not measured on a GPU. Percentages are upper bounds of the GPU's peak, computed by ``make sass``.
+    The speed of tiles was not measured on a GPU. In comments, a bound of 30 % means that the kernel reaches at most 30 %
+    of the GPU's peak speed, as computed by ``make sass``.
     """
     tile = {"BLOCK_M": 128, "BLOCK_N": 128, "BLOCK_K": 32, "GROUP": 8}
-    if dtype == "float32":  # three TF32 products keep both operands in registers, as high and low parts
+    if dtype == "float32":  # three TF32 products need high and low parts of both operands in registers
         small = {"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 32, "GROUP": 8, "TORCH": 1}
         return LaunchConfig(small, {"num_warps": 8, "num_stages": 2})
-    if shape == "narrow":  # on sm_90, bound 32 % for four warps (three programs fit), and 30 % for eight (two fit)
+    if shape == "narrow":  # sm_90's bound is 32 % with four warps, and 30 % with eight warps
         return LaunchConfig(tile, {"num_warps": 4 if arch == "sm_90" else 8, "num_stages": 3})
-    if arch == "sm_80":  # the bound is 88 % of the peak, and libraries reach about 80 %
+    if arch == "sm_80":  # the kernel's bound is 88 % of peak speed; libraries reach about 80 %
         return LaunchConfig(tile, {"num_warps": 8, "num_stages": 3})
-    if arch == "sm_90":  # the bound is 47 % for tiles of 128 x 256, and 35 % for 128 x 128
+    if arch == "sm_90":  # the bound is 47 % with tiles of 128 x 256, and 35 % with tiles of 128 x 128
         return LaunchConfig({**tile, "BLOCK_N": 256, "TORCH": 1}, {"num_warps": 8, "num_stages": 3})
     return LaunchConfig({**tile, "TORCH": 1}, {"num_warps": 8, "num_stages": 3})
 
@@ -73,7 +74,7 @@ def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     hidden = linear(x, weight, bias)
     if torch.is_grad_enabled() or torch.compiler.is_compiling():
         return F.gelu(hidden)
-    return torch.ops.aten.gelu_(hidden)  # overwrites the hidden layer, since no gradient is needed
+    return torch.ops.aten.gelu_(hidden)  # GELU in place, since no gradient is needed
 
 
 linear_gelu_reference = linear_gelu.reference

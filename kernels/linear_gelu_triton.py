@@ -18,9 +18,9 @@ def _linear_gelu_kernel(
     bias,  # (N)
     out,  # (M, N)
     M, N, K,
-    EVEN: tl.constexpr,  # K is a multiple of BLOCK_K
+    EVEN: tl.constexpr,  # True if K is a multiple of BLOCK_K
     PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
-    GROUP: tl.constexpr,  # number of tiles of rows that share weights in the cache
+    GROUP: tl.constexpr,  # number of row tiles that successive programs process with the same weights in the cache
 ):  # fmt: skip
     program = tl.program_id(0)
     tiles_m = tl.cdiv(M, BLOCK_M)
@@ -33,7 +33,7 @@ def _linear_gelu_kernel(
     row = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)
     column = tile_n * BLOCK_N + tl.arange(0, BLOCK_N)
     inner = tl.arange(0, BLOCK_K)
-    # Rows and columns beyond the end wrap around. Results of wrapped rows and columns are not stored.
+    # Indices of rows >= M and columns >= N wrap around. Results for these indices are not stored.
     left = x + (row % M).to(tl.int64)[:, None] * K + inner[None, :]
     right = weight + (column % N)[None, :] * K + inner[:, None]
     total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)

@@ -13,18 +13,18 @@ from sam2fast.kernels.mask_ops import scaled_masks
 
 __all__ = ["downsample_logits", "downsample_logits_reference", "downsample_map", "downsample_map_reference"]
 
-WIDEST = 256  # maximum number of output channels, since a program computes all channels of a position
+WIDEST = 256  # maximum number of output channels: a program of the kernel computes all channels of a position
 NARROW = 64  # maximum number of output channels for which the kernel is memory-bound
-FIRST = 4  # number of output channels of the first step, which a thread computes together
+FIRST = 4  # number of output channels of the first convolution that the kernel supports
 
 
 def shape_class(channels: int) -> str:
-    """Returns the shape class of maps with ``channels`` channels."""
+    """Returns the shape class of a convolution: "wide" for more than 64 output channels, else "*"."""
     return "wide" if channels > NARROW else ANY
 
 
 def result_shape(size: tuple[int, int], weight: Tensor, stride: int, padding: int) -> tuple[int, int, int]:
-    """Returns the shape (H', W', N) of a downsampled map, for a map of size ``size``."""
+    """Returns the shape (H', W', N) of the convolution's result, for an input map of size ``size`` = (H, W)."""
     H, W = ((side + 2 * padding - weight.shape[1]) // stride + 1 for side in size)
     return H, W, len(weight)
 
@@ -50,7 +50,7 @@ def _fake_logits(logits: Tensor, weight: Tensor, *rest: Any) -> Tensor:
 
 _OPTIONS: dict[str, Any] = {
     "fits": lambda x, weight, *_: weight.numel() > 0,
-    "prefers_torch": lambda x, weight, *_: weight.dtype == torch.float32,  # in fp32, kernels were not compared
+    "prefers_torch": lambda x, weight, *_: weight.dtype == torch.float32,  # fp32 speed was not compared
     "compile_key": lambda x, weight, *_: weight.shape,
 }
 
@@ -115,8 +115,8 @@ def downsample_logits(
     Args:
         logits: Mask logits ``(B, 1, h, w)``.
         weight: Weight ``(N, k, k, 1)`` of the convolution.
-        size, scale, shift, is_binary: Arguments of :func:`scaled_masks`. ``shift`` is the argument ``bias``.
-        bias, norm_weight, norm_bias, stride, padding, eps: Arguments of :func:`downsample_map`.
+        size, scale, shift, is_binary: Arguments of :func:`scaled_masks`; ``shift`` is passed as ``bias``.
+        bias, norm_weight, norm_bias, stride, padding, eps: See :func:`downsample_map`.
 
     Returns:
         Maps ``(B, H', W', N)`` in the dtype of ``weight``.
@@ -125,7 +125,7 @@ def downsample_logits(
         ValueError: If the shapes do not match.
     """
     x = scaled_masks(logits, (size[0], size[1]), scale, shift, is_binary, weight.dtype)
-    x = x.reshape(*x.shape[::2], x.shape[3], 1)  # with these strides, the convolution is channels-last
+    x = x.reshape(*x.shape[::2], x.shape[3], 1)  # torch takes these strides as channels-last
     return downsample_map_reference(x, weight, bias, norm_weight, norm_bias, stride, padding, eps)
 
 

@@ -1,8 +1,8 @@
 """Computes strided convolutions with layer norm and GELU in one kernel each, on channels-last maps.
 
 The first kernel interpolates and scales logits in registers, and computes the first convolution. The second kernel
-multiplies matrices: a row of the left matrix contains the inputs of one output position. The left matrix is never
-written to memory.
+computes other convolutions as matrix products: a row of the left matrix contains the inputs of one output position. The
+left matrix is never written to memory.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
@@ -20,7 +20,7 @@ from sam2fast.kernels.mask_ops.launch import axes_of
 
 @triton.jit(do_not_specialize=["is_binary"])
 def _downsample_logits_kernel(
-    logits,  # (B, h, w) any float
+    logits,  # (B, h, w) of any float dtype
     weight,  # (4, KERNEL, KERNEL)
     bias,  # (4)
     norm_weight,  # (4)
@@ -31,7 +31,7 @@ def _downsample_logits_kernel(
     scale, shift, is_binary,
     stride, padding,
     eps,
-    COPY: tl.constexpr,  # True if logits have the size of masks
+    COPY: tl.constexpr,  # True if (h, w) = (H, W), so that logits are not interpolated
     KERNEL: tl.constexpr, BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr,
 ):  # fmt: skip
     bands = tl.cdiv(out_h, BLOCK_Y)
@@ -66,7 +66,7 @@ def _downsample_logits_kernel(
     b = exact_gelu(b * factor * tl.load(norm_weight + 1).to(tl.float32) + tl.load(norm_bias + 1).to(tl.float32))
     c = exact_gelu(c * factor * tl.load(norm_weight + 2).to(tl.float32) + tl.load(norm_bias + 2).to(tl.float32))
     d = exact_gelu(d * factor * tl.load(norm_weight + 3).to(tl.float32) + tl.load(norm_bias + 3).to(tl.float32))
-    # Joining (a, c) and (b, d) gives channels in the order a, b, c, d.
+    # Joining the pairs (a, c) and (b, d) stores the four channels in the order a, b, c, d.
     channels = tl.reshape(tl.join(tl.join(a, c), tl.join(b, d)), (BLOCK_Y, BLOCK_X * 4))
     number = tl.program_id(1) * BLOCK_X * 4 + tl.arange(0, BLOCK_X * 4)
     mask = (y < out_h)[:, None] & (number < out_w * 4)[None, :]
@@ -115,18 +115,18 @@ def _downsample_map_kernel(
 
 
 def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
-    """Returns the number of positions per program: rows and columns for ``logits``, otherwise one number.
+    """Returns the number of output positions per program, as rows x columns for the shape class ``logits``.
 
-    For a ``wide`` map, a program reads all weights, 295 KB for 256 channels. wgmma needs at least 64 positions per
-    program. With 128 positions, registers spill in Triton 3.2.
+    For the shape class ``wide``, each program reads all weights: 295 KB for 256 output channels. The instruction wgmma
+    needs at least 64 positions per program. With 128 positions, registers spill in Triton 3.2.
     """
     if shape == "logits":
         return LaunchConfig({"BLOCK_Y": 4, "BLOCK_X": 64}, {"num_warps": 4, "num_stages": 1})
     stages = 2 if arch.startswith("gfx") else 3  # AMD GPUs have 64 KB of shared memory
-    if dtype == "float32":  # three TF32 products keep both operands in registers
+    if dtype == "float32":  # three TF32 products need both operands in registers
         return LaunchConfig({"BLOCK_M": 32, "BLOCK_K": 32}, {"num_warps": 8, "num_stages": 2})
     if shape == "wide":
-        # Eight warps spill 16 bytes in fp16 on sm_103. Four warps spill 48 bytes in bf16 on sm_103 and sm_80.
+        # Registers spill with eight warps in fp16 on sm_103 (16 bytes), and with four in bf16 on sm_103 and sm_80 (48).
         warps = 4 if (arch, dtype) == ("sm_103", "float16") else 8
         return LaunchConfig({"BLOCK_M": 64, "BLOCK_K": 64}, {"num_warps": warps, "num_stages": stages})
     return LaunchConfig({"BLOCK_M": 64, "BLOCK_K": 64}, {"num_warps": 4, "num_stages": stages})

@@ -7,7 +7,7 @@ from sam2fast.kernels._op import op, why_unsupported
 
 __all__ = ["mask_logits", "mask_logits_reference"]
 
-WIDEST = 256  # maximum number of channels, since a program processes all channels of a pixel
+WIDEST = 256  # maximum number of channels: a program of the kernel processes all channels of a pixel
 
 
 def _are_of_size(x: Tensor, features: Tensor | None, weights: Tensor) -> bool:
@@ -30,10 +30,11 @@ def _fake(x: Tensor, features: Tensor | None, weights: Tensor) -> Tensor:
     compile_key=lambda x, features, weights: (x.shape[-1], weights.shape[1], features is None),
 )
 def mask_logits(x: Tensor, features: Tensor | None, weights: Tensor) -> Tensor:
-    """Computes mask logits: the dot product of a mask's weights with the GELU of a pixel's channels.
+    """Computes the logit of each mask and pixel: the dot product of the mask's weights and the pixel's GELU channels.
 
     Args:
-        x: Maps ``(B, H, W, 2, 2, 2, 2, C)`` of 4H x 4W pixels, in blocks of 2x2 blocks of 2x2 pixels.
+        x: Maps ``(B, H, W, 2, 2, 2, 2, C)`` of 4H x 4W pixels. Each block of 4x4 pixels consists of 2x2 blocks of 2x2
+            pixels.
         features: Maps ``(B or 1, 4 * H, 4 * W, C)`` in row-major order, added to ``x`` before GELU, or None.
         weights: Weights ``(B, M, C)`` of M masks.
 

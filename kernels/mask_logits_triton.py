@@ -1,7 +1,7 @@
 """Computes mask logits in one pass: reads maps and features once, and writes each mask once, in row-major order.
 
 A program processes a part of one row of pixels with all channels. In ``x``, only two pixels of a row are adjacent in
-memory. With 32 channels in bf16, two pixels are 128 bytes.
+memory: 128 bytes with 32 channels in bf16.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
@@ -17,10 +17,10 @@ from sam2fast.kernels._tiles import exact_gelu
 @triton.jit(do_not_specialize=["maps"])
 def _mask_logits_kernel(
     x,  # (B, H, W, 2, 2, 2, 2, C)
-    features,  # (maps, 4·H, 4·W, C), with HAS_FEATURES
+    features,  # (maps, 4·H, 4·W, C), added to x only with HAS_FEATURES
     weights,  # (B, M, C)
     out,  # (B, M, 4·H, 4·W) out
-    maps,  # B, or 1 if all objects share the features
+    maps,  # number of maps of features: B, or 1 if all objects share a map
     H,
     W,
     C: tl.constexpr,
@@ -52,7 +52,7 @@ def _mask_logits_kernel(
 
 
 def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
-    """Returns the number of elements per program. Threads load 16 elements at once, as the kernel is memory-bound."""
+    """Returns the number of elements per program. The kernel is memory-bound, so each thread loads 16 elements."""
     return LaunchConfig({"ELEMENTS": 2048}, {"num_warps": 4, "num_stages": 1})
 
 

@@ -64,7 +64,7 @@ def fill_holes_in_mask_scores(mask: torch.Tensor, max_area: float) -> torch.Tens
 
     Args:
         mask: Logits ``(N, 1, H, W)``. A pixel is background if its logit is not greater than 0.
-        max_area: Largest area of a filled component, in pixels of ``mask``. Positive.
+        max_area: Largest area of a filled component, in pixels of ``mask``. The area must be positive.
 
     Raises:
         ValueError: If ``max_area`` is not positive.
@@ -86,8 +86,8 @@ def scaled_masks(
         size: Size (H, W) of the result, in pixels.
         scale, bias: Factor and offset of the mask.
         is_binary: If True, the mask is 1 where logits are above 0, else 0. If False, the mask is the sigmoid of logits.
-        dtype: Dtype of upsampled probabilities. Probabilities that need no upsampling have the dtype of ``logits``.
-            Binary masks are fp32.
+        dtype: Dtype of the result if probabilities are upsampled. Without upsampling, probabilities have the dtype of
+            ``logits``. Binary masks are fp32.
 
     Returns:
         Tensor ``(B, 1, H, W)``.
@@ -106,16 +106,16 @@ def scaled_masks(
 def mask_statistics(
     logits: torch.Tensor, size: tuple[int, int], threshold: float = 0.0, offset: float = 1.0
 ) -> MaskStatistics:
-    """Computes areas, boxes and stability counts of masks: ``logits (N, h, w)`` upsampled to ``size``.
+    """Computes areas, boxes and stability counts of masks. Masks are ``logits (N, h, w)`` upsampled to ``size``.
 
-    Holds one upsampled mask at once, or several masks of at most 64 MiB. Pixels with NaN are background.
+    At most 64 MiB of upsampled masks, or a single mask, are in memory at once. Pixels with NaN are background.
 
     Args:
         logits: Floating-point logits ``(N, h, w)``, interpolated bilinearly (``align_corners=False``) in fp32.
         size: Size (H, W) of the masks, in pixels. The size may be smaller than (h, w).
         threshold: Logit above which a pixel is foreground.
-        offset: Distance in logits from the threshold to a higher level (``above``) and a lower level (``below``). The
-            stability score is ``above / below``.
+        offset: Difference in logits between the threshold and the levels of the two stability counts: ``above`` counts
+            pixels over threshold + offset, and ``below`` over threshold - offset. Their quotient is the stability score.
 
     Raises:
         ValueError: If ``logits`` or ``size`` is invalid.

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-PIXELS_AT_ONCE = 2**20  # number of pixels that fit the cache, so that unpacked pixels are converted in the cache
+PIXELS_AT_ONCE = 2**20  # number of pixels unpacked and converted at once, so that the pixels stay in the CPU's cache
 
 
 def unpack_bits(packed: Tensor, width: int, dtype: type[np.generic]) -> np.ndarray:
@@ -20,7 +20,7 @@ def unpack_bits(packed: Tensor, width: int, dtype: type[np.generic]) -> np.ndarr
     Returns:
         New array ``(..., H, width)`` of zeros and ones.
     """
-    # NumPy requests huge pages. With huge pages, the first write to new memory takes a tenth of the time.
+    # NumPy allocates the memory, since NumPy requests huge pages. The first write then takes a tenth of the time.
     masks = np.empty((*packed.shape[:-1], width), dtype)
     if not masks.size:
         return masks

@@ -1,6 +1,7 @@
 """Computes mask statistics and overlaps on the CPU, without upsampling masks.
 
-A cell with all logits on one side of a level is counted at once. All other cells are counted column by column.
+If all four logits of a cell are above or all below a level, the cell's pixels are counted at once. In all other cells,
+pixels are counted column by column.
 """
 
 import functools
@@ -15,24 +16,23 @@ from sam2fast.kernels.mask_ops.cells import LEAST_SIDES, UNDERFLOW, AxisCells, C
 from sam2fast.kernels.mask_ops.reference import SUPPRESSED, counts_and_boxes
 from sam2fast.kernels.mask_ops.sparse_upsampling import PIXELS_PER_LOGIT
 
-# Maximum number of logits per pass, and maximum number of columns of pixels computed at once. All intermediate results
-# fit the cache.
+# Maximum number of logits (CHUNK) and of columns of pixels (AT_ONCE) computed at once, so that results fit the cache.
 CHUNK, AT_ONCE = 2**20, 2**14
 LARGEST_TABLE = 2**24
-# Bound of a pixel's rounding error relative to the level, for cells with all logits on one side of the level.
+# Bound of a pixel's rounding error divided by the level, for cells in which all logits are above or below the level.
 OF_LEVEL = 2.0**-20
-LARGEST = 2.0**100  # limit of logits and levels, since larger numbers could overflow
+LARGEST = 2.0**100  # limit of the magnitude of logits and levels, so that no product overflows
 
 
 class Grid(NamedTuple):
-    """Stores the cells of a mask in row-major order, plus an empty cell after each row and an empty row at the end."""
+    """Stores the cells of a mask in row-major order. An empty cell ends each row, and an empty row ends the mask."""
 
     size: tuple[int, int]
     rows: AxisCells
     columns: AxisCells
-    row: np.ndarray  # (P) row of each cell
+    row: np.ndarray  # (P) row of each of the P cells
     column: np.ndarray  # (P) column of each cell
-    pixels: np.ndarray  # (P) int64, number of pixels of each cell
+    pixels: np.ndarray  # (P) int64, number of pixels in each cell
 
 
 @functools.lru_cache(maxsize=4)
@@ -53,7 +53,7 @@ class Statistics:
     def extend(
         self, mask: np.ndarray, left: np.ndarray, top: np.ndarray, right: np.ndarray, bottom: np.ndarray
     ) -> None:
-        """Extends the boxes of masks by other boxes. ``mask`` contains distinct indices of masks."""
+        """Extends the box of each mask in ``mask`` by another box. Indices of masks must be distinct."""
         old = self.boxes[mask]
         low, high = np.stack([left, top], -1), np.stack([right, bottom], -1)
         self.boxes[mask] = np.concatenate([np.minimum(old[..., :2], low), np.maximum(old[..., 2:], high)], -1)
@@ -64,7 +64,7 @@ def has_cells(h: int, w: int, size: tuple[int, int]) -> bool:
     H, W = size
     return (
         PIXELS_PER_LOGIT * h * w <= H * W
-        and h < H  # otherwise torch copies rows, and two logits instead of four determine a pixel
+        and h < H  # for h = H, torch copies rows, and a pixel depends on two logits instead of four
         and w < W
         and H + W >= LEAST_SIDES
         and max(h * H, w * W) <= LARGEST_TABLE
@@ -104,10 +104,10 @@ def mask_statistics_cpu(
 def _chunk(
     logits: Tensor, start: int, grid: Grid, levels: list[float], statistics: Statistics, dense: np.ndarray
 ) -> None:
-    """Adds the statistics of masks from index ``start`` on. Sets ``dense`` to True for masks that must be upsampled."""
+    """Adds the statistics of masks, the first with index ``start``. Sets ``dense`` to True for masks to upsample."""
     n, h, w = logits.shape
     padded = F.pad(logits[:, None], (0, 1, 0, 1), mode="replicate").numpy().reshape(-1)
-    dense[start : start + n] = ~(np.abs(padded) < LARGEST).reshape(n, -1).all(1)  # True also for masks with NaN
+    dense[start : start + n] = ~(np.abs(padded) < LARGEST).reshape(n, -1).all(1)  # masks with NaN are True
     short, beyond = zip(*map(bounds_of, levels), strict=True)
     P = len(grid.pixels)
     touched = _touched(padded, w + 1, min(short)).reshape(n, P)
@@ -139,7 +139,7 @@ def _chunk(
 
 
 def _touched(padded: np.ndarray, stride: int, level: np.float32) -> np.ndarray:
-    """Returns True for each cell with a logit above the level, and possibly for cells without such logits."""
+    """Returns True for each cell with a logit above the level. Some cells without such a logit may also be True."""
     above = padded > level
     pairs = above.copy()
     pairs[:-1] |= above[1:]
@@ -151,7 +151,7 @@ def _touched(padded: np.ndarray, stride: int, level: np.float32) -> np.ndarray:
 def _extend_by_whole(
     statistics: Statistics, start: int, indices: np.ndarray, bounds: np.ndarray, cell: np.ndarray, grid: Grid
 ) -> None:
-    """Extends boxes by cells with only foreground pixels. Cells are ordered by mask and row."""
+    """Extends the boxes of masks by cells that contain only foreground. Cells are ordered by mask and row."""
     ends = np.searchsorted(indices, bounds)
     some = np.flatnonzero(np.diff(ends))
     if len(some) == 0:
@@ -164,7 +164,7 @@ def _extend_by_whole(
 
 
 def _extend_by_parts(statistics: Statistics, start: int, cells: Cells, runs: ColumnRuns, grid: Grid) -> None:
-    """Extends boxes by cells with some foreground pixels. Cells are ordered by mask."""
+    """Extends the boxes of masks by cells that contain some foreground pixels. Cells are ordered by mask."""
     some = np.flatnonzero(runs.above.any(1))
     if len(some) == 0:
         return
@@ -186,5 +186,5 @@ def suppress_overlaps_cpu(logits: Tensor) -> Tensor:
     owner, highest = torch.zeros_like(logits[0], dtype=torch.int32), logits[0]
     for number, of_object in enumerate(logits[1:], start=1):
         owner.masked_fill_((of_object > highest) | (of_object.isnan() & ~highest.isnan()), number)
-        highest = torch.maximum(highest, of_object)  # returns NaN if an operand is NaN
+        highest = torch.maximum(highest, of_object)  # torch.maximum propagates NaN
     return torch.stack([torch.where(owner == i, x, x.clamp(max=SUPPRESSED)) for i, x in enumerate(logits)])

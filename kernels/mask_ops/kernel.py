@@ -1,7 +1,7 @@
 """Upsamples mask logits in registers, and computes binary masks, packed masks, and statistics of masks.
 
-A program processes a band of rows of one mask and loops over columns. Thresholds are rounded to fp32, as in torch.
-``h·w`` and ``H·W`` are below 2**31. The number of pixels of all masks may exceed 2**31.
+A program processes a band of rows of one mask and loops over columns. Thresholds are rounded to fp32, as in torch. The
+number of logits ``h·w`` and of pixels ``H·W`` of a mask is below 2**31, but not the number of pixels of all masks.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
@@ -9,20 +9,20 @@ A program processes a band of rows of one mask and loops over columns. Threshold
 import triton
 import triton.language as tl
 
-# Upper limit of an object's logits at pixels of other objects.
+# Upper limit of an object's logits at pixels that are assigned to other objects.
 SUPPRESSED = tl.constexpr(-10.0)
-# Number of elements that a program of _clear_kernel writes.
+# Number of elements of counts and boxes that each program of _clear_kernel writes.
 CLEARED = 256
 
 
 @triton.jit
 def neighbours(
-    position,  # int32, output row or column
-    scale,  # fp32, input size / output size
-    size,  # input size
-    reach,  # offset of the second row or column: 1, or 0 if torch copies this axis
+    position,  # int32, index of an output row or column
+    scale,  # fp32, input size / output size along the axis
+    size,  # number of input rows or columns
+    reach,  # distance between the two input rows or columns: 1, or 0 if torch does not interpolate along the axis
 ):
-    """Returns two input rows or columns around an output row or column, and the weights of both."""
+    """Returns the two input rows (or columns) next to an output row (or column), and their interpolation weights."""
     source = tl.maximum(tl.fma(position.to(tl.float32) + 0.5, scale, -0.5), 0.0)
     near = tl.minimum(source.to(tl.int32), size - 1)
     far = tl.minimum(near + reach, size - 1)
@@ -32,7 +32,7 @@ def neighbours(
 
 @triton.jit
 def blend(
-    image,  # pointer to (h, w) logits, any float
+    image,  # pointer to logits (h, w) of any float dtype
     w,
     y0, y1, v0, v1,  # (BY) input rows y0 and y1, with weights v0 and v1
     x0, x1, u0, u1,  # (BX) input columns x0 and x1, with weights u0 and u1
@@ -55,8 +55,8 @@ def blend(
 
 @triton.jit
 def _clear_kernel(
-    counts,  # (3, N) int32 out: 0
-    boxes,  # (N, 4) int32 out: boxes of empty masks
+    counts,  # (3, N) int32 out: set to 0
+    boxes,  # (N, 4) int32 out: set to the box of an empty mask
     N, H, W,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -68,13 +68,13 @@ def _clear_kernel(
 
 @triton.jit
 def _statistics_kernel(
-    logits,  # (N, h, w) any float
-    counts,  # (3, N) int32, zeroed
-    boxes,  # (N, 4) int32, cleared
+    logits,  # (N, h, w) of any float dtype
+    counts,  # (3, N) int32 out, initialized by _clear_kernel
+    boxes,  # (N, 4) int32 out, initialized by _clear_kernel
     N, h, w, H, W,
     scale_y, scale_x, reach_y, reach_x,
     threshold, higher, lower,
-    bands,  # bands of rows per mask
+    bands,  # number of bands of rows per mask
     BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr, COPY: tl.constexpr,
 ):  # fmt: skip
     n = tl.program_id(0) // bands
@@ -102,7 +102,7 @@ def _statistics_kernel(
     rows = tl.sum(area, 1)
     total = tl.sum(rows, 0)
     seen = total > 0
-    # Sums, minima and maxima of integers do not depend on the order of programs.
+    # Atomic sums, minima and maxima of integers do not depend on the order of programs.
     tl.atomic_add(counts + n, total, mask=seen, sem="relaxed")
     total = tl.sum(tl.sum(above, 1), 0)
     tl.atomic_add(counts + N + n, total, mask=total > 0, sem="relaxed")
@@ -117,8 +117,8 @@ def _statistics_kernel(
 
 @triton.jit
 def _upsample_kernel(
-    logits,  # (N, h, w) any float
-    out,  # (N, H, W) uint8, 1 above the threshold; with PROBABILITIES float, scale * sigmoid + bias
+    logits,  # (N, h, w) of any float dtype
+    out,  # (N, H, W) out: uint8, 1 for foreground; with PROBABILITIES, float probabilities times scale plus bias
     h, w, H, W,
     scale_y, scale_x, reach_y, reach_x,
     threshold,
@@ -145,15 +145,15 @@ def _upsample_kernel(
 
 @triton.jit
 def _threshold_and_pack_kernel(
-    logits,  # (N, h, w) any float
-    out,  # (N, H, width) uint8: the leftmost of eight pixels is the lowest bit
+    logits,  # (N, h, w) of any float dtype
+    out,  # (N, H, width) uint8 out: packed masks; the leftmost of eight pixels is the lowest bit
     h, w, H, W,
     scale_y, scale_x, reach_y, reach_x,
     width,  # ceil(W / 8)
     threshold,
     bands,
     BLOCK_Y: tl.constexpr,
-    BLOCK_X: tl.constexpr,  # bytes
+    BLOCK_X: tl.constexpr,  # number of output bytes per row
     COPY: tl.constexpr,
 ):  # fmt: skip
     n = (tl.program_id(0) // bands).to(tl.int64)
@@ -175,12 +175,12 @@ def _threshold_and_pack_kernel(
 
 @triton.jit
 def _pack_kernel(
-    masks,  # (rows, W) uint8, 0 or 1
+    masks,  # (rows, W) uint8, pixels with value 0 or 1
     out,  # (rows, width) uint8
     rows, W,
     width,  # ceil(W / 8)
     BLOCK_Y: tl.constexpr,
-    BLOCK_X: tl.constexpr,  # bytes
+    BLOCK_X: tl.constexpr,  # number of output bytes per row
 ):  # fmt: skip
     stretches = tl.cdiv(width, BLOCK_X)
     row = (tl.program_id(0) // stretches).to(tl.int64) * BLOCK_Y + tl.arange(0, BLOCK_Y)
@@ -197,11 +197,11 @@ def _pack_kernel(
 @triton.jit
 def _unpack_kernel(
     packed,  # (rows, width) uint8
-    out,  # (rows, W) uint8: 0 or 1
+    out,  # (rows, W) uint8 out: pixels with value 0 or 1
     rows, W,
     width,  # ceil(W / 8)
     BLOCK_Y: tl.constexpr,
-    BLOCK_X: tl.constexpr,  # pixels
+    BLOCK_X: tl.constexpr,  # number of output pixels per row
 ):  # fmt: skip
     stretches = tl.cdiv(W, BLOCK_X)
     row = (tl.program_id(0) // stretches).to(tl.int64) * BLOCK_Y + tl.arange(0, BLOCK_Y)
@@ -213,7 +213,7 @@ def _unpack_kernel(
 
 @triton.jit
 def _overlaps_kernel(
-    logits,  # (N, pixels) any float
+    logits,  # (N, pixels) of any float dtype
     out,  # (N, pixels)
     N, pixels,
     BLOCK: tl.constexpr,
@@ -226,7 +226,7 @@ def _overlaps_kernel(
     for n in tl.range(1, N):
         source += pixels
         value = tl.load(source, mask=mask, other=0.0).to(tl.float32)
-        # Among equal logits, the first object gets the pixel. NaN wins over every number.
+        # Among objects with equal logits, the first object gets the pixel. NaN counts as larger than every number.
         better = (value > best) | (value != value)
         owner = tl.where(better, n, owner)
         best = tl.where(better, value, best)
@@ -234,7 +234,7 @@ def _overlaps_kernel(
     target = out + i
     for n in tl.range(0, N):
         value = tl.load(source, mask=mask, other=0.0)
-        lowered = tl.where(value > SUPPRESSED, SUPPRESSED, value)  # NaN stays NaN
+        lowered = tl.where(value > SUPPRESSED, SUPPRESSED, value)  # keeps NaN logits
         tl.store(target, tl.where(owner == n, value, lowered).to(value.dtype), mask=mask)
         source += pixels
         target += pixels
