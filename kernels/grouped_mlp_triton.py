@@ -67,8 +67,8 @@ def _grouped_mlp_kernel(
 def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
     """Returns the number of output channels computed at once: 32, for which a program loads 64 KB of fp32 weights.
 
-    A multiprocessor reads 64 bytes per clock from the L2 cache, with a latency of about 700 clocks. The speed with other
-    numbers of output channels was not measured.
+    A multiprocessor reads 64 bytes per clock from the L2 cache, with a latency of about 700 clocks. Other numbers of
+    output channels were not measured.
     """
     return LaunchConfig({"BLOCK": 32}, {"num_warps": 8, "num_stages": 1})
 

@@ -114,8 +114,8 @@ def mask_statistics(
         logits: Floating-point logits ``(N, h, w)``, interpolated bilinearly (``align_corners=False``) in fp32.
         size: Size (H, W) of the masks, in pixels. The size may be smaller than (h, w).
         threshold: Logit above which a pixel is foreground.
-        offset: Difference in logits between the threshold and the levels of the two stability counts: ``above`` counts
-            pixels over threshold + offset, and ``below`` over threshold - offset. Their quotient is the stability score.
+        offset: Difference in logits between the threshold and two levels: ``above`` counts pixels over threshold +
+            offset, and ``below`` pixels over threshold - offset. The stability score is ``above / below``.
 
     Raises:
         ValueError: If ``logits`` or ``size`` is invalid.

@@ -20,13 +20,13 @@ from sam2fast.kernels.mask_ops.kernel import (
 
 
 def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
-    """Returns the block of a program: rows and columns, or the number of pixels for ``overlaps``.
+    """Returns the block size of a program, as rows x columns, or as a number of pixels for ``overlaps``.
 
-    The shape class ``pack`` is for upsampling logits to packed masks, and ``bits`` for packing or unpacking masks. All
-    other kernels have blocks of one size.
+    The kernel that upsamples logits to packed masks has the shape class ``pack``, and kernels that pack or unpack masks
+    have ``bits``. All other kernels share one block size.
     """
     options = {"num_warps": 4, "num_stages": 1}
-    if shape == "pack":  # a column consists of eight pixels, packed into a byte
+    if shape == "pack":  # BLOCK_X is a number of bytes, each of eight pixels
         return LaunchConfig({"BLOCK_Y": 16, "BLOCK_X": 32}, options)
     if shape == "bits":
         return LaunchConfig({"BLOCK_Y": 16, "BLOCK_X": 64}, options)
@@ -36,7 +36,7 @@ def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
 
 
 def mask_statistics_triton(logits, size, threshold, offset) -> tuple[Tensor, Tensor]:
-    """Computes counts ``(3, N)`` and boxes ``(N, 4)`` of :func:`sam2fast.kernels.mask_ops.mask_statistics`."""
+    """Computes pixel counts ``(3, N)`` and boxes ``(N, 4)`` for :func:`sam2fast.kernels.mask_ops.mask_statistics`."""
     N, (H, W) = len(logits), size
     counts = torch.empty(3, N, dtype=torch.int32, device=logits.device)
     boxes = torch.empty(N, 4, dtype=torch.int32, device=logits.device)
@@ -102,7 +102,7 @@ def unpack_masks_triton(packed, width) -> Tensor:
 
 
 def _convert_bits(op, kernel, source, out, W, width) -> None:
-    """Launches ``kernel`` on rows of ``W`` pixels or ``width`` bytes. Does nothing if ``out`` is empty."""
+    """Launches a kernel that packs rows of ``W`` pixels to ``width`` bytes, or unpacks rows, unless ``out`` is empty."""
     if out.numel() == 0:
         return
     launch, columns = launch_config("mask_ops", config, source, "bits"), out.shape[-1]
@@ -125,16 +125,16 @@ def suppress_overlaps_triton(logits) -> Tensor:
 def copies(logits: Tensor, size: tuple[int, int]) -> bool:
     """Returns True if torch copies logits instead of interpolating: on GPUs, if the size does not change.
 
-    Next to an infinite logit, interpolation would return NaN.
+    Copying matters next to an infinite logit, where interpolation would return NaN.
     """
     return not logits.is_cpu and tuple(logits.shape[-2:]) == tuple(size)
 
 
 def axes_of(logits: Tensor, size: tuple[int, int]) -> tuple[float, float, int, int]:
-    """Returns the scales of rows and columns, rounded as in torch, and offsets to the second row and column of logits.
+    """Returns scales (input / output size) of rows and columns as in torch, and offsets to the second row and column.
 
-    If the size of an axis does not change, torch reads the same logit twice on the CPU (offset 0), and the next logit
-    on other devices (offset 1). The offset matters only for infinite or NaN logits.
+    A pixel is interpolated from two logits per axis. If the size of an axis does not change, torch reads one logit twice
+    on the CPU (offset 0), and the next logit on other devices (offset 1). Offsets matter only for infinite or NaN logits.
     """
     (h, w), (H, W) = logits.shape[-2:], size
     before, after = (torch.tensor(sides, dtype=torch.float32, device="cpu") for sides in ([h, w], [H, W]))

@@ -44,7 +44,7 @@ __all__ = [
     "why_no_fp8",
 ]
 
-# Minimum number of keys for which the blocked CPU implementation is faster than torch's attention.
+# Minimum number of keys for which :func:`rope_attention_cpu` is faster than torch's attention on the CPU.
 LONG = 1024
 
 
@@ -63,11 +63,11 @@ def memory_attention(
 ) -> Tensor:
     """Computes attention to the tokens of the memory bank.
 
-    Keys are projections of encoded memory tokens, rotated by the tokens' positions. Pointers are not rotated. Weighted
-    sums of tokens are projected to values. Projecting after summing does not change the result, since the projection is
-    linear and softmax weights sum to one, and makes the sums d_v / m times cheaper.
+    Keys are projections of encoded memory tokens, rotated by the tokens' positions. Keys of pointers are not rotated.
+    Attention sums memory tokens of m channels, and then projects the sums to values of d_v channels. The projection is
+    linear and softmax weights sum to one, so projecting last gives the same result with cheaper sums.
 
-    No kernel is used with ``memory.key_factors``, or with both ``fp8`` and ``pooling``.
+    With ``memory.key_factors``, or with both ``fp8`` and ``pooling``, no Triton kernel is used.
 
     Args:
         query: Queries ``(B, heads, N, d)`` before rotation, or ``(1, heads, N, d)`` if all objects share queries.
@@ -76,19 +76,19 @@ def memory_attention(
         value_weight, value_bias: Weight ``(heads * d_v, m)`` and bias ``(heads * d_v,)`` of values. The bias may be
             None.
         cos, sin: Rotation ``(N, d / 2)`` fp32 of each pair of adjacent channels at each position. If queries and pages
-            have different positions, ``(N + n, d / 2)``: first N rows for queries, then n rows for a page. For a token
-            without a position, the cosine is 1 and the sine is 0.
+            have different positions, the shape is ``(N + n, d / 2)``, with N rows for queries before n rows for a page.
+            Tokens without a position need a cosine of 1 and a sine of 0.
         fp8: If True, each rotated query and key is rounded to float8_e4m3fn with a scale, and scores are computed from
-            the rounded values. On GPUs without fp8 matrix multiplications, and with ``"emulated"`` on all devices, the
-            reference implementation rounds. Registered implementations do not get ``fp8``.
+            the rounded values. On GPUs without fp8 matrix multiplications, or if ``fp8`` is ``"emulated"``, the
+            reference implementation computes the rounding. ``fp8`` is not passed to registered implementations.
         pooling: If not None, an object with several memories attends to means of 2x2 tokens: means of rotated keys, and
             means of values. With ``"counted"``, log 4 is added to scores of means, so that each mean weighs as much as
             four tokens. With ``"raised"``, log 4 is added to each component of a mean key. Pages must be square maps of
-            even side. Registered implementations are not used.
+            even side. With ``pooling``, registered implementations are not used.
 
     Returns:
-        Tensor ``(B, N, heads * d_v)`` in the dtype of ``query``. For objects without pages and pointers, the value
-        bias.
+        Tensor ``(B, N, heads * d_v)`` in the dtype of ``query``. For objects without pages and pointers, the result is
+        the value bias.
 
     Raises:
         ValueError: If the shapes do not match.
@@ -98,7 +98,7 @@ def memory_attention(
     """
     rest = key_weight, key_bias, value_weight, value_bias, cos, sin
     _check(query, memory, rest, pooling)
-    has_factors = memory.key_factors is not None  # factors exclude kernels and registered implementations
+    has_factors = memory.key_factors is not None  # only the reference implementations support key factors
     if not has_factors and not pooling and (custom := implementation_of("memory_attention")):
         return custom(query, memory, *rest)
     if outputs := _by_kernel(query, memory, rest, (None, None, None, 0.0), fp8, pooling):
@@ -133,8 +133,8 @@ def add_memory_attention(
         ValueError: If the shapes do not match.
     """
     norm = x, norm_weight, norm_bias, eps
-    # For tokens of more than 64 channels in 16 bits, or more than 32 channels in fp32, some GPUs have too little shared
-    # memory.
+    # The fused kernel supports memory tokens of at most 64 channels in 16 bits or 32 channels in fp32. For more channels,
+    # some GPUs have too little shared memory.
     fits = memory.pages.shape[-1] * query.element_size() <= 128
     can_join = fits and _is_row(norm, query, len(memory.page_table), len(rest[2]))
     if can_join and not implementation_of("memory_attention"):
@@ -146,7 +146,7 @@ def add_memory_attention(
 
 
 def _is_row(norm: tuple[Any, ...], query: Tensor, batch: int, channels: int) -> bool:
-    """Returns True if the kernel can add attention of a single head with ``channels`` channels to the residual."""
+    """Returns True if the kernel can add the attention to the residual: one head of ``channels`` channels."""
     x, weight, bias, *_ = norm
     fits = x.shape in ((1, query.shape[2], channels), (batch, query.shape[2], channels))
     fits = fits and weight.shape == bias.shape == (channels,)

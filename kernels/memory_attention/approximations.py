@@ -1,4 +1,4 @@
-"""Approximates memory attention by queries and keys in float8_e4m3fn, and by means of 2x2 tokens."""
+"""Approximates memory attention: rounds queries and keys to float8_e4m3fn, or averages each block of 2x2 tokens."""
 
 import math
 from typing import Literal, TypeAlias
@@ -10,11 +10,11 @@ from sam2fast.kernels._dispatch import current_backend, why_no_triton
 
 # ---- float8_e4m3fn, with a scale for each row ----
 
-# With "emulated", the reference implementation rounds on any device.
+# Type of ``fp8``. With "emulated", the reference implementation computes the rounding on every device.
 Fp8: TypeAlias = bool | Literal["emulated"]
 
 LARGEST = 448.0  # largest float8_e4m3fn value
-# Lower limit of a row's largest magnitude. Rows of zeros thus have a positive scale.
+# Lower limit of a row's largest magnitude, so that rows of zeros have a positive scale.
 LEAST = 1e-30
 OLDEST_FP8_GPU = (8, 9)  # compute capability
 
@@ -52,27 +52,27 @@ def too_old_for_fp8(device: torch.device) -> str | None:
     return None
 
 
-# The result of this function is a constant in graphs.
+# torch.compile treats the result of too_old_for_fp8 as a constant.
 too_old_for_fp8._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 # ---- means of tokens, for EfficientTAM's variants ``_1`` and ``_2`` ----
 
-# An object with memories of several frames attends to means of 2x2 tokens: means of rotated keys, and means of values.
-# An object with a single memory attends to all tokens of this memory. With "counted", log 4 is added to scores of
-# means, so that each mean weighs as much as four tokens. With "raised", log 4 is added to each component of a mean key,
-# so that the weight of a mean depends on the query.
+# An object with memories of several frames attends to averages of 2x2 tokens: mean rotated keys, and mean values. An
+# object with a single memory attends to all tokens of the memory. Pooling "counted" adds log 4 to the attention scores of
+# mean keys, so that a mean key has the weight of four tokens. Pooling "raised" adds log 4 to all channels of mean keys,
+# as EfficientTAM does, which changes scores by an amount that depends on the query.
 Pooling: TypeAlias = Literal["counted", "raised"] | None
 LOG_4 = math.log(4)
-NUMBERS: dict[str | None, int] = {None: 0, "counted": 1, "raised": 2}  # numbers of the options in the kernel
+NUMBERS: dict[str | None, int] = {None: 0, "counted": 1, "raised": 2}  # number of each option in the kernel
 
 
 def rows_for(K: int, positions: int, pooling: Pooling) -> int:
-    """Returns the maximum number of tokens or means that an object with up to K memories attends to."""
+    """Returns the maximum number of keys that an object with up to K memories of ``positions`` tokens attends to."""
     return max(positions, K * positions // 4) if pooling else K * positions
 
 
 def pool(tokens: Tensor, positions: int) -> Tensor:
-    """Returns means of 2x2 tokens ``(..., maps * positions / 4, c)`` of square maps in ``tokens``.
+    """Averages each block of 2x2 tokens in square maps of tokens. Returns ``(..., maps * positions / 4, c)``.
 
     Args:
         tokens: Tokens ``(..., maps * positions, c)``.
@@ -83,29 +83,29 @@ def pool(tokens: Tensor, positions: int) -> Tensor:
 
 
 def pooled_keys(keys: Tensor, positions: int, pooling: Pooling) -> Tensor:
-    """Computes :func:`pool` of rotated ``keys (..., maps * positions, d)``. With ``"raised"``, adds log 4."""
+    """Averages rotated ``keys (..., maps * positions, d)`` by :func:`pool`. With ``"raised"``, adds log 4 to averages."""
     means = pool(keys, positions)
     return means + LOG_4 if pooling == "raised" else means
 
 
 def offset_of_means(pooling: Pooling) -> float:
-    """Returns the offset of attention scores of mean keys: log 4 with ``"counted"``, else 0."""
+    """Returns the number to add to attention scores of averaged keys: log 4 for pooling ``"counted"``, else 0."""
     return LOG_4 if pooling == "counted" else 0.0
 
 
 def with_means(
     key: Tensor, value: Tensor, page_valid: Tensor, pointer_valid: Tensor, pooling: Pooling
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Concatenates keys and values of one memory's tokens, of the means of all memories, and of pointers.
+    """Concatenates the tokens of an object's first memory, the averaged tokens of all memories, and the pointers.
 
     Args:
-        key, value: Rotated keys, and values, ``(B, heads, K * n + L, c)``: K memories of n tokens, then L pointers.
+        key, value: Rotated keys and values ``(B, heads, K * n + L, c)``: K memories of n tokens, then L pointers.
         page_valid: True for valid memories, ``(B, K)`` bool.
         pointer_valid: True for valid pointers, ``(B, L)`` bool.
 
     Returns:
-        Keys and values ``(B, heads, M, c)``, mask ``(B, M)`` bool, and offsets of scores ``(B, M)`` fp32, with
-        ``M = n + K * n / 4 + L``. The mask is True for keys that an object attends to.
+        Keys and values ``(B, heads, M, c)``, a mask ``(B, M)`` bool that is True for keys that an object attends to,
+        and numbers ``(B, M)`` fp32 to add to scores. ``M`` is ``n + K * n / 4 + L``.
     """
     (B, K), L = page_valid.shape, pointer_valid.shape[1]
     positions = (key.shape[2] - L) // K

@@ -1,4 +1,4 @@
-"""Computes attention with rotary positions on the CPU, only for valid tokens and in blocks that fit the cache."""
+"""Computes attention with rotary positions on the CPU. Skips invalid tokens, and uses blocks that fit the cache."""
 
 from collections.abc import Iterable, Iterator
 
@@ -13,10 +13,10 @@ from sam2fast.kernels.memory_attention.reference import AttendedMemory, project_
 def rope_attention_cpu(
     query: Tensor, key: Tensor, value: Tensor, cos: Tensor, sin: Tensor, num_unrotated_keys: int = 0
 ) -> Tensor:
-    """Computes :func:`rope_attention_reference` with scores in blocks that fit the cache, without gradients."""
+    """Computes :func:`rope_attention_reference` in blocks of scores that fit the cache, without gradients."""
     B, heads, N, d = query.shape
     M = key.shape[2]
-    order = torch.arange(d, device="cpu").view(-1, 2).t().flatten()  # even channels first, see _rotate_
+    order = torch.arange(d, device="cpu").view(-1, 2).t().flatten()  # even channels before odd channels, as _rotate_ needs
     out = value.new_empty(B, heads, N, value.shape[-1])
     for b in range(B):
         for head in range(heads):
@@ -39,13 +39,13 @@ def memory_attention_cpu(
     fp8: Fp8 = False,
     pooling: Pooling = None,
 ) -> Tensor:
-    """Computes :func:`memory_attention_reference` for valid tokens only and in blocks, without gradients."""
+    """Computes :func:`memory_attention_reference` only for valid tokens, in blocks of scores, without gradients."""
     B = len(memory.page_table)
     heads, N, d = query.shape[1:]
-    order = torch.arange(d, device="cpu").view(-1, 2).t().flatten()  # even channels first, see _rotate_
+    order = torch.arange(d, device="cpu").view(-1, 2).t().flatten()  # even channels before odd channels, as _rotate_ needs
     weights = key_weight.unflatten(0, (heads, d))[:, order]
     biases = None if key_bias is None else key_bias.unflatten(0, (heads, d))[:, order]
-    rotated = {}  # rotated queries by (row of the query, head); all objects may share one row
+    rotated = {}  # rotated queries by (batch index of the query, head); all objects may share queries
     width = memory.pages.shape[-1]
     out = query.new_empty(B, heads, N, width)
     for b in range(B):
@@ -76,7 +76,7 @@ def _keys_and_values(
     sin: Tensor,
     pooling: Pooling,
 ) -> Iterator[tuple[Tensor, Tensor, float]]:
-    """Yields keys, values and token count per key: for each valid page of object b, and for all valid pointers."""
+    """Yields keys, values and number of tokens per key for each valid page of object b, then for its valid pointers."""
     n = memory.pages.shape[1]
     cos, sin = cos[-n:], sin[-n:]
     factors = None if memory.key_factors is None else memory.key_factors[b]
@@ -104,8 +104,8 @@ def _keys_and_values(
 def _rotate_(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotates ``x (maps * N, d)`` in place. In ``x``, all even channels precede all odd channels.
 
-    If queries and keys have the same order of channels, the order does not change scores. With even channels first, the
-    rotation multiplies two contiguous halves of each row.
+    Attention scores do not depend on the order of channels, if queries and keys have the same order. With even channels
+    first, the rotation multiplies two contiguous halves of each row.
     """
     maps = x.view(-1, cos.shape[0], x.shape[-1])
     first, second = maps.chunk(2, dim=-1)
@@ -116,26 +116,26 @@ def _rotate_(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x
 
 
-# ---- one head, in blocks of scores ----
+# ---- attention of one head, in blocks of scores ----
 
-# Keys, values, and the number of tokens that each key represents.
+# Tuple of keys, values, and the number of tokens that each key represents.
 Weighted = tuple[Tensor, Tensor, float]
 # Side of a block of scores: 1024 x 1024 fp32 scores are 4 MiB, which fit a last-level cache and reach full speed.
 BLOCK = 1024
-# Lower and upper limit of sums of exponentials. Within these limits, fp32 is accurate enough.
+# Lower and upper limit of sums of exponentials in a softmax. Between the limits, fp32 is accurate enough.
 SAFE_SUMS = 1e-25, 1e30
 
 
 def attend(query: Tensor, keys_and_values: Iterable[Weighted], scale: float, width: int) -> Tensor:
     """Computes softmax attention of one head in blocks of scores. Scores and sums are fp32.
 
-    Torch's attention would use the slower MKL for fp32 (see :func:`linear`), and need values as wide as keys.
+    Torch's attention would use MKL in fp32, which is slower (see :func:`linear`), and need values as wide as keys.
 
     Args:
         query: Queries ``(N, d)`` fp32.
-        keys_and_values: Blocks of keys ``(M, d)`` fp32, values ``(M, width)``, and number of tokens per key, with at
-            least one key in total. Blocks are consumed lazily. Products with values are in the dtype of values (fp32
-            for fp16).
+        keys_and_values: Tuples of keys ``(M, d)`` fp32, values ``(M, width)``, and number of tokens per key, with at
+            least one key in total. Tuples are consumed lazily. Weights are multiplied by values in the dtype of values
+            (fp32 for fp16).
         scale: Scale of the scores.
         width: Number of channels of values.
 
@@ -144,9 +144,9 @@ def attend(query: Tensor, keys_and_values: Iterable[Weighted], scale: float, wid
     """
     blocks = [_Rows(rows * scale, width) for rows in query.split(BLOCK)]
     for keys, values, weight in keys_and_values:
-        with torch.autocast("cpu", enabled=False):  # the iterator computes keys under autocast
+        with torch.autocast("cpu", enabled=False):  # only the iterator needs autocast, to compute keys
             for key, value in zip(keys.split(BLOCK), values.split(BLOCK), strict=True):
-                # Exponentials of unshifted scores exceed the range of fp16.
+                # Values in fp16 become fp32, since exponentials of unshifted scores exceed the range of fp16.
                 transposed = (value.float() if value.dtype == torch.float16 else value).t().contiguous()
                 for block in blocks:
                     block.add(key, transposed, weight)
@@ -156,8 +156,8 @@ def attend(query: Tensor, keys_and_values: Iterable[Weighted], scale: float, wid
 class _Rows:
     """Accumulates the softmax attention of a block of queries over blocks of keys.
 
-    While sums stay within ``SAFE_SUMS``, sums of exponentials of unshifted scores are used. Unshifted scores save two
-    passes over the scores. Otherwise scores are shifted by the largest score so far (online softmax).
+    While sums of exponentials stay within ``SAFE_SUMS``, scores are not shifted, which saves two passes over the scores.
+    Otherwise scores are shifted by the largest score of all previous blocks (online softmax).
     """
 
     def __init__(self, query: Tensor, width: int) -> None:
@@ -185,7 +185,7 @@ class _Rows:
         self.out.mul_(shrink).add_(linear(weights.to(value.dtype), (value, None)), alpha=count)
 
     def _start_shifting(self) -> Tensor:
-        """Rescales the sums so far to 1, and returns the logarithms of the sums: the new shifts of scores."""
+        """Divides all sums by the sums of exponentials, and returns logarithms of the latter as first shifts of scores."""
         if self.is_empty:
             return torch.full_like(self.total, float("-inf"))
         highest = self.total.log()
