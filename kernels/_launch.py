@@ -157,8 +157,8 @@ def product_precision(dtype: torch.dtype) -> str:
 def tf32_is_allowed() -> bool:
     """Returns True if torch uses TF32 for fp32 matrix multiplications."""
     matmul = torch.backends.cuda.matmul
-    # Newer versions of torch have a second flag, fp32_precision. Setting allow_tf32 sets both flags. After a user has set
-    # fp32_precision, torch refuses to read allow_tf32.
+    # Newer versions of torch have a second flag, fp32_precision. Setting allow_tf32 sets both flags. After a user has
+    # set fp32_precision, torch refuses to read allow_tf32.
     precision = getattr(matmul, "fp32_precision", None)
     return matmul.allow_tf32 if precision is None else precision == "tf32"
 

@@ -11,8 +11,9 @@ from sam2fast.kernels._tiles import exact_gelu, normalized
 from sam2fast.kernels.layer_norm import computed, sum_dtype
 
 
-# All functions of this module share one kernel, and select steps of the kernel by run-time arguments. Triton thus compiles
-# only one kernel per width and combination of dtypes. Masked loads and branches cost no time in a memory-bound kernel.
+# All functions of this module share one kernel, and select steps of the kernel by run-time arguments. Triton thus
+# compiles only one kernel per width and combination of dtypes. Masked loads and branches cost no time in a memory-bound
+# kernel.
 @triton.jit(do_not_specialize=["rows", "deltas", "stores_sum", "has_gelu"])
 def _add_layer_norm_kernel(
     x,  # (rows, C)

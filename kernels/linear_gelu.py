@@ -10,8 +10,8 @@ from sam2fast.kernels._op import op, why_unsupported
 
 __all__ = ["linear_gelu", "linear_gelu_reference"]
 
-# Maximum number of input channels for which the matrix product is memory-bound. For such products, not writing and reading
-# the hidden layer again saves more time than torch's faster matrix product.
+# Maximum number of input channels for which the matrix product is memory-bound. For such products, not writing and
+# reading the hidden layer again saves more time than torch's faster matrix product.
 NARROW = 384
 
 
@@ -23,8 +23,8 @@ def shape_class(dtype: torch.dtype, inner: int) -> str:
 def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
     """Returns the tile sizes of the matrix product. With ``TORCH``, torch computes the matrix product.
 
-    The speed of tiles was not measured on a GPU. With a bound of 30 %, the kernel reaches at most 30 % of the GPU's peak
-    speed. Bounds were computed by ``make sass``.
+    The speed of tiles was not measured on a GPU. With a bound of 30 %, the kernel reaches at most 30 % of the GPU's
+    peak speed. Bounds were computed by ``make sass``.
     """
     tile = {"BLOCK_M": 128, "BLOCK_N": 128, "BLOCK_K": 32, "GROUP": 8}
     if dtype == "float32":  # three TF32 products need high and low parts of both operands in registers

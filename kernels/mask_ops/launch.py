@@ -102,7 +102,7 @@ def unpack_masks_triton(packed, width) -> Tensor:
 
 
 def _convert_bits(op, kernel, source, out, W, width) -> None:
-    """Launches a kernel that packs rows of ``W`` pixels to ``width`` bytes, or unpacks rows, unless ``out`` is empty."""
+    """Launches a kernel that packs rows of ``W`` pixels to ``width`` bytes, or unpacks rows. ``out`` may be empty."""
     if out.numel() == 0:
         return
     launch, columns = launch_config("mask_ops", config, source, "bits"), out.shape[-1]
@@ -133,8 +133,9 @@ def copies(logits: Tensor, size: tuple[int, int]) -> bool:
 def axes_of(logits: Tensor, size: tuple[int, int]) -> tuple[float, float, int, int]:
     """Returns scales (input / output size) of rows and columns as in torch, and offsets to the second row and column.
 
-    A pixel is interpolated from two logits per axis. If the size of an axis does not change, torch reads one logit twice
-    on the CPU (offset 0), and the next logit on other devices (offset 1). Offsets matter only for infinite or NaN logits.
+    A pixel is interpolated from two logits per axis. If the size of an axis does not change, torch reads one logit
+    twice on the CPU (offset 0), and the next logit on other devices (offset 1). Offsets matter only for infinite or NaN
+    logits.
     """
     (h, w), (H, W) = logits.shape[-2:], size
     before, after = (torch.tensor(sides, dtype=torch.float32, device="cpu") for sides in ([h, w], [H, W]))

@@ -98,7 +98,7 @@ def memory_attention(
     """
     rest = key_weight, key_bias, value_weight, value_bias, cos, sin
     _check(query, memory, rest, pooling)
-    has_factors = memory.key_factors is not None  # only the reference implementations support key factors
+    has_factors = memory.key_factors is not None  # kernels and registered implementations do not support factors
     if not has_factors and not pooling and (custom := implementation_of("memory_attention")):
         return custom(query, memory, *rest)
     if outputs := _by_kernel(query, memory, rest, (None, None, None, 0.0), fp8, pooling):
@@ -133,8 +133,8 @@ def add_memory_attention(
         ValueError: If the shapes do not match.
     """
     norm = x, norm_weight, norm_bias, eps
-    # The fused kernel supports memory tokens of at most 64 channels in 16 bits or 32 channels in fp32. For more channels,
-    # some GPUs have too little shared memory.
+    # The fused kernel supports memory tokens of at most 64 channels in 16 bits or 32 channels in fp32. For more
+    # channels, some GPUs have too little shared memory.
     fits = memory.pages.shape[-1] * query.element_size() <= 128
     can_join = fits and _is_row(norm, query, len(memory.page_table), len(rest[2]))
     if can_join and not implementation_of("memory_attention"):

@@ -58,9 +58,9 @@ too_old_for_fp8._dynamo_marked_constant = True  # type: ignore[attr-defined]
 # ---- means of tokens, for EfficientTAM's variants ``_1`` and ``_2`` ----
 
 # An object with memories of several frames attends to averages of 2x2 tokens: mean rotated keys, and mean values. An
-# object with a single memory attends to all tokens of the memory. Pooling "counted" adds log 4 to the attention scores of
-# mean keys, so that a mean key has the weight of four tokens. Pooling "raised" adds log 4 to all channels of mean keys,
-# as EfficientTAM does, which changes scores by an amount that depends on the query.
+# object with a single memory attends to all tokens of the memory. Pooling "counted" adds log 4 to the scores of mean
+# keys, so that a mean key has the weight of four tokens. Pooling "raised" adds log 4 to all channels of mean keys. The
+# scores then change by an amount that depends on the query.
 Pooling: TypeAlias = Literal["counted", "raised"] | None
 LOG_4 = math.log(4)
 NUMBERS: dict[str | None, int] = {None: 0, "counted": 1, "raised": 2}  # number of each option in the kernel
@@ -83,7 +83,7 @@ def pool(tokens: Tensor, positions: int) -> Tensor:
 
 
 def pooled_keys(keys: Tensor, positions: int, pooling: Pooling) -> Tensor:
-    """Averages rotated ``keys (..., maps * positions, d)`` by :func:`pool`. With ``"raised"``, adds log 4 to averages."""
+    """Averages rotated ``keys (..., maps * positions, d)`` by :func:`pool`. With ``"raised"``, adds log 4."""
     means = pool(keys, positions)
     return means + LOG_4 if pooling == "raised" else means
 

@@ -16,7 +16,7 @@ def rope_attention_cpu(
     """Computes :func:`rope_attention_reference` in blocks of scores that fit the cache, without gradients."""
     B, heads, N, d = query.shape
     M = key.shape[2]
-    order = torch.arange(d, device="cpu").view(-1, 2).t().flatten()  # even channels before odd channels, as _rotate_ needs
+    order = torch.arange(d, device="cpu").view(-1, 2).t().flatten()  # even channels come first, see _rotate_
     out = value.new_empty(B, heads, N, value.shape[-1])
     for b in range(B):
         for head in range(heads):
@@ -42,7 +42,7 @@ def memory_attention_cpu(
     """Computes :func:`memory_attention_reference` only for valid tokens, in blocks of scores, without gradients."""
     B = len(memory.page_table)
     heads, N, d = query.shape[1:]
-    order = torch.arange(d, device="cpu").view(-1, 2).t().flatten()  # even channels before odd channels, as _rotate_ needs
+    order = torch.arange(d, device="cpu").view(-1, 2).t().flatten()  # even channels come first, see _rotate_
     weights = key_weight.unflatten(0, (heads, d))[:, order]
     biases = None if key_bias is None else key_bias.unflatten(0, (heads, d))[:, order]
     rotated = {}  # rotated queries by (batch index of the query, head); all objects may share queries
@@ -156,8 +156,8 @@ def attend(query: Tensor, keys_and_values: Iterable[Weighted], scale: float, wid
 class _Rows:
     """Accumulates the softmax attention of a block of queries over blocks of keys.
 
-    While sums of exponentials stay within ``SAFE_SUMS``, scores are not shifted, which saves two passes over the scores.
-    Otherwise scores are shifted by the largest score of all previous blocks (online softmax).
+    While sums of exponentials stay within ``SAFE_SUMS``, scores are not shifted, which saves two passes over the
+    scores. Otherwise scores are shifted by the largest score of all previous blocks (online softmax).
     """
 
     def __init__(self, query: Tensor, width: int) -> None:
@@ -185,7 +185,7 @@ class _Rows:
         self.out.mul_(shrink).add_(linear(weights.to(value.dtype), (value, None)), alpha=count)
 
     def _start_shifting(self) -> Tensor:
-        """Divides all sums by the sums of exponentials, and returns logarithms of the latter as first shifts of scores."""
+        """Divides all sums by the sums of exponentials. Returns logarithms of these sums: the first shifts of scores."""
         if self.is_empty:
             return torch.full_like(self.total, float("-inf"))
         highest = self.total.log()

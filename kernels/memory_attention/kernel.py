@@ -3,11 +3,11 @@
 1. ``_rotate_kernel`` rotates queries and keys of self-attention by their positions.
 2. ``_encode_kernel`` computes the memory's keys: adds encodings to tokens, projects the sums, and rotates the keys. The
    kernel gathers values, and can compute means of keys and values. Keys and values of valid pages and pointers are
-   written contiguously, so that the next kernel reads sequences without gaps. Additional programs of the launch rotate
-   the queries.
+   written contiguously, so that the next kernel reads sequences without gaps. Additional programs of ``_encode_kernel``
+   rotate the queries.
 3. ``_attend_kernel`` computes attention with an online softmax. Several programs may share the keys of a query tile.
-4. ``_combine_kernel`` combines the results of these programs, and projects weighted sums of memory tokens to values.
-   With a residual, the kernel adds the values to the residual, and normalizes the sum.
+4. ``_combine_kernel`` combines the results of programs that share keys, and projects weighted means of memory tokens to
+   values. With a residual, the kernel adds the values to the residual, and normalizes the sum.
 
 Rotation works on pairs of adjacent channels (2i, 2i + 1). The order of channels does not change a dot product, so
 rotated queries and keys store all even channels before all odd channels. Kernels 1 and 2 load queries and rows of the
@@ -24,27 +24,28 @@ from sam2fast.kernels._launch import LaunchConfig
 from sam2fast.kernels._tiles import normalized
 from sam2fast.kernels.memory_attention.specialised_kernel import _store_part
 
-# All kernels except the attention kernel take a small part of the time, and have a single configuration.
+# Block sizes of all kernels except the attention kernel. These kernels take little time, so one configuration is
+# enough.
 ROTATE, ENCODE, COMBINE = {"BLOCK": 32}, {"BLOCK": 32}, {"BLOCK": 32, "COLUMNS": 64}
 WARPS = {"num_warps": 8}
 
 
 @triton.jit
 def _add_block(
-    query,  # (BLOCK_M, D), or with CHUNK < D pointers to the first CHUNK channels
-    query_mask,  # (BLOCK_M) bool; with CHUNK < D
-    key_ptrs,  # (CHUNK, BLOCK_N), pointers to the first CHUNK channels
-    key_scale_ptrs,  # (BLOCK_N), with FP8
-    value_ptrs,  # (BLOCK_N, WIDTH)
-    value_mask,  # (WIDTH) bool; with PADDED
-    offset_ptrs,  # (BLOCK_N), with OFFSETS
-    is_key,  # (BLOCK_N) bool; without FULL
-    factor,  # scale of the scores; with FP8, one scale per query (BLOCK_M)
-    highest, total, weighted,  # largest scores, sums of weights and weighted sums of previous blocks
+    query,  # queries (BLOCK_M, D); if CHUNK < D, pointers to the first CHUNK channels of queries
+    query_mask,  # (BLOCK_M) bool, True for existing queries; used only if CHUNK < D
+    key_ptrs,  # (CHUNK, BLOCK_N), pointers to the first CHUNK channels of keys
+    key_scale_ptrs,  # (BLOCK_N), pointers to scales of keys; used only with FP8
+    value_ptrs,  # (BLOCK_N, WIDTH), pointers to values
+    value_mask,  # (WIDTH) bool, True for existing channels of values; used only with PADDED
+    offset_ptrs,  # (BLOCK_N), pointers to numbers that are added to scores; used only with OFFSETS
+    is_key,  # (BLOCK_N) bool, True for existing keys; not used with FULL
+    factor,  # factor of all scores; with FP8, a factor (BLOCK_M) for the scores of each query
+    highest, total, weighted,  # largest scores, sums of weights and weighted sums of values in previous blocks
     FP8: tl.constexpr, OFFSETS: tl.constexpr, PADDED: tl.constexpr, FULL: tl.constexpr,
     D: tl.constexpr, CHUNK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Adds a block of keys to ``highest``, ``total`` and ``weighted``, and returns the updated tensors."""
+    """Updates ``highest``, ``total`` and ``weighted`` by a block of keys and values, and returns the three tensors."""
     if CHUNK == D:
         scores = tl.dot(query, tl.load(key_ptrs), input_precision=PRECISION)
     else:
@@ -76,26 +77,26 @@ def _add_block(
 
 @triton.jit(do_not_specialize=["splits"])
 def _attend_kernel(
-    query,  # (B or 1, H, N, D), rotated
-    query_scales,  # (B or 1, H, N) fp32, with FP8
-    keys,  # (B, H, M, D), rotated
-    key_scales,  # (B, H, M) fp32, with FP8
-    values,  # (B, H, M, width), channels contiguous
-    lengths,  # (B) int32, with RAGGED: number of valid keys; without RAGGED, all M keys are valid
-    offsets,  # (B, M) fp32, with OFFSETS: numbers added to scaled scores
-    sums,  # out (splits, B * H, N, WIDTH) fp32: weighted mean of each split; with DIRECT, result (B, H, N, width)
-    log_weights,  # out (splits, B * H, N) fp32, without DIRECT: log2 of each split's sum of weights
+    query,  # (B or 1, H, N, D), rotated queries
+    query_scales,  # (B or 1, H, N) fp32, scales of queries; used only with FP8
+    keys,  # (B, H, M, D), rotated keys
+    key_scales,  # (B, H, M) fp32, scales of keys; used only with FP8
+    values,  # (B, H, M, width), with adjacent channels
+    lengths,  # (B) int32, each object's number of valid keys; without RAGGED, all M keys are valid
+    offsets,  # (B, M) fp32, numbers that are added to scaled scores; used only with OFFSETS
+    sums,  # (splits, B * H, N, WIDTH) fp32 out: weighted mean per split of keys; with DIRECT, result (B, H, N, width)
+    log_weights,  # (splits, B * H, N) fp32 out: log2 of the sum of weights per split of keys; not used with DIRECT
     H, N, M, width,
     splits,
-    scale,  # scale of the scores, times log2(e)
+    scale,  # factor of attention scores, multiplied by log2(e) for exp2
     stride_qb, stride_vb, stride_vh, stride_vm, stride_ob, stride_oh, stride_om,
-    FP8: tl.constexpr,  # queries and keys are float8_e4m3fn with a scale per row
+    FP8: tl.constexpr,  # True if queries and keys are float8_e4m3fn with a scale per row
     RAGGED: tl.constexpr, OFFSETS: tl.constexpr, DIRECT: tl.constexpr,
-    PADDED: tl.constexpr,  # width < WIDTH
-    EVEN: tl.constexpr,  # all blocks of keys are full
+    PADDED: tl.constexpr,  # True if width < WIDTH
+    EVEN: tl.constexpr,  # True if every block contains BLOCK_N valid keys
     D: tl.constexpr, WIDTH: tl.constexpr, PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
-    PEELED: tl.constexpr,  # the loop processes full blocks without masks; a partial block follows the loop
-    CHUNK: tl.constexpr,  # channels of a head per step: D, or fewer if D channels in fp32 exceed the registers
+    PEELED: tl.constexpr,  # True if the loop over keys needs no masks, since a partial block is processed afterwards
+    CHUNK: tl.constexpr,  # channels per step of a product of queries and keys: D, or fewer to save registers in fp32
 ):  # fmt: skip
     split = tl.program_id(1)
     b = (tl.program_id(2) // H).to(tl.int64)
@@ -114,7 +115,7 @@ def _attend_kernel(
     if RAGGED:
         length = tl.load(lengths + b)
 
-    # Range of key blocks of this program. The last key block may be partly filled.
+    # This program processes the key blocks from first to last - 1. The last block of all keys may be partly filled.
     blocks = tl.cdiv(length, BLOCK_N)
     first = blocks * split // splits
     last = blocks * (split + 1) // splits
@@ -158,7 +159,7 @@ def _attend_kernel(
                 offset_ptrs += BLOCK_N
     if PEELED and not EVEN:  # noqa: SIM102 (evaluated at compile time)
         if full < last:
-            # Rows beyond the last key repeat the last key, with a score of -inf.
+            # Lanes beyond the last key read the last key again, and get a score of -inf.
             row = full * BLOCK_N + lane
             is_key = row < length
             row = tl.minimum(row, length - 1)
@@ -168,7 +169,7 @@ def _attend_kernel(
                 highest, total, weighted, FP8, OFFSETS, PADDED, False, D, CHUNK, PRECISION,
             )  # fmt: skip
 
-    mean = weighted / tl.where(total > 0, total, 1.0)[:, None]  # objects may have no keys, and splits no blocks
+    mean = weighted / tl.where(total > 0, total, 1.0)[:, None]  # an object or split may have no keys
     if DIRECT:
         out_ptrs = sums + b * stride_ob + h * stride_oh + position[:, None] * stride_om + columns[None, :]
         tl.store(out_ptrs, mean.to(sums.dtype.element_ty), mask=mask[:, None] & (columns < width)[None, :])
@@ -178,18 +179,18 @@ def _attend_kernel(
 
 @triton.jit(do_not_specialize=["splits"])
 def _combine_kernel(
-    sums,  # (splits, B * H, N, WIDTH) fp32
-    log_weights,  # (splits, B * H, N) fp32
-    weight,  # (H * outer, width), with PROJECT: weight of the value projection
-    bias,  # (H * outer), with HAS_BIAS
-    out,  # (B, N, H, outer) out
-    x,  # (B or 1, N, outer), with ADDS: residual that is added to out; ADDS needs H = 1
-    norm_weight,  # (outer), with ADDS
-    norm_bias,  # (outer), with ADDS
-    normed,  # (B, N, outer) out, with ADDS: layer norm of out
+    sums,  # (splits, B * H, N, WIDTH) fp32, weighted means of _attend_kernel
+    log_weights,  # (splits, B * H, N) fp32, log2 of the sums of weights
+    weight,  # (H * outer, width), weight of the value projection; used only with PROJECT
+    bias,  # (H * outer), bias of the value projection; used only with HAS_BIAS
+    out,  # (B, N, H, outer) out: values; with ADDS, values plus residual
+    x,  # (B or 1, N, outer), residual; used only with ADDS, which needs a single head
+    norm_weight,  # (outer), weight of the layer norm; used only with ADDS
+    norm_bias,  # (outer), bias of the layer norm; used only with ADDS
+    normed,  # (B, N, outer) out: layer norm of out, written only with ADDS
     H, N, width, outer,
     splits,
-    of_x,  # stride of x between objects
+    of_x,  # stride of x between objects, 0 if all objects share x
     eps,
     PROJECT: tl.constexpr,
     HAS_BIAS: tl.constexpr,
@@ -197,9 +198,9 @@ def _combine_kernel(
     WIDTH: tl.constexpr,
     PRECISION: tl.constexpr,
     BLOCK: tl.constexpr,
-    COLUMNS: tl.constexpr,  # output columns per step; ADDS needs all columns in one step
+    COLUMNS: tl.constexpr,  # number of output columns computed at once; with ADDS, all columns
 ):  # fmt: skip
-    pair = tl.program_id(1).to(tl.int64)  # object and head
+    pair = tl.program_id(1).to(tl.int64)  # index of a pair of object and head
     h = tl.program_id(1) % H
     position = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     mask = position < N
@@ -246,11 +247,11 @@ def _combine_kernel(
 
 @triton.jit
 def _store_result(
-    value,  # (BLOCK, WIDTH) fp32, 0 beyond the last channel
-    row,  # (BLOCK, 1), without ADDS: pointers to the first channel of a head
-    x,  # (N, C) residual; this and all following arguments are used only with ADDS
+    value,  # (BLOCK, WIDTH) fp32; columns beyond the last channel are 0
+    row,  # (BLOCK, 1), pointers to the first output channel of a head; not used with ADDS
+    x,  # (N, C) residual; x and all following arguments are used only with ADDS
     out, normed,  # (B, N, C)
-    before,  # number of rows of previous objects
+    before,  # number of rows of out and normed that belong to previous objects
     position, used, weight, bias, channel, C, eps,
     ADDS: tl.constexpr,
 ):  # fmt: skip
@@ -274,6 +275,6 @@ def blocks(launch: LaunchConfig, D: int) -> dict[str, int]:
 def encode_warps(takes_means: bool, dtype: torch.dtype) -> dict[str, int]:
     """Returns the number of warps of ``_encode_kernel``.
 
-    With means of tokens, 8 warps spill registers on gfx942. In fp32, 4 warps spill registers.
+    If tokens are averaged, eight warps spill registers on gfx942. In fp32, four warps spill registers.
     """
     return {"num_warps": 4} if takes_means and dtype.itemsize == 2 else WARPS

@@ -16,13 +16,13 @@ COUNTED, RAISED, RAISE = tl.constexpr(NUMBERS["counted"]), tl.constexpr(NUMBERS[
 
 @triton.jit
 def _rotate_kernel(
-    x,  # (B, H, M, d) of any strides; read by programs with index 0 on the grid's third axis
-    second,  # (B, H, M, d) with the strides of x; read by programs with index 1 on the third axis
+    x,  # (B, H, M, d) of any strides; programs with index 0 on the grid's third axis rotate x
+    second,  # (B, H, M, d) with the strides of x; programs with index 1 on the grid's third axis rotate second
     cos,  # (N, d / 2) fp32
     sin,  # (N, d / 2) fp32
-    out,  # (1 or 2, B, H, M, 2 * HALF), contiguous
+    out,  # (1 or 2, B, H, M, 2 * HALF) out: contiguous rotated rows of x, and of second
     H, M, N,
-    rotated,  # number of rotated rows; the position of a row is its index modulo N
+    rotated,  # number of leading rows to rotate; the position of row i is i modulo N
     half,  # d / 2
     stride_b, stride_h, stride_m, stride_d,
     HALF: tl.constexpr, BLOCK: tl.constexpr,
@@ -40,10 +40,10 @@ def _rotate_kernel(
 
 @triton.jit
 def _rotate_rows(
-    x,  # (M, d) of one head
+    x,  # (M, d), rows of one head
     cos, sin, out,
-    scales,  # out (heads, M) fp32, with FP8; otherwise unused
-    head,  # index among the heads of all objects
+    scales,  # (heads, M) fp32 out: scales of rotated rows; used only with FP8
+    head,  # index of the head among the heads of all objects
     tile,
     M, N, rotated, half, stride_m, stride_d,
     HALF: tl.constexpr, FP8: tl.constexpr, BLOCK: tl.constexpr,
@@ -62,11 +62,11 @@ def _rotate_rows(
 
 @triton.jit
 def _rotate_pairs(
-    even,  # (BLOCK, HALF) fp32
-    odd,  # (BLOCK, HALF) fp32
+    even,  # (BLOCK, HALF) fp32, even channels
+    odd,  # (BLOCK, HALF) fp32, odd channels
     cos, sin,
-    position,  # (BLOCK)
-    rotated,  # (BLOCK, HALF) bool; other pairs are not rotated
+    position,  # (BLOCK), index of the row of cos and sin
+    rotated,  # (BLOCK, HALF) bool, True for pairs of channels to rotate
     half,
     HALF: tl.constexpr,
 ):  # fmt: skip
@@ -78,8 +78,8 @@ def _rotate_pairs(
 
 @triton.jit
 def _scaled(scales, row, inside, first, second):
-    # Stores a scale for each row, and divides the row by its scale. The largest magnitude becomes the largest value of
-    # float8_e4m3fn.
+    # Stores a scale for each row, and divides the row by the scale. The row's largest magnitude becomes 448, the
+    # largest value of float8_e4m3fn.
     highest = tl.max(tl.maximum(tl.abs(first), tl.abs(second)), 1)
     scale = tl.maximum(highest, FP8_LEAST) / FP8_LARGEST
     tl.store(scales + row, scale, mask=inside)
@@ -96,7 +96,7 @@ def _store_halves(out, row, inside, first, second, HALF: tl.constexpr):
 
 @triton.jit
 def _means_of_four(x, BLOCK: tl.constexpr, WIDTH: tl.constexpr):
-    """Replaces each group of four adjacent rows of ``x (BLOCK, WIDTH)`` by four copies of their mean."""
+    """Replaces each group of four adjacent rows of ``x (BLOCK, WIDTH)`` by four copies of the rows' mean."""
     means = tl.sum(tl.reshape(x, [BLOCK // 4, 4, WIDTH]), 1) * 0.25
     return tl.reshape(tl.broadcast_to(means[:, None, :], [BLOCK // 4, 4, WIDTH]), [BLOCK, WIDTH])
 
@@ -104,35 +104,35 @@ def _means_of_four(x, BLOCK: tl.constexpr, WIDTH: tl.constexpr):
 @triton.jit(do_not_specialize=["objects"])
 def _encode_kernel(
     pages,  # (P, N, m)
-    page_table,  # (B, K) int32, -1 for an empty slot
-    page_time,  # (B, K) int32
+    page_table,  # (B, K) int32, indices of each object's pages, or -1 for an empty slot
+    page_time,  # (B, K) int32, rows of time_encoding
     position_encoding,  # (N, m)
     time_encoding,  # (T, m)
     pointers,  # (B, L, m)
     pointer_encoding,  # (B, L, m)
     pointer_valid,  # (B, L) uint8
-    weight,  # (H * d, m)
-    bias,  # (H * d), with HAS_BIAS
-    cos,  # (N, d / 2) fp32 for pages
-    sin,  # (N, d / 2) fp32 for pages
-    keys,  # out (B, H, M, 2 * HALF)
-    scales,  # out (B, H, M) fp32, with FP8: scales of keys
-    values,  # out (B, M, WIDTH)
-    lengths,  # out (B) int32: number of filled rows
-    offsets,  # out (B, M) fp32, with COUNTED: log2 of the number of tokens that each row represents
+    weight,  # (H * d, m), weight of the key projection
+    bias,  # (H * d), bias of the key projection; used only with HAS_BIAS
+    cos,  # (N, d / 2) fp32, cosines for the tokens of a page
+    sin,  # (N, d / 2) fp32, sines for the tokens of a page
+    keys,  # (B, H, M, 2 * HALF) out: rotated keys
+    scales,  # (B, H, M) fp32 out: scales of keys; used only with FP8
+    values,  # (B, M, WIDTH) out
+    lengths,  # (B) int32 out: each object's number of keys
+    offsets,  # (B, M) fp32 out: log2 of the number of tokens that each key represents; used only with COUNTED
     query,  # (objects, H, Q, d) of any strides; the last programs rotate queries
-    query_cos,  # (Q, d / 2) fp32
-    query_sin,  # (Q, d / 2) fp32
-    rotated_query,  # out (objects, H, Q, 2 * HALF)
-    query_scales,  # out (objects, H, Q) fp32, with FP8; otherwise unused
+    query_cos,  # (Q, d / 2) fp32, cosines for queries
+    query_sin,  # (Q, d / 2) fp32, sines for queries
+    rotated_query,  # (objects, H, Q, 2 * HALF) out: rotated queries
+    query_scales,  # (objects, H, Q) fp32 out: scales of queries; used only with FP8
     objects, Q, stride_b, stride_h, stride_m, stride_d,
     H, N, K, L, M, m, half,
-    side,  # with POOLING: side of a page's map, in tokens
+    side,  # height and width of a page's map, in tokens; used only with POOLING
     HAS_BIAS: tl.constexpr,
-    POOLING: tl.constexpr,  # 0, COUNTED or RAISED; for several pages, means of 2x2 tokens replace tokens
-    SLOTS: tl.constexpr,  # power of two >= K
+    POOLING: tl.constexpr,  # if not 0, COUNTED or RAISED: averages 2x2 tokens of objects with several pages
+    SLOTS: tl.constexpr,  # smallest power of two >= K
     HALF: tl.constexpr, FP8: tl.constexpr,
-    WIDTH: tl.constexpr,  # power of two >= m
+    WIDTH: tl.constexpr,  # smallest power of two >= m, at least 16
     BLOCK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     tile = tl.program_id(0)
@@ -152,7 +152,7 @@ def _encode_kernel(
     slots = tl.arange(0, SLOTS)
     filled = tl.load(page_table + b * K + slots, mask=slots < K, other=-1) >= 0
     count = tl.sum(filled.to(tl.int32), 0)
-    rows = N  # rows per page
+    rows = N  # number of keys per page
     if POOLING:
         rows = tl.where(count > 1, N // 4, N)
 
@@ -180,7 +180,7 @@ def _encode_kernel(
         present = rotated
         first = tl.sum((filled & (slots < slot)).to(tl.int32), 0) * rows
         row = first + position
-        if POOLING:  # four adjacent lanes load the tokens of a mean, and the first lane stores it
+        if POOLING:  # four adjacent lanes load the tokens of a mean, and the first of them stores the mean
             mean = position // 4
             y, x = mean // (side // 2) * 2 + lane % 4 // 2, mean % (side // 2) * 2 + lane % 2
             position = y * side + x

@@ -1,8 +1,8 @@
 """Computes attention with warp specialization: groups of warps divide loads, products and softmax.
 
-Triton divides the loop between groups. One group of warps loads keys and values by tensor descriptors. Two other groups
-process half of the queries each, so that the softmax of one group overlaps the products of the other group. The kernel
-supports 16-bit keys and values without offsets; ``_attend_kernel`` processes all other inputs.
+Triton assigns parts of the loop to groups of warps. One group loads keys and values by tensor descriptors. Two other
+groups process half of the queries each, so that the softmax of one group overlaps the products of the other group. The
+kernel supports 16-bit keys and values without offsets of scores; ``_attend_kernel`` processes all other inputs.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
@@ -16,14 +16,14 @@ from sam2fast.kernels import _launch
 from sam2fast.kernels._dispatch import interpreting
 from sam2fast.kernels._launch import LaunchConfig
 
-# Key in the meta of a configuration: the number of stages of this kernel. GPUs and versions of Triton without warp
-# specialization use ``_attend_kernel``.
+# Key in LaunchConfig.meta: number of pipeline stages of the kernel with warp specialization. GPUs and versions of
+# Triton without warp specialization use ``_attend_kernel``.
 SPECIALISED = "SPECIALISED"
-WARPS = 4  # warps per group; with more than 4 warps, Triton does not specialize warps
+WARPS = 4  # number of warps per group; with more than four warps, Triton does not specialize warps
 OLDEST_TRITON = (3, 6)
-# Key in the meta of a configuration: the number of columns of the result that are stored at once (default COLUMNS).
-# Threads exchange these columns through shared memory. Many columns would leave too little shared memory for queries,
-# keys and values. Versions of Triton before 3.7 do not specialize a kernel that stores columns in parts.
+# Key in LaunchConfig.meta: number of columns of the result that are stored at once (default COLUMNS). Threads exchange
+# these columns through shared memory. Many columns would leave too little shared memory for queries, keys and values.
+# Versions of Triton before 3.7 do not specialize a kernel that stores columns in parts.
 STORED = "STORED"
 COLUMNS = 64
 OLDEST_TRITON_FOR_PARTS = (3, 7)
@@ -31,8 +31,8 @@ OLDEST_TRITON_FOR_PARTS = (3, 7)
 
 @triton.jit
 def _store_part(
-    sums, log_weights,  # out: weighted means and logarithms of weights; see _attend_specialised_kernel
-    mean,  # (BLOCK_M, WIDTH)
+    sums, log_weights,  # out: weighted means and logarithms of sums of weights, as in _attend_specialised_kernel
+    mean,  # (BLOCK_M, WIDTH) weighted means
     highest, total,
     split, position, mask, N,
     WIDTH: tl.constexpr, COLUMNS: tl.constexpr,
@@ -47,11 +47,11 @@ def _store_part(
 def _store_columns(
     rows,  # (BLOCK_M) pointers to the first of `width` columns
     x,  # (BLOCK_M, columns); columns is a power of two, at most four times COLUMNS
-    mask,  # (BLOCK_M) bool
+    mask,  # (BLOCK_M) bool, True for rows to store
     width,
     COLUMNS: tl.constexpr,  # number of columns stored at once
 ):  # fmt: skip
-    # Halves are split without recursion, since Triton supports recursion only since 3.5.
+    # Halves of x are split without recursion, since Triton supports recursion only since 3.5.
     if x.shape[1] <= COLUMNS:
         _store_block(rows, x, mask, width, 0)
     else:
@@ -71,14 +71,14 @@ def _store_columns(
 
 @triton.jit
 def _halves(x):
-    """Splits the columns into a left and a right half."""
+    """Splits ``x`` into its left and its right half of columns."""
     return tl.split(tl.permute(tl.reshape(x, [x.shape[0], 2, x.shape[1] // 2]), [0, 2, 1]))
 
 
 @triton.jit
 def _store_block(
     rows, x, mask, width,
-    FIRST: tl.constexpr,  # column of `rows` that stores the first column of x
+    FIRST: tl.constexpr,  # output column of the first column of x
 ):  # fmt: skip
     column = FIRST + tl.arange(0, x.shape[1])
     inside = mask[:, None] & (column < width)[None, :]
@@ -87,19 +87,19 @@ def _store_block(
 
 @triton.jit(do_not_specialize=["splits"])
 def _attend_specialised_kernel(
-    query,  # (B or 1, H, N, D), rotated
-    keys,  # (B, H, M, D), rotated
-    values,  # (B, H, M, width), channels contiguous
-    lengths,  # (B) int32, with RAGGED: number of valid keys; without RAGGED, all M keys are valid
-    sums,  # out (splits, B * H, N, WIDTH) fp32: weighted mean of each split; with DIRECT, result (B, H, N, width)
-    log_weights,  # out (splits, B * H, N) fp32, without DIRECT: log2 of each split's sum of weights
+    query,  # (B or 1, H, N, D), rotated queries
+    keys,  # (B, H, M, D), rotated keys
+    values,  # (B, H, M, width), with adjacent channels
+    lengths,  # (B) int32, each object's number of valid keys; without RAGGED, all M keys are valid
+    sums,  # (splits, B * H, N, WIDTH) fp32 out: weighted mean per split of keys; with DIRECT, result (B, H, N, width)
+    log_weights,  # (splits, B * H, N) fp32 out: log2 of the sum of weights per split of keys; not used with DIRECT
     H, N, M, width,
     splits,
-    scale,  # scale of the scores, times log2(e)
+    scale,  # factor of attention scores, multiplied by log2(e) for exp2
     stride_qb, stride_vb, stride_vh, stride_vm, stride_ob, stride_oh, stride_om,
     RAGGED: tl.constexpr,
     DIRECT: tl.constexpr,
-    EVEN: tl.constexpr,  # all blocks of keys are full
+    EVEN: tl.constexpr,  # True if every block contains BLOCK_N valid keys
     D: tl.constexpr,
     WIDTH: tl.constexpr,
     BLOCK_M: tl.constexpr,
@@ -113,7 +113,7 @@ def _attend_specialised_kernel(
     length = M
     if RAGGED:
         length = tl.load(lengths + b)
-    # Descriptors read zeros outside of a tensor.
+    # Tensor descriptors read zeros outside of a tensor, so loads need no masks.
     q = tl.make_tensor_descriptor(query + b * stride_qb + h * N * D, [N, D], [D, 1], [BLOCK_M, D])
     k = tl.make_tensor_descriptor(keys + (b * H + h) * M * D, [length, D], [D, 1], [BLOCK_N, D])
     v = tl.make_tensor_descriptor(
@@ -149,7 +149,7 @@ def _attend_specialised_kernel(
 
 
 def specialised_stages(launch: LaunchConfig, device: torch.device, dtype: torch.dtype, WIDTH: int) -> int:
-    """Returns the number of stages of this kernel, or 0 if configuration, device, dtype or Triton excludes it."""
+    """Returns the number of pipeline stages, or 0 if the configuration, device, dtype or Triton excludes this kernel."""
     stages = launch.meta.get(SPECIALISED, 0)
     if not stages or dtype not in (torch.bfloat16, torch.float16):
         return 0
@@ -162,7 +162,7 @@ def specialised_stages(launch: LaunchConfig, device: torch.device, dtype: torch.
 
 
 def allocate_descriptors(device: torch.device) -> None:
-    """Makes Triton allocate the device memory of descriptors through torch, in the current context."""
+    """Makes Triton allocate the device memory of tensor descriptors through torch, in the current context."""
     if device.type == "cuda":
         triton.set_allocator(lambda size, alignment, stream: torch.empty(size, dtype=torch.int8, device=device))
 
@@ -173,6 +173,6 @@ def is_described(x: Tensor) -> bool:
 
 
 def specialised_blocks(launch: LaunchConfig) -> dict[str, int]:
-    """Returns constexpr arguments of this kernel."""
+    """Returns constexpr arguments of ``_attend_specialised_kernel``."""
     m, n, stages = (launch.meta[name] for name in ("BLOCK_M", "BLOCK_N", SPECIALISED))
     return {"BLOCK_M": m, "BLOCK_N": n, "STAGES": stages, "COLUMNS": launch.meta.get(STORED, COLUMNS)}
