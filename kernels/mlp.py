@@ -11,20 +11,20 @@ from sam2fast.kernels.linear_gelu import linear_gelu_reference
 
 __all__ = ["is_joined", "mlp", "mlp_reference"]
 
-WIDEST = 192  # maximum number of channels, since a program processes whole rows
-# Numbers of channels for which one launch is estimated to take less than three quarters of the time of three launches.
-# The estimate multiplies the bound of the machine code by linear_gelu's time relative to its bound. The times were not
-# measured.
+WIDEST = 192  # maximum number of channels: a program of the kernel processes all channels of a row
+# Numbers of channels for which this kernel is estimated to take less than three quarters of the time of three kernels.
+# Estimated times are bounds from the machine code, multiplied by the ratio of linear_gelu's time to linear_gelu's
+# bound. The times were not measured.
 JOINED = range(65, 97)
 
 
 def is_joined(device: torch.device, dtype: torch.dtype, channels: int) -> bool:
-    """Returns True if one launch is estimated to compute a block's MLP faster than three launches."""
+    """Returns True if the kernel :func:`mlp` is estimated to be faster than kernels for its three steps."""
     return channels in JOINED and dtype != torch.float32 and is_hopper(device)
 
 
 def shape_class(channels: int) -> str:
-    """Returns the shape class of ``channels`` channels."""
+    """Returns the shape class of an MLP: "narrow" for at most 96 channels, else "wide"."""
     return "narrow" if channels <= 96 else "wide"
 
 
@@ -39,7 +39,7 @@ def _unsupported(x: Tensor, *rest: object) -> str | None:
         "bias2 (C)"
     ),
     unsupported=_unsupported,
-    # In fp32, torch is preferred, since three TF32 products keep both operands in registers, as high and low parts.
+    # In fp32, torch is faster: the kernel needs three TF32 products, with high and low parts of operands in registers.
     prefers_torch=lambda x, *_: x.dtype == torch.float32,
     compile_key=lambda x, *rest: (x.shape[-1], len(rest[3])),
 )
@@ -58,7 +58,7 @@ def mlp(
 
     Args:
         x: Input ``(..., C)`` of any float dtype.
-        shift: Vector ``(C)``, added to each row of ``x``. The sum is not rounded.
+        shift: Vector ``(C)``, added to each row of ``x`` without rounding the sum.
         norm_weight, norm_bias: Weight and bias ``(C)`` of the layer norm.
         weight1, bias1: Weight ``(N, C)`` and bias ``(N)`` of the first linear layer.
         weight2, bias2: Weight ``(C, N)`` and bias ``(C)`` of the second linear layer.

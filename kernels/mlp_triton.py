@@ -2,7 +2,7 @@
 
 A program processes a tile of rows. The program computes some hidden channels at a time, and multiplies these channels
 by the weights of the second layer. No hidden channel is written to memory. As in window attention, C channels are
-loaded as one or two pieces, such as 96 = 64 + 32.
+loaded as one or two pieces whose sizes are powers of two, such as 96 = 64 + 32.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
@@ -19,7 +19,7 @@ from sam2fast.kernels.window_attention_triton import pieces
 
 @triton.jit
 def _load_rows(x, shift, offsets, is_row, channel, C: tl.constexpr):
-    """Loads rows of ``x`` and adds the shift, in fp32."""
+    """Loads rows of ``x`` and adds ``shift`` in fp32."""
     mask = is_row[:, None] & (channel < C)[None, :]
     value = tl.load(x + offsets[:, None] * C + channel[None, :], mask=mask, other=0).to(tl.float32)
     return value + tl.load(shift + channel, mask=channel < C, other=0).to(tl.float32)[None, :]
@@ -35,14 +35,14 @@ def _normalize(value, mean, variance, norm_weight, norm_bias, channel, eps, C: t
 
 @triton.jit
 def _squares(value, mean, channel, C: tl.constexpr):
-    """Computes each row's sum of squared differences from its mean."""
+    """Computes the sum of squared differences between each row's values and the row's mean."""
     centred = tl.where((channel < C)[None, :], value - mean[:, None], 0)
     return tl.sum(centred * centred, 1)
 
 
 @triton.jit
 def _load_layer(weight, inner, outer, K, N, EVEN: tl.constexpr):
-    """Loads a tile of a linear layer's weights (N, K), transposed to (inner, outer)."""
+    """Loads a tile of a linear layer's weight (N, K), transposed to (input channels, output channels)."""
     ptrs = weight + outer[None, :] * K + inner[:, None]
     if EVEN:
         return tl.load(ptrs)
@@ -62,8 +62,8 @@ def _mlp_kernel(
     out,  # (rows, C) out
     rows, N, eps,
     C: tl.constexpr,
-    D1: tl.constexpr, D2: tl.constexpr,  # sizes of the pieces of C; D2 may be 0
-    EVEN: tl.constexpr,  # D1 + D2 == C, and N is a multiple of BLOCK_N
+    D1: tl.constexpr, D2: tl.constexpr,  # numbers of channels of the two pieces; D2 is 0 for a single piece
+    EVEN: tl.constexpr,  # True if D1 + D2 == C, and N is a multiple of BLOCK_N
     PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     dtype = x.dtype.element_ty
@@ -88,7 +88,7 @@ def _mlp_kernel(
     if D2 > 0:
         normed2 = _normalize(total2, mean, variance, norm_weight, norm_bias, channel2, eps, C).to(dtype)
 
-    # The second layer adds its products to the residual.
+    # The residual plus bias is the initial value of the second layer's result.
     total1 += tl.load(bias2 + channel1, mask=channel1 < C, other=0).to(tl.float32)[None, :]
     if D2 > 0:
         total2 += tl.load(bias2 + channel2, mask=channel2 < C, other=0).to(tl.float32)[None, :]
@@ -117,14 +117,14 @@ def _mlp_kernel(
 
 
 def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
-    """Returns tiles of rows and hidden channels. The tiles were not measured on a GPU.
+    """Returns tile sizes of rows and hidden channels. The speed of tiles was not measured on a GPU.
 
     Since each program reads all weights, the L2 cache is the bottleneck with small tiles of rows. Larger tiles, or more
     hidden channels, would need too many registers.
     """
-    if dtype == "float32":  # three TF32 products keep both operands in registers, as high and low parts
+    if dtype == "float32":  # three TF32 products need high and low parts of operands in registers
         return LaunchConfig({"BLOCK_M": 32, "BLOCK_N": 32}, {"num_warps": 8, "num_stages": 1})
-    if arch == "sm_90":  # with two programs of four warps, GELU of one program overlaps products of the other
+    if arch == "sm_90":  # with two programs per multiprocessor, GELU of one overlaps products of the other
         if shape == "narrow":
             return LaunchConfig({"BLOCK_M": 128, "BLOCK_N": 32}, {"num_warps": 4, "num_stages": 3})
         return LaunchConfig({"BLOCK_M": 128, "BLOCK_N": 64}, {"num_warps": 8, "num_stages": 3})

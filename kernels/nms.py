@@ -19,8 +19,8 @@ def box_nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
 
     Args:
         boxes: Boxes ``(N, 4)`` in XYXY format. IoUs are computed in fp64 for fp64 boxes, else in fp32.
-        scores: Scores ``(N)``, ranked as in ``torch.sort``: the first of equal scores ranks higher, and NaN ranks
-            highest.
+        scores: Scores ``(N)``, ranked as in ``torch.sort``: among equal scores, the first ranks highest, and NaN ranks
+            above all numbers.
         iou_threshold: Threshold of the IoU, rounded to the dtype of IoUs. The IoU of boxes with zero area, or with
             infinite or NaN coordinates, may be NaN (0/0). If the IoU is NaN, neither box suppresses the other box.
 
@@ -49,7 +49,7 @@ def mask_nms(masks: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     Args:
         masks: Masks ``(N, H, W)`` bool.
         scores: Scores ``(N)``, see :func:`box_nms`.
-        iou_threshold: Threshold of the IoU. IoUs are quotients of numbers of pixels, in fp64.
+        iou_threshold: Threshold of the IoU. IoUs of masks are computed in fp64.
 
     Returns:
         Indices ``(K)`` int64, on the device of ``masks``.
@@ -70,12 +70,12 @@ def _check_scores(scores: Tensor, count: int) -> None:
 
 # ---- reference implementations, 64 boxes or masks at a time ----
 
-# Number of boxes or masks in a block. IoUs of a block with all remaining items are computed at once.
+# Number of boxes or masks in a block. IoUs between a block and all remaining boxes or masks are computed at once.
 BLOCK = 64
 # Number of pixels that a matrix product sums at once. Sums of 2**16 ones are exact in fp32.
 PIXELS = 1 << 16
 
-# Function of indices (A) and (B) of items that returns bool (A, B), True for pairs with an IoU above the threshold.
+# Function of two index tensors (A) and (B) that returns bool (A, B), True for pairs with an IoU above the threshold.
 Overlapping = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -95,7 +95,7 @@ def box_nms_reference(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Te
 
 
 def mask_nms_reference(masks: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
-    """Reference implementation of :func:`mask_nms`: compares blocks of 64 masks by exact fp32 multiplications."""
+    """Reference implementation of :func:`mask_nms`: computes overlaps of 64 masks by exact fp32 matrix products."""
     order = scores.sort(descending=True, stable=True).indices
     pixels = masks.flatten(1)  # (N, H·W)
     areas = pixels.sum(1)[order]
@@ -110,7 +110,7 @@ def mask_nms_reference(masks: Tensor, scores: Tensor, iou_threshold: float) -> T
 
 
 def _keep(count: int, overlapping: Overlapping, device: torch.device) -> Tensor:
-    """Returns ascending indices of kept items, which no earlier kept item suppresses. Items are ordered best first."""
+    """Returns ascending indices of kept boxes or masks, which are ordered by descending score."""
     remaining, keep = torch.arange(count, device=device), []
     while len(remaining):
         block, remaining = remaining[:BLOCK], remaining[BLOCK:]

@@ -2,8 +2,9 @@
 
 Items (boxes or masks) are ordered best first. Bit j of word ``(i, b)`` is 1 if the IoU of items i and ``64·b + j``
 exceeds the threshold. A program computes half words of 32 bits for 64 items. Each decision on an item needs all earlier
-decisions, so a single program selects items. The program iterates over the words on the diagonal, and after each word
-adds the overlaps of newly kept items to all later words. No data is copied to the host between the launches.
+decisions, so a single program selects items. The program processes 64 items at a time: first selects among the 64
+items, and then marks all later items that newly kept items suppress. No data is copied to the host between the
+launches.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
@@ -18,15 +19,15 @@ from sam2fast.kernels._dispatch import count_launch
 from sam2fast.kernels._launch import FUSED, LaunchConfig, launch_config
 
 WORD, HALF = tl.constexpr(64), tl.constexpr(32)  # number of bits of a word and of half a word
-# Number of items in a step. A step reads all words of these items at once.
+# Number of items per loop step of _keep_kernel. All words of the items in a step are read at once.
 ROWS = tl.constexpr(8)
 
 
 @triton.jit
 def _store_halves(
-    words,  # (N, 2·blocks) int32 out: lower and higher half of each word
-    over,  # (64, 32) bool, True for pairs with an IoU above the threshold
-    i,  # (64) indices of items
+    words,  # (N, 2·blocks) int32 out: two halves of each 64-bit word, the lower half first
+    over,  # (64, 32) bool, True for pairs of items with an IoU above the threshold
+    i,  # (64) indices of the first items of pairs
     N, blocks,
 ):  # fmt: skip
     bit = tl.full([HALF], 1, tl.int32) << tl.arange(0, HALF)
@@ -36,7 +37,7 @@ def _store_halves(
 
 @triton.jit
 def _corners(boxes, i, N):
-    """Loads left, top, right and bottom of boxes."""
+    """Loads left, top, right and bottom coordinates of boxes."""
     left = tl.load(boxes + i * 4, mask=i < N, other=0.0)
     top = tl.load(boxes + i * 4 + 1, mask=i < N, other=0.0)
     right = tl.load(boxes + i * 4 + 2, mask=i < N, other=0.0)
@@ -45,9 +46,9 @@ def _corners(boxes, i, N):
 
 @triton.jit
 def _boxes_kernel(
-    boxes,  # (N, 4) XYXY, fp32 or fp64, best first
-    threshold,  # (1), dtype of boxes
-    words,  # (N, 2·blocks) int32 out; words left of the diagonal are undefined
+    boxes,  # (N, 4) XYXY, fp32 or fp64, ordered by descending score
+    threshold,  # (1), IoU threshold in the dtype of boxes
+    words,  # (N, 2·blocks) int32 out: overlaps of each item with later items; other bits are undefined
     N, blocks,
 ):  # fmt: skip
     if tl.program_id(0) // 2 >= tl.program_id(1):
@@ -72,10 +73,10 @@ def _boxes_kernel(
 @triton.jit
 def _masks_kernel(
     masks,  # (N, pixels) int8 0 or 1; ``pixels`` is a multiple of 16
-    order,  # (N) int64 indices of masks, best first
-    areas,  # (N) int64 numbers of pixels, best first
-    threshold,  # (1) fp64
-    words,  # (N, 2·blocks) int32 out; words left of the diagonal are undefined
+    order,  # (N) int64 indices of masks, ordered by descending score
+    areas,  # (N) int64 areas of masks, in the same order
+    threshold,  # (1) fp64, IoU threshold
+    words,  # (N, 2·blocks) int32 out: overlaps of each item with later items; other bits are undefined
     N, blocks, pixels,
     BLOCK_K: tl.constexpr,
 ):  # fmt: skip
@@ -100,26 +101,26 @@ def _masks_kernel(
 
 @triton.jit
 def _keep_kernel(
-    words,  # (N, blocks) int64
-    keep,  # (N) uint8 out
+    words,  # (N, blocks) int64, bits of overlaps
+    keep,  # (N) uint8 out: 1 for kept items
     N, blocks,
     WIDTH: tl.constexpr,  # smallest power of two >= blocks
 ):  # fmt: skip
     lane = tl.arange(0, WIDTH)
     bit = tl.arange(0, WORD).to(tl.int64)
-    suppressed = tl.zeros([WIDTH], tl.int64)  # bits of items that kept items suppress
+    suppressed = tl.zeros([WIDTH], tl.int64)  # bits, 1 for items that kept items suppress
     for block in tl.range(0, blocks):
-        remaining = N - block * WORD  # number of items in this block and all later blocks
+        remaining = N - block * WORD  # number of items in this and later blocks
         removed = tl.sum(tl.where(lane == block, suppressed, 0), 0)
         kept_bits = removed * 0
-        for start in tl.range(0, WORD, HALF):  # half a word at a time, since a word needs too many registers
+        for start in tl.range(0, WORD, HALF):  # a whole word would need too many registers
             for k in tl.static_range(HALF):
                 i = start + k
-                # Words of all items are loaded, so that loads do not wait for the selection of earlier items.
+                # Words of dropped items are loaded too, so that loads do not wait for the selection of earlier items.
                 overlapped = tl.load(words + i * blocks + block, mask=i < remaining, other=0)
                 is_kept = ((removed >> i) & 1) == 0
                 kept_bits |= tl.where(is_kept, 1, 0).to(tl.int64) << i
-                # Bits of items before i have no effect, since earlier items are already kept or dropped.
+                # Bits of items before item i have no effect, since items before i are already kept or dropped.
                 removed |= tl.where(is_kept, overlapped, 0)
         tl.store(keep + bit, ((kept_bits >> bit) & 1).to(tl.uint8), mask=bit < remaining)
         for start in tl.range(0, WORD, ROWS):
@@ -131,15 +132,15 @@ def _keep_kernel(
         keep += WORD
 
 
-# Products are rounded before subtractions, as in torch. Fused operations would change IoUs that equal the threshold.
+# Triton option: products are rounded before subtractions, as in torch. Fusion would change IoUs close to the threshold.
 UNFUSED = {"enable_fp_fusion": False}
 
 
 def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
-    """Returns the number of warps for IoUs of boxes or ``masks``, and for selecting items (``KEEP_WARPS``)."""
-    if shape == "masks":  # as in attention, products of 64 x 32 with prefetched loads
+    """Returns the number of warps of the kernel that computes IoUs, and of _keep_kernel (``KEEP_WARPS``)."""
+    if shape == "masks":  # stages prefetch the operands of 64 x 32 matrix products
         return LaunchConfig({"BLOCK_K": 128, "KEEP_WARPS": 4}, {"num_warps": 4, "num_stages": 3})
-    return LaunchConfig({"KEEP_WARPS": 4}, {"num_warps": 8})  # with four warps, registers spill in fp64
+    return LaunchConfig({"KEEP_WARPS": 4}, {"num_warps": 8})  # four warps spill registers in fp64
 
 
 # The number of pixels of a mask is padded to a multiple of this number.
@@ -187,7 +188,7 @@ def _words(N: int, device: torch.device) -> tuple[Tensor, int]:
 
 
 def _keep(words: Tensor, N: int, blocks: int, launch: LaunchConfig) -> Tensor:
-    """Returns bool ``(N)``, True for kept items. Items are ordered best first."""
+    """Returns bool ``(N)``, True for kept items. Items are ordered by descending score."""
     keep = torch.empty(N, dtype=torch.bool, device=words.device)
     width, warps = triton.next_power_of_2(blocks), launch.meta["KEEP_WARPS"]
     with launch.on_device(words):

@@ -185,7 +185,7 @@ class _Rows:
         self.out.mul_(shrink).add_(linear(weights.to(value.dtype), (value, None)), alpha=count)
 
     def _start_shifting(self) -> Tensor:
-        """Divides all sums by the sums of exponentials. Returns logarithms of these sums: the first shifts of scores."""
+        """Divides sums by the sums of exponentials. Returns logarithms of the divisors: the first shifts of scores."""
         if self.is_empty:
             return torch.full_like(self.total, float("-inf"))
         highest = self.total.log()

@@ -35,47 +35,47 @@ from sam2fast.kernels.memory_attention.specialised_kernel import (
 )
 
 LOG2E = math.log2(math.e)
-# Maximum bytes of keys held at once. Beyond this limit, objects are processed in groups.
+# Maximum bytes of keys in memory at once. If keys of all objects need more, objects are processed in groups.
 MAX_KEY_BYTES = 512 * 2**20
 MAX_SPLITS = 16
 
 
 def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
-    """Returns tiles of queries and keys. A shape class names channels of a head x channels of values.
+    """Returns tile sizes of queries and keys. Shape class 256x64 has 256 channels per head and 64 channels of values.
 
-    Percentages are upper bounds of the speed relative to the GPU's peak, computed by ``make sass``. On an H100, memory
-    attention in bfloat16 reached 43 to 56 % of the bound for 4 objects, and 31 to 52 % for one object. Other tiles were
-    not measured. With two stages, no load is prefetched, and the bound is half that of three stages. Three stages need
-    the shared memory of sm_80, sm_90 and sm_100.
+    With a bound of 30 %, the kernel reaches at most 30 % of the GPU's peak speed, as computed by ``make sass``. On an
+    H100, memory attention in bfloat16 reached 43 to 56 % of the bound for 4 objects, and 31 to 52 % for one object.
+    Other tiles were not measured. With two stages, no load is prefetched, and the bound is half the bound of three
+    stages. Three stages need the shared memory of sm_80, sm_90 and sm_100.
     """
-    if dtype == "float32":  # three TF32 products per product: only 32 channels of a head fit into registers
-        queries = 64 if shape in ("256x64", "128x64") else 32  # fp8 products need tiles of 64 queries
+    if dtype == "float32":  # fp32 takes three TF32 products, and only 32 channels fit into registers
+        queries = 64 if shape in ("256x64", "128x64") else 32  # fp8 needs 64 queries
         tile = {"BLOCK_M": queries, "BLOCK_N": 32, "CHUNK": 32}
-        # With 256 channels, torch takes 0.32 to 0.45 of our kernel's time on an H100. With 64 channels, our kernel was
-        # not measured.
+        # On an H100, torch takes 0.32 to 0.45 of our kernel's time for heads of 256 channels. For heads of 64 channels,
+        # our kernel was not measured.
         if shape == "64x64" or shape == "256x256" and arch == "sm_90":
             tile["SDPA"] = DEFAULT
         return LaunchConfig(tile, {"num_warps": 8, "num_stages": 2})
-    if shape == "64x64":  # heads of image encoders, which torch's kernels are optimized for
+    if shape == "64x64":  # torch's kernels are optimized for image encoders' heads of 64 channels
         tile = {"BLOCK_M": 64, "BLOCK_N": 32, "CHUNK": 256, "SDPA": DEFAULT}
         return LaunchConfig(tile, {"num_warps": 4, "num_stages": 2})
     wide = {"BLOCK_M": 128, "BLOCK_N": 64, "CHUNK": 256}
     has_memory = arch in ("sm_80", "sm_90", "sm_100")
-    if shape == "128x64":  # two programs fit on a multiprocessor of sm_90 (72 %) and sm_100 (32 %)
+    if shape == "128x64":  # two programs fit per multiprocessor; bounds are 72 % on sm_90, 32 % on sm_100
         if arch in ("sm_90", "sm_100"):
-            warps = 4 if arch == "sm_100" else 8  # with eight warps, only one program fits on sm_100
+            warps = 4 if arch == "sm_100" else 8  # with eight warps, one program fits on sm_100
             return LaunchConfig({**wide, CTAS_PER_SM: 2}, {"num_warps": warps, "num_stages": 3})
         return LaunchConfig(wide, {"num_warps": 8, "num_stages": 2})
-    if shape == "256x64" and has_memory:  # PEELED raises the bounds (62, 51, 27 %) to 65, 56 and 32 %
+    if shape == "256x64" and has_memory:  # PEELED raises bounds of 62, 51, 27 % to 65, 56, 32 %
         return LaunchConfig({**wide, "PEELED": 1}, {"num_warps": 8, "num_stages": 3})
     if shape == "256x64":
         return LaunchConfig({**wide, "BLOCK_M": 64}, {"num_warps": 4, "num_stages": 2})
-    if shape == "256x256" and arch == "sm_80":  # bound 31 %; for 64 x 32 40 %, but with all 255 registers
+    if shape == "256x256" and arch == "sm_80":  # bound 31 %; tiles of 64 x 32 need all registers
         return LaunchConfig({"BLOCK_M": 32, "BLOCK_N": 32, "CHUNK": 256}, {"num_warps": 4, "num_stages": 3})
-    if shape == "256x256" and has_memory:  # bounds 45 % (sm_90) and 25 % (sm_100); four warps spill registers
+    if shape == "256x256" and has_memory:  # bounds 45 % on sm_90, 25 % on sm_100; four warps spill registers
         tile = {"BLOCK_M": 128, "BLOCK_N": 32, "CHUNK": 256}
-        # On an H100, our kernel takes 61 us for one object, and 191 us for four objects. Without rotation, cuDNN takes
-        # 92 us and 105 us.
+        # On an H100, our kernel takes 61 us for one object, and 191 us for four objects. cuDNN's attention takes 92 us
+        # for one object, and 105 us for four objects, without the rotation.
         cudnn = {"SDPA": CUDNN, "SDPA_FROM": 4} if arch == "sm_90" and dtype == "bfloat16" else {}
         return LaunchConfig(tile | cudnn, {"num_warps": 8, "num_stages": 3})
     # On sm_120, four warps spill registers if values have 256 channels, and eight warps if values have fewer channels.
@@ -84,16 +84,16 @@ def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
 
 
 class Added(NamedTuple):
-    """Stores a residual, and the layer norm of the sum of residual and attention."""
+    """Stores a residual to which attention is added, and parameters and result of the sum's layer norm."""
 
     x: Tensor  # (B or 1, N, C) residual
-    weight: Tensor  # (C)
-    bias: Tensor  # (C)
+    weight: Tensor  # (C) weight of the layer norm
+    bias: Tensor  # (C) bias of the layer norm
     eps: float
-    normed: Tensor  # (B, N, C) out
+    normed: Tensor  # (B, N, C) out: layer norm of the sum
 
     def of(self, some: slice) -> "Added":
-        """Returns the residual and norm of some objects."""
+        """Returns residual and norm of the objects with indices ``some``."""
         return self._replace(x=self.x[some] if len(self.x) > 1 else self.x, normed=self.normed[some])
 
     def empty_sum(self, dtype: torch.dtype) -> Tensor:
@@ -117,10 +117,10 @@ def memory_attention_triton(
 ) -> Tensor:
     """Computes :func:`sam2fast.kernels.memory_attention.memory_attention` on the GPU, without synchronising.
 
-    With ``added``, returns the sum of attention and residual, and writes the norm of the sum.
+    With ``added``, returns the sum of attention and residual, and writes the norm of the sum to ``added.normed``.
 
     Args:
-        splits: Number of programs that share the keys of a query tile. If None, a number that suits the GPU.
+        splits: Number of programs that share the keys of a query tile. None uses the result of :func:`splits_for`.
         fp8: If True, queries and keys are rounded to fp8. The GPU must support fp8 matrix multiplications.
         pooling: See :func:`sam2fast.kernels.memory_attention.memory_attention`.
     """
@@ -150,7 +150,7 @@ def memory_attention_triton(
                 pointer_encoding=memory.pointer_encoding[some],
                 pointer_valid=memory.pointer_valid[some],
             )
-            unrotated = query if start == 0 else query[:0]  # kernels of the first group of objects rotate all queries
+            unrotated = query if start == 0 else query[:0]  # the first group's kernels rotate all queries
             inputs = unrotated, rotated, pooling, part, weights, key_bias is not None
             keys, values, lengths, offsets = _encode(*inputs, cos, sin)
             queries = rotated.of(some) if rows > 1 else rotated
@@ -162,7 +162,7 @@ def memory_attention_triton(
 
 
 def _added(like: Tensor, B: int, x: Tensor | None, weight: Tensor | None, bias: Tensor | None, eps: float) -> Any:
-    """Returns the residual and norm, in the dtype of ``like``, or None if there is no residual."""
+    """Returns the residual ``x`` and an empty norm in the dtype of ``like``, or None if ``x`` is None."""
     if x is None or weight is None or bias is None:
         return None
     return Added(x.contiguous(), weight.contiguous(), bias.contiguous(), eps, like.new_empty(B, *x.shape[1:]))
@@ -200,9 +200,9 @@ def rope_attention_triton(
 
     With ``added``, returns the sum of the single head's attention and the residual, and writes the norm of the sum.
 
-    With ``SDPA`` (numbers of ``_sdpa.py``), the configuration selects torch's attention for at least ``SDPA_FROM``
-    objects. With torch's attention, our kernels only rotate queries and keys. The backend ``triton`` or ``splits``
-    forces our attention kernel.
+    If the launch configuration contains ``SDPA`` (a number of ``_sdpa.py``), torch computes attention of ``SDPA_FROM``
+    or more objects, and our kernels only rotate queries and keys. With the backend ``triton``, or if ``splits`` is not
+    None, our kernel always computes attention.
 
     Args:
         splits: See :func:`memory_attention_triton`.
@@ -242,8 +242,8 @@ def rope_attention_triton(
 class Rotated(NamedTuple):
     """Stores rotated queries or keys in the memory layout of the kernels."""
 
-    data: Tensor  # (B, H, M, 2 * HALF)
-    scales: Tensor | None = None  # (B, H, M) fp32, scale of each row if data is float8_e4m3fn
+    data: Tensor  # (B, H, M, 2 * HALF) rotated rows: even channels, then odd channels, each half padded
+    scales: Tensor | None = None  # (B, H, M) fp32, scale of each row; None if data is not float8_e4m3fn
 
     @classmethod
     def empty(cls, like: Tensor, B: int, H: int, M: int, D: int, fp8: bool) -> "Rotated":
@@ -257,20 +257,20 @@ class Rotated(NamedTuple):
         return self.data if self.scales is None else self.scales
 
     def of(self, some: slice) -> "Rotated":
-        """Returns the rotated rows of some objects."""
+        """Returns the rotated rows of the objects with indices ``some``."""
         return Rotated(self.data[some], None if self.scales is None else self.scales[some])
 
 
 class SplitMeans(NamedTuple):
     """Stores weighted means of the values for each split of the keys."""
 
-    sums: Tensor  # (splits, B * H, N, WIDTH) fp32
-    log_weights: Tensor  # (splits, B * H, N) fp32
+    sums: Tensor  # (splits, B * H, N, WIDTH) fp32, weighted means
+    log_weights: Tensor  # (splits, B * H, N) fp32, log2 of sums of weights
     width: int
 
 
 def attention_config(query: Tensor, d: int, width: int) -> LaunchConfig:
-    """Returns the configuration for heads of ``d`` channels and values of ``width`` channels."""
+    """Returns the launch configuration for heads of ``d`` channels and values of ``width`` channels."""
     return launch_config("memory_attention", config, query, f"{2 * half_of(d)}x{padded(width)}")
 
 
@@ -293,7 +293,7 @@ def splits_for(tiles: int, processors: int, longest: int, programs: int = 1) -> 
     Args:
         tiles: Number of query tiles.
         processors: Number of multiprocessors.
-        longest: Largest number of key blocks.
+        longest: Number of key blocks of the object with the most keys.
         programs: Number of programs that run at once on a multiprocessor.
     """
     slots = processors * programs
@@ -307,7 +307,7 @@ def splits_for(tiles: int, processors: int, longest: int, programs: int = 1) -> 
 def _group(keys: int, heads: int) -> int:
     """Returns the number of objects processed at once, for ``keys`` bytes of keys and ``heads`` heads per object.
 
-    Numbers above 16 are multiples of 16. Thus the tables of all groups begin at multiples of 16 bytes, and Triton
+    Results above 16 are multiples of 16. The tensors of all groups then begin at multiples of 16 bytes, so that Triton
     compiles only one kernel.
     """
     group = max(1, min(MAX_KEY_BYTES // max(1, keys), MAX_PROGRAMS // heads))
@@ -352,10 +352,10 @@ def _encode(
     cos: Tensor,
     sin: Tensor,
 ) -> tuple[Rotated, Tensor, Tensor, Tensor | None]:
-    """Returns keys ``(B, H, M, 2 * HALF)``, values ``(B, M, WIDTH)``, numbers of rows ``(B)`` int32, and offsets.
+    """Computes keys and values of the memory, and writes rotated queries ``(objects, H, N, d)`` to ``rotated``.
 
-    Offsets ``(B, M)`` fp32 are added to scores times log2(e). If no row represents several tokens, offsets are None.
-    Writes rotated queries ``(objects, H, N, d)`` to ``rotated``. Keys have the dtype of ``rotated``.
+    Returns keys ``(B, H, M, 2 * HALF)`` in the dtype of ``rotated``, values ``(B, M, WIDTH)``, the number ``(B)`` int32
+    of each object's keys, and numbers ``(B, M)`` fp32 to add to scores, or None except with pooling ``"counted"``.
     """
     (B, K), (_, n, m), L = memory.page_table.shape, memory.pages.shape, memory.pointers.shape[1]
     (objects, H, N, d), fp8 = query.shape, rotated.scales is not None
@@ -364,9 +364,9 @@ def _encode(
     tables = of_keys(cos, n), of_keys(sin, n)
     offsets = query.new_empty(B, M, dtype=torch.float32) if pooling == "counted" else None
     lengths = torch.empty(B, dtype=torch.int32, device=query.device)
-    # Each object needs at least one program, since a program writes the object's number of filled rows, even 0.
+    # Each object needs at least one program, since a program writes the object's number of keys, even if it is 0.
     tiles = max(1, K * triton.cdiv(n, ENCODE["BLOCK"]) + triton.cdiv(L, ENCODE["BLOCK"]))
-    others = triton.cdiv(objects * triton.cdiv(N, ENCODE["BLOCK"]), B)  # programs per object that rotate queries
+    others = triton.cdiv(objects * triton.cdiv(N, ENCODE["BLOCK"]), B)  # programs per object for queries
     _encode_kernel[tiles + others, B, H](
         *memory[:7], memory.pointer_valid.view(torch.uint8), *weights, *tables, keys.data, keys.scales_or_any,
         values, lengths, lengths if offsets is None else offsets,
@@ -389,9 +389,9 @@ def _attend(
     out: Tensor | None = None,
     offsets: Tensor | None = None,
 ) -> SplitMeans | None:
-    """Computes attention with scores times ``scale``, plus ``offsets (B, M)`` if they are not None.
+    """Computes attention. Scores are multiplied by ``scale``, and ``offsets (B, M)`` are added if not None.
 
-    With ``out (B, N, H, width)`` and one split, writes the result to ``out`` and returns None.
+    If ``out (B, N, H, width)`` is not None and keys are not split, writes the result to ``out`` and returns None.
     """
     q, k = query.data, keys.data
     (B, H, M, D), N, width = k.shape, q.shape[2], values.shape[-1]
@@ -438,9 +438,9 @@ def _combine(
     has_bias: bool = False,
     added: Added | None = None,
 ) -> None:
-    """Combines the splits, projects the means if ``projection`` is not None, and writes ``out (B, N, H, outer)``.
+    """Combines the means of all splits, optionally projects the means, and writes the result ``(B, N, H, outer)``.
 
-    With ``added``, ``out`` is the sum of the single head's result and the residual.
+    With ``added``, the sum of the single head's result and the residual is written to ``out``.
     """
     (B, N, H, outer), (splits, _, _, WIDTH) = out.shape, means.sums.shape
     weight, bias = projection or (means.sums, means.sums)

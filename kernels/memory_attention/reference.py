@@ -13,27 +13,27 @@ from sam2fast.kernels._op import Op
 from sam2fast.kernels.layer_norm import add_layer_norm_reference
 from sam2fast.kernels.memory_attention.approximations import Fp8, Pooling, rounded_to_fp8, too_old_for_fp8, with_means
 
-WIDEST = 256  # maximum number of channels of heads and values
-# Maximum channels of memory tokens. GPUs of compute capability 8.6, 8.9 and 12.0 have 99 KiB of shared memory. Twice as
-# many channels need more: 128 channels in fp32 need 104 KiB, and 256 channels in fp16 and bf16 need 144 KiB.
+WIDEST = 256  # maximum number of channels of heads and of values that kernels support
+# Maximum channels of memory tokens. More channels exceed the 99 KiB of shared memory of GPUs with compute capability
+# 8.6, 8.9 and 12.0: 128 channels in fp32 need 104 KiB, and 256 channels in fp16 and bf16 need 144 KiB.
 WIDEST_MEMORY = {torch.float32: 64, torch.bfloat16: 128, torch.float16: 128}
 
 
 class AttendedMemory(NamedTuple):
-    """Stores the memory that B objects attend to on a frame. Shapes depend on the capacities K and L.
+    """Stores the memory that B objects attend to on a frame: up to K pages and L pointers per object.
 
     A page is either a map with the N positions of the queries, or consists of n tokens with other positions.
     """
 
-    pages: Tensor  # (P, n, m) spatial memories of all objects
+    pages: Tensor  # (P, n, m) spatial memories of all objects: P pages of n tokens
     page_table: Tensor  # (B, K) int32, indices of each object's pages, or -1 for an empty slot
     page_time: Tensor  # (B, K) int32, each page's row in time_encoding
-    position_encoding: Tensor  # (n, m)
+    position_encoding: Tensor  # (n, m), one row per token of a page
     time_encoding: Tensor  # (T, m)
     pointers: Tensor  # (B, L, m) object pointer tokens
     pointer_encoding: Tensor  # (B, L, m)
     pointer_valid: Tensor  # (B, L) bool
-    key_factors: Tensor | None = None  # (B, K + L), factors of encoded tokens before the projection to keys
+    key_factors: Tensor | None = None  # (B, K + L), factor of each page's and pointer's tokens before key projection
 
 
 def unsupported_reason(query: Tensor, values: Tensor) -> str | None:
@@ -45,7 +45,7 @@ def unsupported_reason(query: Tensor, values: Tensor) -> str | None:
     if query.dtype not in FLOATS:
         return f"does not support {query.dtype}"
     B, heads = query.shape[:2]
-    # Not checked in graphs, since the check would become a guard on the number of objects.
+    # In graphs, the number of heads is not checked, since the check would become a guard on the number of objects.
     if not torch.compiler.is_compiling() and B * heads > MAX_PROGRAMS:
         return f"supports up to {MAX_PROGRAMS} query heads of all objects together, got {B} x {heads}"
     return None
@@ -54,7 +54,7 @@ def unsupported_reason(query: Tensor, values: Tensor) -> str | None:
 def memory_unsupported_reason(query: Tensor, pages: Tensor) -> str | None:
     """Returns the reason why kernels do not support a query and memory ``pages (P, n, m)``, or None.
 
-    If all objects share a query, the number of objects is not limited.
+    If all objects share queries, the kernels support any number of objects.
     """
     if reason := unsupported_reason(query, pages):
         return reason
@@ -87,7 +87,7 @@ def rope_attention_reference(
     """Reference implementation of :func:`rope_attention`: rotates queries and keys, and calls torch's attention."""
     rotated, unrotated = key.split([key.shape[-2] - num_unrotated_keys, num_unrotated_keys], dim=-2)
     query = apply_rope(query, cos, sin)
-    if rotated.shape[-2]:  # an object may have pointers and no spatial memory
+    if rotated.shape[-2]:  # an object may have only pointers
         key = torch.cat([apply_rope(rotated, cos, sin), unrotated], dim=-2)
     return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout_p)
 
@@ -112,7 +112,7 @@ def memory_attention_reference(
     valid = torch.cat([page_valid.repeat_interleave(n, dim=1), memory.pointer_valid], dim=1)  # (B, M)
     time, offset = memory.time_encoding[memory.page_time.long()][:, :, None], None  # (B, K, 1, m)
 
-    # Empty slots may contain any values, including NaN.
+    # Pages and pointers of empty slots are set to 0, since they may contain any values, including NaN.
     maps = memory.pages[memory.page_table.clamp(min=0).long()]  # (B, K, n, m)
     maps = torch.where(page_valid[:, :, None, None], maps, 0)
     pointers = torch.where(memory.pointer_valid[..., None], memory.pointers, 0)
@@ -123,7 +123,7 @@ def memory_attention_reference(
         tokens = tokens * torch.cat([of_pages.repeat_interleave(n, dim=1), of_pointers], dim=1)[..., None]
     key = F.linear(tokens.to(key_weight.dtype), key_weight, key_bias)
     key = key.unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, heads, M, d)
-    if fp8:  # rotation and rounding need fp32
+    if fp8:  # rotates and rounds in fp32
         wide = torch.promote_types(query.dtype, torch.float32)
         query, key = query.to(wide), key.to(wide)
     if K:
@@ -143,7 +143,7 @@ def memory_attention_reference(
     if query.device.type == "mps":
         # Before torch 2.12, attention on MPS is incorrect for values with fewer channels than keys.
         value = F.pad(value, (0, query.shape[-1] - width))
-    # All queries share a row of the mask. Torch expands this row in the dtype of queries.
+    # The mask has one row, which all queries of an object share. Torch requires a float mask in the dtype of queries.
     mask = valid if offset is None else torch.where(valid, offset, -torch.inf).to(query.dtype)
     out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask[:, None, None])[..., :width]
     means = torch.where(valid.any(dim=1)[:, None, None, None], out, 0).to(out_dtype)
@@ -151,7 +151,7 @@ def memory_attention_reference(
 
 
 def of_keys(table: torch.Tensor, n: int) -> torch.Tensor:
-    """Returns the last ``n`` rows of a ``table`` of rotations: the rotations of a page."""
+    """Returns the rotations of a page's tokens: the last ``n`` rows of ``table``."""
     return table[len(table) - n :]
 
 
@@ -212,7 +212,7 @@ def _prefers_torch(query: Tensor, pages: Tensor, *rest: Any) -> bool:
     """Returns True in fp32 on Hopper, for heads of 256 channels and memories of 64 channels, unless torch allows TF32.
 
     On an H100, the reference takes 0.42 to 0.78 of the kernel's time, but needs twice as much memory. If torch allows
-    TF32, the kernel computes one TF32 product instead of three, and is faster. Approximations always use the kernel.
+    TF32, the kernel computes one TF32 product instead of three, and is faster. With fp8 or pooling, returns False.
     """
     is_slow = query.dtype == torch.float32 and (query.shape[-1], pages.shape[-1]) == (256, 64)
     return is_slow and not any(rest[-2:]) and is_hopper(query.device) and not tf32_is_allowed()
@@ -226,8 +226,8 @@ def _fake_memory(query: Tensor, pages: Tensor, page_table: Tensor, *rest: Any) -
     return query.new_empty(shape, dtype=torch.promote_types(query.dtype, x.dtype)), query.new_empty(shape)
 
 
-# An operator takes the memory as separate tensors, and "" instead of None for ``pooling``. The operator returns the
-# attention and an empty tensor. With a residual, the operator returns the sum and the norm of the sum.
+# The operator of memory attention takes the memory as separate tensors, and "" instead of None for ``pooling``. The
+# operator returns attention and an empty tensor, or with a residual, the sum and the norm of the sum.
 memory_attention_op = Op(
     "memory_attention",
     _memory_attention_reference,

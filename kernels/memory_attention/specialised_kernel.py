@@ -149,7 +149,7 @@ def _attend_specialised_kernel(
 
 
 def specialised_stages(launch: LaunchConfig, device: torch.device, dtype: torch.dtype, WIDTH: int) -> int:
-    """Returns the number of pipeline stages, or 0 if the configuration, device, dtype or Triton excludes this kernel."""
+    """Returns the number of pipeline stages, or 0 if configuration, device, dtype or Triton excludes this kernel."""
     stages = launch.meta.get(SPECIALISED, 0)
     if not stages or dtype not in (torch.bfloat16, torch.float16):
         return 0
