@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 
 # Starting a process takes as long as compiling a few kernels.
 MOST_PROCESSES, FEWEST_EACH = 8, 4
-_one_at_a_time = threading.Lock()  # held while functions of Triton are patched
+_one_at_a_time = threading.Lock()  # lock that is held while functions of Triton are patched
 
 
 class Compilable(NamedTuple):

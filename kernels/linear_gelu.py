@@ -48,7 +48,7 @@ def _prefers_torch(device: torch.device, dtype: torch.dtype, inner: int) -> bool
     return bool(launch_config("linear_gelu", config, sample, shape_class(dtype, inner)).meta.get("TORCH", 0))
 
 
-_prefers_torch._dynamo_marked_constant = True  # type: ignore[attr-defined]  # the result is a constant in graphs
+_prefers_torch._dynamo_marked_constant = True  # type: ignore[attr-defined]  # a constant for torch.compile
 
 
 @op(

@@ -12,17 +12,18 @@ from sam2fast.kernels.layer_norm import layer_norm_reference
 
 __all__ = ["norm_linear", "norm_linear_reference"]
 
-WIDEST = 512  # maximum number of channels of the norm, since a program processes whole rows
-FEW = 64  # maximum number of rows for small tiles
+WIDEST = 512  # maximum number of channels of the norm: a program of the kernel processes all channels of a row
+FEW = 64  # maximum number of rows (tokens of all objects) for which the kernel uses small tiles
 
 
 def shape_class(rows: int) -> str:
-    """Returns the shape class of ``rows`` rows."""
+    """Returns the shape class of an input: "few" for at most 64 rows, else "*"."""
     return "few" if rows <= FEW else ANY
 
 
-# Minimum number of columns for which torch is faster in fp32 on Hopper, for more than FEW rows. On an H100, 256 rows of
-# the MLP's hidden layer took 30 us in torch and 48 us in the kernel. For 1,024 columns, the kernel was faster.
+# Minimum number of output channels for which torch is faster than the kernel, in fp32 on Hopper with more than FEW
+# rows. On an H100, the MLP's hidden layer of 256 rows took 30 us in torch and 48 us in the kernel. For 1,024 output
+# channels, the kernel was faster.
 MANY_COLUMNS = 2048
 
 
@@ -74,17 +75,17 @@ def norm_linear(
     """Computes the layer norm of a residual sum, and linear layers of the norm with and without a position.
 
     Args:
-        delta: Tensor ``(..., C)`` that is added to ``x``. With an inner layer, ``(..., K)``, projected to C channels
-            first.
+        delta: Tensor ``(..., C)`` that is added to ``x``. With an inner layer, ``delta`` has K channels, which the
+            inner layer projects to C channels.
         x: Residual ``(..., C)``, or None.
-        position: Position ``(..., C)``, added to the norm for the first ``num_positioned`` outputs, or None.
+        position: Position encoding ``(..., C)``, added to the norm for the first ``num_positioned`` outputs, or None.
         inner_weight, inner_bias: Weight ``(C, K)`` and bias ``(C)`` of the inner layer, or None.
         norm_weight, norm_bias: Weight and bias ``(C)`` of the norm.
         weight, bias: Concatenated weights ``(N, C)`` and biases ``(N)`` of all linear layers of the norm. N may be 0.
         eps: Value added to the variance.
-        num_positioned: Number of leading rows of ``weight`` that read norm + position.
+        num_positioned: Number of leading rows of ``weight`` that are multiplied by norm + position.
         relu: If True, applies ReLU to the results of the linear layers.
-        dtype: Dtype of the norm. If None, fp32, or fp64 for fp64 input.
+        dtype: Dtype of the norm. None means fp32, or fp64 for fp64 input.
 
     Returns:
         The norm ``(..., C)``, and results ``(..., N)`` of the linear layers in the dtype of ``weight``.

@@ -39,11 +39,11 @@ def resize_and_normalise(
     Args:
         pixels: Pixels ``(B, H, W, 3)`` uint8 or fp32.
         size: Height and width of the result.
-        mean, std: Three numbers each, for pixels between 0 and 1.
+        mean, std: Mean and standard deviation of the three colours, for pixels between 0 and 1.
         white: Largest value of a pixel, 255 or 1.
 
     Returns:
-        Images ``(B, 3, *size)`` fp32. On GPUs, in channels-last memory format, which convolutions prefer.
+        Images ``(B, 3, *size)`` fp32. On GPUs, images are channels-last, for faster convolutions.
 
     Raises:
         ValueError: If ``pixels`` have another shape or dtype, or H or W is 0.
@@ -51,13 +51,13 @@ def resize_and_normalise(
     Source: ``sam2.utils.transforms.SAM2Transforms``. The original's resizing equals torch's antialiased resizing.
     """
     if tuple(pixels.shape[1:3]) == tuple(size):
-        image = pixels.permute(0, 3, 1, 2).contiguous().float()  # permutes uint8, which is smaller than fp32
+        image = pixels.permute(0, 3, 1, 2).contiguous().float()  # copies uint8 pixels, then converts
     elif pixels.device.type == "mps":  # torch has no antialiased resizing for MPS
         return resize_and_normalise_reference(pixels.cpu(), size, mean, std, white).to(pixels.device)
     else:
         image = pixels.permute(0, 3, 1, 2).float()
         image = F.interpolate(image, size=size, mode="bilinear", align_corners=False, antialias=True)
-    # Divisors are tensors on the device, since CUDA replaces a division by a CPU scalar by a multiplication.
+    # Divisors are tensors on the device, since torch on CUDA multiplies by the reciprocal of a CPU scalar.
     on_device = [torch.tensor(values, device=image.device) for values in (white, mean, std)]
     whites, means, stds = (x.view(-1, 1, 1) for x in on_device)
     return (image / whites - means) / stds

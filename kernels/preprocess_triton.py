@@ -1,7 +1,7 @@
 """Resizes images with antialiasing and normalises pixels, in one pass over the pixels.
 
-The filter is a triangle along each axis. If the image shrinks, the triangle's half-width is the distance of output
-pixels. If the image grows, the half-width is the distance of input pixels, as in bilinear interpolation. A program
+The filter is a triangle along each axis. If the image shrinks, half of the triangle is as wide as an output pixel. If
+the image grows, half of the triangle is as wide as an input pixel, as in bilinear interpolation. A program
 computes a block of output pixels: weighted sums of the few input pixels within the triangles, for each of three
 channels. The cache shares input pixels between programs.
 """
@@ -20,11 +20,11 @@ from sam2fast.kernels._launch import LaunchConfig, launch_config
 
 @triton.jit
 def _triangle(
-    position,  # (BLOCK) int32 output index
+    position,  # (BLOCK) int32, output rows or columns
     scale,  # number of input pixels per output pixel
-    length,  # number of input pixels
+    length,  # number of input rows or columns
 ):
-    """Returns the first input pixel and the end (exclusive) of an output pixel's triangle, its centre and its slope."""
+    """Returns first input pixel, end (exclusive), centre and slope of the triangle filter of an output pixel."""
     support = tl.maximum(scale, 1.0)
     centre = (position.to(tl.float32) + 0.5) * scale
     first = tl.maximum((centre - support + 0.5).to(tl.int32), 0)
@@ -43,9 +43,9 @@ def _resize_and_normalise_kernel(
     pixels,  # (B, H, W, 3) uint8 or fp32
     out,  # (B, out_h, out_w, 3) fp32
     H, W, out_h, out_w,
-    scale_y,  # H / out_h
+    scale_y,  # number of input rows per output row, H / out_h
     scale_x,
-    taps_y,  # maximum number of input pixels within a triangle
+    taps_y,  # maximum number of input rows within the triangle filter of an output row
     taps_x, white, mean0, mean1, mean2, std0, std1, std2,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -71,7 +71,7 @@ def _resize_and_normalise_kernel(
             sum2 += weight * tl.load(ptrs + 2, mask=inside, other=0).to(tl.float32)
             total += weight
     total = tl.where(inside, total, 1.0)
-    # Divisions are exact and in the order of the reference. If the size does not change, results are bitwise equal.
+    # Divisions are exact and ordered as in the reference, so without resizing, results are bitwise equal.
     out_ptrs = out + (image * out_h * out_w + i) * 3
     tl.store(out_ptrs, tl.div_rn(tl.div_rn(tl.div_rn(sum0, total), white) - mean0, std0), mask=inside)
     tl.store(out_ptrs + 1, tl.div_rn(tl.div_rn(tl.div_rn(sum1, total), white) - mean1, std1), mask=inside)
@@ -100,5 +100,5 @@ def resize_and_normalise_triton(pixels, size, mean, std, white) -> Tensor:
 
 
 def taps(scale: float) -> int:
-    """Returns the maximum number of input pixels within a triangle, for ``scale`` input pixels per output pixel."""
+    """Returns the maximum number of input pixels within a triangle filter, for ``scale`` inputs per output pixel."""
     return 2 * math.ceil(max(scale, 1.0)) + 1

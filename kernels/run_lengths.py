@@ -30,9 +30,9 @@ class RunLengths(NamedTuple):
     The counts of a mask equal COCO's uncompressed RLE ``{"size": [H, W], "counts": [...]}``.
     """
 
-    counts: Tensor  # (total) int32, pixels per run; a mask's first run is background and may have 0 pixels
-    offsets: Tensor  # (N + 1) int64, index of each mask's first run in counts, and at the end the total
-    size: tuple[int, int]  # (H, W)
+    counts: Tensor  # (total) int32, pixels of each run; a mask's first run is background and may have 0 pixels
+    offsets: Tensor  # (N + 1) int64, index in counts of each mask's first run; the last entry is len(counts)
+    size: tuple[int, int]  # (H, W) of the masks
 
 
 class Placement(NamedTuple):
@@ -43,7 +43,7 @@ class Placement(NamedTuple):
 
 
 def encode_masks(masks: Tensor) -> RunLengths:
-    """Computes the run lengths of each mask. On a GPU, synchronises once, to read the number of runs.
+    """Encodes each mask as run lengths. On a GPU, this function synchronises once, to read the number of runs.
 
     Args:
         masks: Masks ``(N, H, W)`` bool with any strides. N, H and W may be 0.
@@ -75,14 +75,14 @@ def encode_upsampled(
     """Computes run lengths of masks on a canvas of background. Masks are upsampled logits above a threshold.
 
     Equals :func:`encode_masks` of ``upsample_and_threshold(logits, size, threshold)`` on a canvas, but holds only a few
-    masks of size ``size`` at once. On a GPU, synchronises once, to read the number of runs.
+    masks of size ``size`` at once. On a GPU, this function synchronises once, to read the number of runs.
 
     Args:
         logits: Floating-point logits ``(N, h, w)``; h and w are at least 1. Pixels with NaN are background.
         size: Size (H, W) that logits are upsampled to, bilinearly (``align_corners=False``) in fp32.
         threshold: Upsampled logit above which a pixel is foreground.
         origin: Position (y, x) of the mask's top left pixel on the canvas.
-        canvas: Size (H, W) of the canvas, ``size`` by default.
+        canvas: Size (H, W) of the canvas. None means ``size``.
 
     Returns:
         Run lengths of canvases, on the device of ``logits``.
@@ -143,7 +143,7 @@ def _check_pixels(H: int, W: int) -> None:
 
 # ---- reference implementations ----
 
-# Maximum number of upsampled pixels held at once. At least one mask is held.
+# Maximum number of upsampled pixels in memory at once. A larger mask is upsampled alone.
 CHUNK = 1 << 22
 
 
@@ -151,15 +151,15 @@ def encode_masks_reference(masks: Tensor) -> RunLengths:
     """Reference implementation of :func:`encode_masks`: finds changes between successive pixels of all masks."""
     N, H, W = masks.shape
     pixels = masks.transpose(1, 2).reshape(-1)  # (N·W·H) in column-major order
-    before = torch.zeros_like(pixels)  # previous pixel of each pixel; a mask's first pixel follows background
+    before = torch.zeros_like(pixels)  # value of the previous pixel; background before a mask's first pixel
     before[1:] = pixels[:-1]
     before.view(N, W * H)[:, :1] = False
     changes = (pixels ^ before).nonzero()[:, 0]
     begin_of_mask = torch.arange(N + 1, device=masks.device) * (W * H)
     offsets = torch.searchsorted(changes, begin_of_mask) + torch.arange(N + 1, device=masks.device)
     mask_of_change = torch.searchsorted(begin_of_mask[1:], changes, right=True)
-    # A mask's first run begins at the first pixel, and all other runs begin at changes. The last entry is the number of
-    # pixels.
+    # A mask's first run begins at the mask's first pixel, and all other runs begin at changes. The last entry of begins
+    # is the number of pixels of all masks.
     begins = torch.empty(len(changes) + N + 1, dtype=torch.int64, device=masks.device)
     begins[offsets] = begin_of_mask
     begins[torch.arange(len(changes), device=masks.device) + mask_of_change + 1] = changes
@@ -187,7 +187,7 @@ def concatenate(parts: list[RunLengths]) -> RunLengths:
 
 
 def decode_masks_reference(runs: RunLengths) -> Tensor:
-    """Reference implementation of :func:`decode_masks`: repeats each run's value for its pixels."""
+    """Reference implementation of :func:`decode_masks`: repeats the value of each run by the run's length."""
     H, W = runs.size
     N = len(runs.offsets) - 1
     pixels = torch.repeat_interleave(_is_foreground(runs), runs.counts, output_size=N * H * W)
@@ -195,7 +195,7 @@ def decode_masks_reference(runs: RunLengths) -> Tensor:
 
 
 def _is_foreground(runs: RunLengths) -> Tensor:
-    """Returns True for each foreground run: every second run of a mask."""
+    """Returns True for foreground runs, which are the second, fourth, ... run of each mask."""
     first = torch.repeat_interleave(runs.offsets[:-1], runs.offsets.diff(), output_size=len(runs.counts))
     return (torch.arange(len(runs.counts), device=runs.counts.device) - first) % 2 == 1
 

@@ -1,8 +1,8 @@
 """Computes run lengths in two passes over the masks: one counts changes per column, the other writes changes.
 
 A program processes a block of columns of one mask and loops over rows. A change is a pixel of the canvas that differs
-from the previous pixel in column-major order. The previous pixel is the pixel above, or for the first row the last
-pixel of the column to the left. If the mask is lower than its canvas, the last pixel of a column is background, and the
+from the previous pixel in column-major order: from the pixel above, or in the first row from the last pixel of the
+column to the left. If the mask is lower than its canvas, the last pixel of a column is background, and the
 row below the mask is checked for ends of runs. The cumulative sum of changes over all columns gives the position at
 which each column writes its changes, so the result does not depend on the order of programs.
 """
@@ -22,8 +22,8 @@ from sam2fast.kernels.mask_ops.launch import as_compared, axes_of, copies
 
 @triton.jit
 def _pixels(
-    image,  # (H, W) uint8, or (h, w) logits
-    row,  # (BY) rows of the mask; pixels outside of the mask are background
+    image,  # mask (H, W) uint8; with UPSAMPLE, logits (h, w)
+    row,  # (BY), rows of the mask; rows outside of the mask are background
     column,  # (BX)
     h, w, H, W,
     scale_y, scale_x, reach_y, reach_x,
@@ -47,7 +47,7 @@ def _changes(
     h, w, H, W,
     scale_y, scale_x, reach_y, reach_x,
     threshold,
-    y, x,  # position of the mask on the canvas
+    y, x,  # position of the mask's top left pixel on the canvas
     height,  # height of the canvas
     pixels,  # number of pixels of the canvas
     columns,
@@ -56,7 +56,7 @@ def _changes(
 ):  # fmt: skip
     """Returns True for each pixel that differs from the previous pixel, and the pixels' indices on the canvas.
 
-    Both tensors are ``(BY, BX)``. Indices are column-major.
+    Both results are tensors ``(BY, BX)``. Indices are column-major.
     """
     current = _pixels(image, row, column, h, w, H, W, scale_y, scale_x, reach_y, reach_x, threshold, UPSAMPLE, COPY)
     previous = _pixels(
@@ -76,16 +76,16 @@ def _changes(
 
 @triton.jit
 def _changes_kernel(
-    images,  # (N, H·W) uint8, or (N, h·w) logits
-    counts,  # (N, columns) int32: number of changes in each column; input with WRITES, else output
-    ends,  # (N, columns) int64, with WRITES: cumulative sum of counts over all masks
-    begins,  # (changes + N) int32 out, with WRITES: first pixel of each run; 0 for the first run of a mask
+    images,  # masks (N, H·W) uint8; with UPSAMPLE, logits (N, h·w)
+    counts,  # (N, columns) int32, number of changes in each column: read with WRITES, otherwise written
+    ends,  # (N, columns) int64, cumulative sum of counts over all masks; used only with WRITES
+    begins,  # (changes + N) int32 out: first pixel of each run, 0 for a mask's first run; used only with WRITES
     h, w, H, W,
     scale_y, scale_x, reach_y, reach_x,
     threshold,
     y, x, height, pixels,
     rows, columns,  # numbers of rows and columns that may contain changes
-    stretches,  # number of blocks of columns
+    stretches,  # number of blocks of columns per mask
     WRITES: tl.constexpr,
     UPSAMPLE: tl.constexpr,
     COPY: tl.constexpr,
@@ -104,7 +104,7 @@ def _changes_kernel(
     offset = n * columns + column
     if WRITES:
         count = tl.load(counts + offset, mask=inside, other=0)
-        # Each mask up to this mask has one run without a change: the first run.
+        # Runs begin at changes, except the first run of each of the n + 1 masks up to this mask.
         next_run = tl.load(ends + offset, mask=inside, other=0) - count + n + 1
         tl.store(begins + next_run - 1, tl.zeros_like(count), mask=column == 0)
     else:
@@ -127,11 +127,11 @@ def _changes_kernel(
 
 @triton.jit
 def _decode_kernel(
-    ends,  # (total) int64: cumulative sum of counts over all masks
-    offsets,  # (N + 1) int64
+    ends,  # (total) int64, cumulative sum of run lengths over all masks
+    offsets,  # (N + 1) int64, index of each mask's first run
     masks,  # (N, H·W) uint8 out
     H, W,
-    blocks,  # programs per mask
+    blocks,  # number of programs per mask
     BLOCK: tl.constexpr,
 ):  # fmt: skip
     n = (tl.program_id(0) // blocks).to(tl.int64)
@@ -152,10 +152,10 @@ def _decode_kernel(
 
 
 def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
-    """Returns the block of a program: rows and columns, or the number of pixels for ``decode``."""
+    """Returns the block size of a program, as rows x columns, or as a number of pixels for ``decode``."""
     if shape == "decode":
         return LaunchConfig({"BLOCK": 512}, {"num_warps": 4})
-    if shape == "upsampled":  # with more than two pixels per thread, logits and weights spill registers on sm_90
+    if shape == "upsampled":  # with more than two pixels per thread, registers spill on sm_90
         return LaunchConfig({"BLOCK_Y": 16, "BLOCK_X": 32}, {"num_warps": 8})
     return LaunchConfig({"BLOCK_Y": 32, "BLOCK_X": 64}, {"num_warps": 4})
 
@@ -174,11 +174,12 @@ def encode_upsampled_triton(logits, size, threshold, origin, canvas) -> tuple[Te
 
 
 def _encode(images, size, threshold, origin, canvas, shape=ANY) -> tuple[Tensor, Tensor]:
-    """Encodes masks, or logits with the shape class ``upsampled``."""
+    """Encodes masks as run lengths. With the shape class ``upsampled``, ``images`` are logits of masks."""
     (N, h, w), (H, W), (y, x), (height, width), device = images.shape, size, origin, canvas, images.device
     launch, upsample = launch_config("run_lengths", config, images, shape), shape == "upsampled"
     pixels, whole = height * width, height == H
-    # A run may begin after the mask: in the row below, or in the next column if the mask is as high as the canvas.
+    # A background run may begin after the mask: in the row below, or in the next column if mask and canvas are equally
+    # high.
     rows = H if whole else H + 1
     columns = min(W + 1, width - x) if whole else W
     if N == 0:
@@ -196,7 +197,7 @@ def _encode(images, size, threshold, origin, canvas, shape=ANY) -> tuple[Tensor,
     ends = per_column.view(-1).cumsum(0, dtype=torch.int64)
     offsets = torch.arange(N + 1, device=device)
     offsets[1:] += ends.view(N, columns)[:, -1]
-    begins = torch.empty(int(offsets[-1]), dtype=torch.int32, device=device)  # synchronises
+    begins = torch.empty(int(offsets[-1]), dtype=torch.int32, device=device)  # synchronises with the GPU
     with launch.on_device(images):
         _changes_kernel[grid](images, per_column, ends, begins, *rest, WRITES=True, **constants)
     # A run ends where the next run begins. The last run of a mask ends at the end of the canvas.

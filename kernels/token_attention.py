@@ -11,12 +11,12 @@ from sam2fast.kernels._op import op, why_unsupported
 
 __all__ = ["token_attention", "token_attention_reference"]
 
-WIDEST, WIDEST_OF_MANY = 32, 16  # maximum channels of a head, with at most FEW keys and with more keys
-FEW = 128  # maximum number of keys that a warp reads at once
+WIDEST, WIDEST_OF_MANY = 32, 16  # maximum channels of a head: 32 with at most FEW keys, and 16 with more keys
+FEW = 128  # maximum number of keys that a single warp processes; more keys are divided between warps
 
 
 def shape_class(keys: int) -> str:
-    """Returns the shape class of ``keys`` keys."""
+    """Returns the shape class of attention: "many" for more than 128 keys, else "*"."""
     return "many" if keys > FEW else ANY
 
 
@@ -30,7 +30,7 @@ def _unsupported(query: Tensor, key: Tensor, *rest: Any) -> str | None:
 
 
 def _prefers_torch(query: Tensor, *_: object) -> bool:
-    """Returns True in fp32. Torch's time was not measured, and the kernel's time was only estimated."""
+    """Returns True for fp32 queries, for which the kernel was not compared with torch on a GPU."""
     return query.dtype == torch.float32
 
 
@@ -56,14 +56,14 @@ def token_attention(
 ) -> Tensor:
     """Computes multi-head attention with either few queries or few keys.
 
-    Batches of size 1 are broadcast. For example, all prompts share the keys or queries of an image.
+    Queries or keys with a batch size of 1 are broadcast, for example if all prompts share an image.
 
     Args:
         query: Projected queries ``(B or 1, N, heads * d)``.
         key, value: Projected keys and values ``(B or 1, M, heads * d)`` of the same batch size. M is at least 1.
         query_position: Projected positions ``(N, heads * d)``, added to all queries, or None.
         key_position: Projected positions ``(M, heads * d)``, added to all keys, or None.
-        num_heads: Number of heads. Scores are scaled by ``1 / sqrt(d)``.
+        num_heads: Number of heads. Attention scores are scaled by ``1 / sqrt(d)``.
 
     Returns:
         Tensor ``(B, N, heads * d)`` in the dtype of ``query``.

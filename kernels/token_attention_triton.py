@@ -16,19 +16,19 @@ from torch import Tensor
 from sam2fast.kernels._launch import LaunchConfig, launch_config, product_precision
 from sam2fast.kernels.token_attention import FEW, shape_class
 
-# Score of positions beyond the last key. The score is finite, since a warp may have no keys. The score is a power of
-# two, so that LOWEST * scale - LOWEST * scale is 0 with a fused multiply-add.
+# Attention score of masked keys. The score is finite instead of -inf, since all keys of a warp may be masked. The score
+# is a power of two, so that LOWEST * scale - LOWEST * scale is exactly 0 even as a fused multiply-add.
 LOWEST = tl.constexpr(-(2.0**96))
-# Triton 3.2's compiler aborts the process if operands of batched products are prefetched.
+# True if Triton can prefetch operands of batched matrix products. Triton 3.2's compiler aborts the process.
 LOADS_AHEAD = tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 3)
 
 
 @triton.jit
 def _load(
-    x,  # (rows, HEADS * D) of one item, pointer to the first channel of a head
-    row,  # (WARPS, BLOCK)
+    x,  # (rows, HEADS * D) of one batch item, pointer to the first channel of a head
+    row,  # (WARPS, BLOCK), indices of rows to load
     rows,
-    stride,  # distance of rows in memory
+    stride,  # stride between rows
     D: tl.constexpr,
     WIDTH: tl.constexpr,
     EVEN: tl.constexpr,  # True if all rows are valid
@@ -47,17 +47,17 @@ def _sum(x, y):
 
 @triton.jit
 def _add_keys(
-    q,  # (WARPS, BLOCK_M, WIDTH)
-    key, value,  # (M, HEADS * D) of one item, pointers to the first channel of a head
-    key_position,  # (M, HEADS * D), with POSITIONED
-    n,  # (WARPS, BLOCK_N)
+    q,  # (WARPS, BLOCK_M, WIDTH), queries
+    key, value,  # (M, HEADS * D) of one batch item, pointers to the first channel of a head
+    key_position,  # (M, HEADS * D), added to keys only with POSITIONED
+    n,  # (WARPS, BLOCK_N), indices of keys
     M, key_stride, value_stride, position_stride, scale,
-    highest, total,  # (WARPS, BLOCK_M)
-    sums,  # (WARPS, BLOCK_M, WIDTH)
+    highest, total,  # (WARPS, BLOCK_M), largest scores and sums of weights
+    sums,  # (WARPS, BLOCK_M, WIDTH), weighted sums of values
     D: tl.constexpr, WIDTH: tl.constexpr, EVEN: tl.constexpr, POSITIONED: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Adds a block of keys per warp to the largest scores, sums of weights and weighted sums of values."""
-    v = _load(value, n, M, value_stride, D, WIDTH, EVEN)  # requested before keys, to overlap the products
+    v = _load(value, n, M, value_stride, D, WIDTH, EVEN)  # loading values overlaps the product of queries and keys
     k = _load(key, n, M, key_stride, D, WIDTH, EVEN)
     if POSITIONED:
         k = _sum(k, _load(key_position, n, M, position_stride, D, WIDTH, EVEN))
@@ -71,25 +71,25 @@ def _add_keys(
     return higher, total, tl.dot(weights.to(v.dtype), v, sums * shrink[:, :, None], input_precision=PRECISION)
 
 
-# Numbers of tokens differ between calls. One compiled kernel serves all numbers of tokens.
+# N and M differ between calls, so one compiled kernel serves all numbers of tokens.
 @triton.jit(do_not_specialize=["N", "M"])
 def _token_attention_kernel(
     query,  # (B, N, HEADS * D) of any row stride
     key,  # (B, M, HEADS * D) of any row stride
     value,  # (B, M, HEADS * D) of any row stride
-    query_position,  # (N, HEADS * D), added to the queries with QUERY_POSITION
-    key_position,  # (M, HEADS * D), with KEY_POSITION
+    query_position,  # (N, HEADS * D), added to queries only with QUERY_POSITION
+    key_position,  # (M, HEADS * D), added to keys only with KEY_POSITION
     out,  # (B, N, HEADS * D)
     N,
-    M,  # without SPLIT, at most BLOCK_N
-    of_query, of_key, of_value,  # strides of batch items, 0 for a batch of 1
-    query_stride, key_stride, value_stride,  # strides of rows
-    scale,  # scale of the scores, times log2(e)
+    M,  # number of keys, at most BLOCK_N without SPLIT
+    of_query, of_key, of_value,  # strides between batch items, 0 for a batch size of 1
+    query_stride, key_stride, value_stride,  # strides between rows
+    scale,  # factor of attention scores, multiplied by log2(e) for exp2
     HEADS: tl.constexpr,
     D: tl.constexpr,  # channels of a head
     WIDTH: tl.constexpr,  # smallest power of two >= D, at least 16
     SPLIT: tl.constexpr,  # True if keys are divided between warps
-    EVEN: tl.constexpr,  # with SPLIT, True if all blocks of keys are full
+    EVEN: tl.constexpr,  # True if M is a multiple of BLOCK_N * WARPS, with SPLIT
     QUERY_POSITION: tl.constexpr,
     KEY_POSITION: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -97,7 +97,7 @@ def _token_attention_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):  # fmt: skip
-    head = tl.program_id(0) % HEADS  # adjacent programs read the same cache lines
+    head = tl.program_id(0) % HEADS  # adjacent programs process heads in the same cache lines
     tiles = tl.cdiv(N, BLOCK_M if SPLIT else BLOCK_M * WARPS)
     tile = tl.program_id(0) // HEADS % tiles
     b = (tl.program_id(0) // HEADS // tiles).to(tl.int64)
@@ -107,7 +107,7 @@ def _token_attention_kernel(
     key_position += head * D
     out += b * N * (HEADS * D) + head * D
 
-    # Triton distributes a batch of products over warps.
+    # The first axis of all tensors is a batch of matrix products, which Triton distributes over warps.
     warp = tl.arange(0, WARPS)[:, None]
     m = (tile if SPLIT else tile * WARPS + warp) * BLOCK_M + tl.arange(0, BLOCK_M)[None, :] + 0 * warp
     n = (warp if SPLIT else 0 * warp) * BLOCK_N + tl.arange(0, BLOCK_N)[None, :]
@@ -145,8 +145,9 @@ def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
 
     Tensor cores need at least 16 queries: the tokens of two objects. Times were not measured, but estimated from the
     machine code for sm_90. For all keys of a map, eight warps take 10,700 clocks with 64 keys per step, and 12,800
-    clocks with 32 keys. 16 warps take 12,100 clocks. Positions of keys take another 2,700 clocks. With positions, three
-    stages need 100 KB of shared memory, as on sm_80, sm_90 and sm_100. One stage needs 24 KB. AMD GPUs have 64 KB.
+    clocks with 32 keys per step. 16 warps take 12,100 clocks. Adding positions to keys takes another 2,700 clocks.
+    Three pipeline stages need 100 KB of shared memory, which sm_80, sm_90 and sm_100 have. One stage needs 24 KB. AMD
+    GPUs have 64 KB of shared memory.
     """
     if shape != "many":
         return LaunchConfig({"BLOCK_M": 16}, {"num_warps": 4, "num_stages": 1})
@@ -170,7 +171,7 @@ def token_attention_triton(
     M, C = key.shape[1:]
     is_split, d = M > FEW, C // num_heads
     query, key, value = (x if x.stride(2) == 1 else x.contiguous() for x in (query, key, value))
-    if is_split and len(key) == 1:  # a tile may contain queries of several prompts
+    if is_split and len(key) == 1:  # all prompts become one batch item
         if query_position is not None:
             query_position = query_position.repeat(len(query), 1)
         query = query.reshape(1, -1, C)

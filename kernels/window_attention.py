@@ -129,10 +129,10 @@ def pooled_window_attention_reference(
     return output, maxima(projected[..., channels:], q_stride)
 
 
-# Number of queries per block of scores: 512 x 4096 fp32 scores are 8 MiB, about one core's share of the last-level
-# cache.
+# Number of queries per block of attention scores on the CPU: for 4,096 keys, a block has 8 MiB of fp32 scores, about
+# one core's share of the last-level cache.
 ROWS_AT_ONCE = 512
-LONG = 1024  # minimum number of keys for which the queries are split
+LONG = 1024  # minimum number of keys for which the CPU computes attention in blocks of queries
 
 
 def window_attention_reference(
@@ -223,7 +223,7 @@ WIDEST = 96
 
 
 def shape_class(d: int, window_size: int) -> str:
-    """Returns the shape class of heads of ``d`` channels in windows of this size."""
+    """Returns the shape class of attention, such as "96w8" (channels of a head, window size), or "global"."""
     return f"{d}w{window_size}" if window_size else "global"
 
 
@@ -231,8 +231,8 @@ def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
     """Returns the tiles of queries and keys.
 
     ``SDPA`` selects torch's backend (see ``_sdpa.py``) for attention over the whole map (``global``). With
-    ``ROWS_PER_WARP``, tiles of fewer queries use fewer warps. With ``PIECES`` of 1, heads are not split into pieces.
-    Bounds of speed were computed by ``make sass``.
+    ``ROWS_PER_WARP``, small tiles of queries use fewer warps. With ``PIECES`` of 1, channels of a head are not split.
+    Bounds are upper limits of the kernel's speed, computed by ``make sass``.
     """
     if dtype == "float32":
         # On an H100, tiles of 32 queries take 0.34 to 0.66 of the time of tiles of 64 queries, although small tiles do
@@ -248,8 +248,8 @@ def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
     # Two programs of four warps fit on a multiprocessor, instead of one program of eight warps. Two programs raise
     # bounds up to 2.6 times on sm_80 and 2.3 times on sm_90. sm_86 and sm_89 have the instructions of sm_80. On sm_120,
     # registers would spill. Windows of 14 and 16 have several blocks of keys. On sm_90, prefetched blocks of 32 keys
-    # raise the bounds up to 1.8 times over blocks of 64 keys. With 72 channels, a part of this gain comes from two
-    # programs of eight warps that fit.
+    # raise the bounds up to 1.8 times over blocks of 64 keys. With 72 channels, a part of the gain comes from fitting
+    # two programs of eight warps on a multiprocessor.
     if arch == "sm_90" and int(shape.partition("w")[2] or 0) > 8:
         tile = {"BLOCK_M": 128, "BLOCK_N": 32, "ROWS_PER_WARP": 16} | whole
         return LaunchConfig(tile, {"num_warps": 8, "num_stages": 3})
@@ -276,12 +276,12 @@ def _unsupported(qkv: Tensor, bias: Tensor, *rest: Any) -> str | None:
 
 
 def sdpa_choice(device: torch.device, dtype: torch.dtype) -> int:
-    """Returns the configured backend (number of ``_sdpa.py``) for attention over the whole map. 0 is our kernel."""
+    """Returns the configured backend for attention over the whole map: a number of ``_sdpa.py``, 0 for our kernel."""
     launch = launch_config("window_attention", config, torch.empty(0, dtype=dtype, device=device), "global")
     return launch.meta.get("SDPA", 0)
 
 
-sdpa_choice._dynamo_marked_constant = True  # type: ignore[attr-defined]  # the result is a constant in graphs
+sdpa_choice._dynamo_marked_constant = True  # type: ignore[attr-defined]  # a constant for torch.compile
 
 
 def prefers_sdpa(device: torch.device, dtype: torch.dtype) -> bool:
@@ -321,8 +321,8 @@ _pooled_window_attention = Op(
 )
 
 
-# Operator that keeps the reference implementation as one node of a CPU graph. Blocks of the reference implementation
-# fit the cache. Blocks that a compiler generates do not.
+# Operator that keeps the reference implementation as one node of a CPU graph. Score blocks of the reference
+# implementation fit the cache, but a compiler would generate blocks that are too large.
 @torch.library.custom_op("sam2fast::window_attention_eager", mutates_args=(), schema=schema(_reference))
 def _window_attention_eager(
     qkv: Tensor, bias: Tensor, num_heads: int, window_size: int, q_stride: tuple[int, int] | None

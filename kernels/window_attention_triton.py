@@ -23,8 +23,8 @@ from sam2fast.kernels._dispatch import count_launch
 from sam2fast.kernels._launch import FUSED, MAX_PROGRAMS, LaunchConfig, launch_config, product_precision
 from sam2fast.kernels.window_attention import config, shape_class
 
-# Score of a masked key. The score is finite, since a row of a tile without a query may have no keys. The score is a
-# power of two, so that the fused product of score and scale equals the rounded product.
+# Attention score of a masked key. The score is finite instead of -inf, since all keys of a tile's unused row may be
+# masked. The score is a power of two, so that UNSEEN * scale - UNSEEN * scale is exactly 0 as a fused multiply-add.
 UNSEEN = tl.constexpr(-(2.0**96))
 
 
@@ -44,9 +44,9 @@ def _position(
 @triton.jit
 def _in_group(
     index,  # index of the token in the group of windows
-    group,
+    group,  # index of the group of windows in the image
     tokens,  # number of tokens per window
-    GROUP: tl.constexpr,  # windows per group
+    GROUP: tl.constexpr,  # number of windows per group
 ):
     """Returns indices of the window in its group, of the window in the image, and of the token in its window."""
     if GROUP == 1:
@@ -57,19 +57,19 @@ def _in_group(
 
 @triton.jit
 def _load_piece(
-    qkv,  # (H·W, ROW) of one image
+    qkv,  # (H·W, ROW), projections of one image
     bias,  # (3·C)
-    row,  # (BLOCK) position in the map times ROW
-    valid,  # (BLOCK) bool; rows that are not valid are loaded as 0
-    inside,  # (BLOCK) bool, with PAD; valid rows outside the map are loaded from the bias
+    row,  # (BLOCK), offsets of positions in qkv
+    valid,  # (BLOCK) bool; positions with False are loaded as 0
+    inside,  # (BLOCK) bool, True for positions on the map; with PAD, the bias is loaded for other valid positions
     first,  # index of the first loaded channel
     SIZE: tl.constexpr,
-    PIECE: tl.constexpr,  # power of two >= SIZE
+    PIECE: tl.constexpr,  # smallest power of two >= SIZE
     PAD: tl.constexpr,
 ):
     source = qkv + row
     loaded = valid
-    # For TF32 products, values of tl.where are split into parts once, but loaded values are split by each warp.
+    # In fp32, each warp splits loaded values into TF32 parts, but values of tl.where are split only once.
     SELECTS: tl.constexpr = PAD and qkv.dtype.element_ty == tl.float32
     if SELECTS:
         loaded = valid & inside
@@ -89,10 +89,10 @@ def _load_piece(
 @triton.jit
 def _load_query(
     qkv, bias,
-    token,  # (BLOCK_M) index of the query in its window
-    window,  # (BLOCK_M)
+    token,  # (BLOCK_M), index of each query in its window
+    window,  # (BLOCK_M), index of each query's window in the image
     columns, H, W,
-    valid,  # (BLOCK_M) bool
+    valid,  # (BLOCK_M) bool, True for existing queries
     first,
     ROW: tl.constexpr,
     SIZE: tl.constexpr, PIECE: tl.constexpr,
@@ -120,13 +120,13 @@ def _load_query(
 
 @triton.jit
 def _store_pieces(
-    out,  # (H', W', C) of one image, pointer to a head's first channel
-    x1, x2,  # (BLOCK_M, D1) and (BLOCK_M, D2); x2 is unused if D2 is 0
-    token, window, columns, H, W, valid,  # see _load_query
+    out,  # (H', W', C) out, result of one image, pointer to a head's first channel
+    x1, x2,  # (BLOCK_M, D1) and (BLOCK_M, D2), pieces of results; x2 is unused if D2 is 0
+    token, window, columns, H, W, valid,  # arguments of _load_query
     C: tl.constexpr, D: tl.constexpr, D1: tl.constexpr, D2: tl.constexpr,
     WINDOW: tl.constexpr, STRIDE: tl.constexpr,
 ):  # fmt: skip
-    """Stores results of tokens inside the map."""
+    """Stores the results of queries that lie on the map, not on the padding."""
     if WINDOW == 0:
         position = token
         mask = valid
@@ -148,20 +148,20 @@ def _window_attention_kernel(
     qkv,  # (B, H, W, 3·C): the leading channels of a contiguous map with ROW channels
     bias,  # (3·C)
     out,  # (B, H', W', C)
-    pooled,  # (B, H', W', C) out, with RESIDUAL
+    pooled,  # (B, H', W', C) out: pooled residual, written only with RESIDUAL
     H, W,
-    rows, columns,  # rows and columns of windows
-    positions,  # H·W; if WINDOW is 0, this is the number of keys
+    rows, columns,  # numbers of rows and columns of windows
+    positions,  # H·W, the number of keys if WINDOW is 0
     tiles,  # number of tiles of queries per group of windows
-    scale,  # scale of the scores, times log2(e)
+    scale,  # factor of attention scores, multiplied by log2(e) for exp2
     C: tl.constexpr,  # heads · D
-    ROW: tl.constexpr,  # stride of positions, at least 3·C
+    ROW: tl.constexpr,  # stride between positions of qkv, at least 3·C
     D: tl.constexpr,  # channels of a head
-    D1: tl.constexpr, D2: tl.constexpr,  # sizes of the pieces of a head; D2 may be 0
+    D1: tl.constexpr, D2: tl.constexpr,  # numbers of channels of a head's two pieces; D2 is 0 for a single piece
     WINDOW: tl.constexpr,  # side of a window; 0 for the whole map as one window
-    GROUP: tl.constexpr,  # windows per program
-    POOL: tl.constexpr,  # max-pool queries by 2 x 2
-    RESIDUAL: tl.constexpr,  # twice as many programs: half of the programs pool the C channels after values
+    GROUP: tl.constexpr,  # number of windows per program
+    POOL: tl.constexpr,  # True if queries are max-pooled by 2 x 2
+    RESIDUAL: tl.constexpr,  # True if half of the programs max-pool a residual, the C channels after the values
     PAD: tl.constexpr,  # True if some windows extend beyond the map
     PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
@@ -170,11 +170,11 @@ def _window_attention_kernel(
     STRIDE: tl.constexpr = 2 if POOL else 1
     # Triton 3.2 rejects chains of `and` without parentheses.
     FULL: tl.constexpr = GROUP == 1 and (WINDOW > 0 and WINDOW * WINDOW % BLOCK_N == 0)  # no block of keys needs a mask
-    # With AT_ONCE, the keys and values of a block are loaded together, so the program waits once. With few queries (one
-    # warp), or in fp32 (TF32 products), keys and values together exceed the registers.
+    # With AT_ONCE, the keys and values of a block are loaded together, so the program waits once for memory. With few
+    # queries (one warp), or in fp32, keys and values together need too many registers.
     IS_16_BIT: tl.constexpr = qkv.dtype.element_ty != tl.float32
     AT_ONCE: tl.constexpr = WINDOW * WINDOW > BLOCK_N and (BLOCK_M >= BLOCK_N and IS_16_BIT)
-    # If possible, numbers of tokens are constants, since divisions by constants are fast.
+    # For WINDOW > 0, numbers of tokens per window are constants, since divisions by constants are fast.
     keys = WINDOW * WINDOW if WINDOW > 0 else positions
     queries = WINDOW * WINDOW // (STRIDE * STRIDE) if WINDOW > 0 else positions // (STRIDE * STRIDE)
     group = tl.program_id(0)
@@ -260,7 +260,7 @@ def _window_attention_kernel(
 
 
 def pieces(d: int, most: int = 2) -> tuple[int, int]:
-    """Returns the sizes of one or two pieces (at most ``most``) of a head of ``d`` channels; 0 for no second piece."""
+    """Splits a head of ``d`` channels into at most ``most`` pieces. Returns two sizes; the second size may be 0."""
     whole = max(16, triton.next_power_of_2(d))
     first = whole if whole == d or d < 16 or most == 1 else whole // 2
     second = max(16, triton.next_power_of_2(d - first)) if first < d else 0
@@ -278,7 +278,7 @@ def rows_of(block_m: int, group: int, queries: int) -> int:
 
 
 def options_of(launch: LaunchConfig, block_m: int) -> dict[str, int]:
-    """Returns Triton's options. With ``ROWS_PER_WARP`` in the configuration, tiles of fewer queries use fewer warps."""
+    """Returns Triton's options. If the configuration has ``ROWS_PER_WARP``, small tiles of queries use fewer warps."""
     rows, most = launch.meta.get("ROWS_PER_WARP", 0), launch.options["num_warps"]
     return {**launch.options, "num_warps": max(1, min(most, block_m // rows))} if rows else dict(launch.options)
 
@@ -286,7 +286,7 @@ def options_of(launch: LaunchConfig, block_m: int) -> dict[str, int]:
 def constants(
     launch: LaunchConfig, heads: int, d: int, window: int, pool: bool, pad: bool, precision: str
 ) -> dict[str, Any]:
-    """Returns constexpr arguments of the kernel."""
+    """Returns constexpr arguments of ``_window_attention_kernel``."""
     D1, D2 = pieces(d, launch.meta.get("PIECES", 2))
     group = group_of(window, launch.meta["BLOCK_N"])
     block_m = launch.meta["BLOCK_M"]
