@@ -2,15 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Optional  # (the oldest supported torch infers no schema from ``| None``)
+from typing import Optional  # torch.library.custom_op of older torch does not support ``| None``
 
 import torch
 import torch.nn.functional as F
 
-# With AVX2 but without AVX-512, MKL is as fast as oneDNN. For some shapes, such as 448 x 3072 by 3072 x 768, oneDNN
-# takes four times as long as MKL.
+# On CPUs with AVX2 but without AVX-512, MKL multiplies matrices as fast as oneDNN, and for some shapes four times as
+# fast (such as 448 x 3072 by 3072 x 768).
 _ONEDNN_IS_FASTER = torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.backends.mkldnn.is_available()
-# Without vector instructions for bfloat16, torch's bfloat16 multiplications are many times slower than fp32.
+# Without vector instructions for bfloat16, torch multiplies bfloat16 matrices many times slower than fp32 matrices.
 EMULATES_BFLOAT16 = not (torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 # Minimum number of multiplications for which a 1x1 convolution is faster than ``F.linear``.
 _LARGE_PRODUCT = 2**25
@@ -35,7 +35,7 @@ def linear_in_inference(x: torch.Tensor, layer: tuple[torch.Tensor, torch.Tensor
     """Computes :func:`linear` if neither autograd, autocast nor a compiler is active.
 
     Args:
-        x: Tensor ``(..., K)`` of any float dtype.
+        x: Input ``(..., K)`` of any float dtype.
         layer: Weight ``(N, K)`` and bias ``(N)``. The result has the dtype of the weight.
     """
     weight, bias = layer
@@ -44,11 +44,11 @@ def linear_in_inference(x: torch.Tensor, layer: tuple[torch.Tensor, torch.Tensor
         return in_float32(F.linear, x, weight, bias)
     x = x.to(dtype)
     rows, columns = x.numel() // x.shape[-1], weight.numel()
-    # This is the condition of _is_large, inlined because a frame needs hundreds of matrix products.
+    # The condition is a copy of _is_large, since a frame needs hundreds of matrix products, and calls take time.
     if not (_ONEDNN_IS_FASTER and rows * columns >= _LARGE_PRODUCT and rows % 16 == 0 and dtype == torch.float32):
         return F.linear(x, weight, bias)
-    # A tensor (batch, K, 1, rows) in channels-last order has the memory layout of (batch, rows, K). With a single
-    # thread, torch uses oneDNN only for batches of 16 or more.
+    # A channels-last tensor (batch, K, 1, rows) has the memory layout of (batch, rows, K). With a single thread,
+    # torch's convolution uses oneDNN only for batches of 16 or more.
     batch = 1 if torch.get_num_threads() > 1 else 16
     pixels = x.reshape(batch, 1, -1, x.shape[-1]).permute(0, 3, 1, 2)
     y = F.conv2d(pixels, weight[:, :, None, None], bias)
@@ -71,10 +71,10 @@ def conv2d(
 
 
 def use_opaque_op() -> bool:
-    """Returns True if a graph that is being traced should contain an opaque CPU operator instead of its operations.
+    """Returns True if torch.compile should keep a CPU function as one opaque operator instead of tracing the function.
 
-    Compilers generate slower matrix multiplications, and blocks that do not fit the cache. An exported graph must run
-    without this package, so the graph contains no such operator.
+    Compilers generate slower matrix multiplications, and blocks that do not fit the cache. Exported graphs contain no
+    opaque operators, since they must run without this package.
     """
     return torch.compiler.is_compiling() and not _is_exporting() and not torch.is_grad_enabled()
 
@@ -86,7 +86,7 @@ def _is_exporting() -> bool:
 def is_cpu_inference(x: torch.Tensor) -> bool:
     """Returns True if ``x`` is on the CPU and neither autograd nor a compiler is active.
 
-    If True, callers may overwrite intermediate tensors, and split tensors into chunks that fit the cache.
+    In this case, callers may overwrite intermediate tensors, and split tensors into chunks that fit the cache.
     """
     return x.is_cpu and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
 

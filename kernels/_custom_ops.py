@@ -18,8 +18,8 @@ Implementation = Callable[..., Any]
 
 # Maps each backend and op to an implementation. Changes replace the whole mapping, so readers need no lock.
 registered: Mapping[str, Mapping[str, Implementation]] = {}
-# Number of changes of ``registered``. The keys of CUDA graphs contain this number, since graphs contain
-# implementations.
+# Number of changes that register_op and unregister_op made to ``registered``. The keys of CUDA graphs contain this
+# number, since graphs contain implementations.
 changes = 0
 _lock = threading.Lock()
 
@@ -55,7 +55,7 @@ def register_op(op: str, implementation: Implementation, name: str) -> None:
 
 
 def unregister_op(op: str, name: str) -> None:
-    """Removes an implementation that :func:`register_op` registered. Removing the last one removes the backend.
+    """Removes an implementation that :func:`register_op` registered. Removing a backend's last implementation removes the backend.
 
     If the backend is still active, the op runs as with ``auto``.
 

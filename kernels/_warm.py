@@ -21,10 +21,10 @@ _one_at_a_time = threading.Lock()  # lock that is held while functions of Triton
 
 
 class Compilable(NamedTuple):
-    """Stores the inputs of Triton's compiler for a launch. The key of Triton's cache contains all inputs."""
+    """Stores all inputs of Triton's compiler for a kernel launch: the parts of the key of Triton's cache."""
 
     module: str
-    name: str  # name of the kernel in the module
+    name: str  # name of the kernel in its Python module
     signature: dict[str, Any]
     constants: dict[Any, Any]
     attributes: dict[Any, Any]
@@ -51,7 +51,7 @@ class Compilable(NamedTuple):
         return cache.get_group(f"{source.name[:150]}.json") is not None
 
     def compile(self) -> None:
-        """Compiles the kernel into the cache."""
+        """Compiles the kernel into Triton's cache on disk."""
         import triton
 
         triton.compile(self.source(), target=self.target, options=self.options)
@@ -61,12 +61,12 @@ class Compilable(NamedTuple):
 def collecting() -> Iterator[list[Compilable]]:
     """Context manager that collects uncompiled kernels. The calling thread launches no kernels in the block.
 
-    Compiled kernels are not launched either, since a kernel may use unwritten results of other kernels as addresses,
-    for example the parents of pixels. Blocks of other threads wait for the end of this block.
+    Kernels that are already compiled are not launched either, since a kernel may use results of kernels that were not
+    launched as addresses, for example parents of pixels. Only one thread at a time can be in such a block.
 
     Yields:
-        List that is filled at the end of the block. With Triton before 3.5, the list stays empty, and kernels are
-        launched.
+        List of uncompiled kernels, filled at the end of the block. Before Triton 3.5, the list stays empty, and kernels
+        are launched.
     """
     from triton import runtime
 
@@ -85,14 +85,14 @@ def collecting() -> Iterator[list[Compilable]]:
             return None if before is None else before(fn=fn, compile=compile, **others)
         data, inputs = compile["specialization_data"], (compile["signature"], compile["constants"])
         if data not in collected:
-            # JSON stores tuples as lists.
+            # Triton's JSON key stores tuples as lists.
             options = {key: tuple(x) if isinstance(x, list) else x for key, x in json.loads(data)["options"].items()}
             target = runtime.driver.active.get_current_target()
             launch = Compilable(fn.module, fn.name, *inputs, compile["configs"][0], options, target)
             if launch.is_in_cache():
                 return None
             collected[data] = launch
-        return True  # skip the compilation and the launch
+        return True  # True makes Triton skip compilation and launch
 
     def run_or_warm_up(kernel: Any, *args: Any, warmup: bool, **options: Any) -> Any:
         return run(kernel, *args, warmup=warmup or threading.get_ident() == thread, **options)
@@ -108,7 +108,7 @@ def collecting() -> Iterator[list[Compilable]]:
 
 
 def compile_in_processes(launches: Sequence[Compilable]) -> None:
-    """Compiles kernels in at most :data:`MOST_PROCESSES` processes. Ignores failures."""
+    """Compiles kernels in at most :data:`MOST_PROCESSES` processes. Failures of compilations are ignored."""
     count = min(MOST_PROCESSES, os.cpu_count() or 1, len(launches) // FEWEST_EACH)
     if count < 2:
         return

@@ -12,7 +12,8 @@ from sam2fast.kernels.mask_ops.cells import Cells, column_runs
 from sam2fast.kernels.mask_ops.cpu import LARGEST, bounds_of, grid_of, has_cells
 from sam2fast.kernels.run_lengths import Placement
 
-# If more than 1 / FEW of all groups of eight pixels have changes, a transposed copy is cheaper than sorting changes.
+# If changes occur in more than 1 / FEW of all groups of eight pixels, changes are found in a transposed mask, not
+# sorted.
 FEW = 8
 
 
@@ -46,7 +47,7 @@ def encode_upsampled_cpu(
 def outline_changes(
     logits: np.ndarray, size: tuple[int, int], level: np.float32, placement: Placement
 ) -> np.ndarray | None:
-    """Returns :func:`changes` of the upsampled mask of logits ``(h, w)`` above a level, without upsampling.
+    """Returns :func:`changes` of a mask without upsampling: of pixels at which upsampled logits exceed a level.
 
     Returns None if torch must upsample the mask, since a logit is not finite, or rounding affects too many pixels.
     """
@@ -70,8 +71,8 @@ def outline_changes(
     begins = [column * H + above + runs.top[cell, at]]
     ends = [column * H + above + runs.bottom[cell, at] + 1]
 
-    # Finds vertical runs of cells with only foreground pixels, and repeats these runs for each column of pixels in a
-    # cell. A row of cells ends where the next row begins.
+    # Finds vertical runs of cells that contain only foreground pixels, and repeats the runs for each column of pixels
+    # in the cells. The last pixel of a row of cells is above the first pixel of the next row.
     edges = np.diff(np.pad(whole, ((1, 1), (0, 0))).astype(np.int8), axis=0).T  # (w, h + 1)
     row_ends = np.append(rows.first, size[0])
     for values, sign in ((begins, 1), (ends, -1)):
@@ -98,7 +99,7 @@ def changes(mask: np.ndarray, placement: Placement, buffer: np.ndarray) -> np.nd
     pixels, used = mask.view(np.uint8), (h + 1) * w
     groups = buffer[: -(-used // 8) * 8]
     groups[used:] = 0
-    # Pixels above and below the mask are background.
+    # Pixels above and below the mask count as background.
     edges = groups[:used].reshape(h + 1, w)
     edges[0], edges[h] = pixels[0], pixels[-1]
     np.bitwise_xor(pixels[1:], pixels[:-1], out=edges[1:h])
@@ -116,7 +117,7 @@ def changes(mask: np.ndarray, placement: Placement, buffer: np.ndarray) -> np.nd
 
 
 def _without_pairs(indices: np.ndarray, placement: Placement) -> np.ndarray:
-    """Drops both occurrences of each index that occurs twice, since a run that ends there continues in the next run.
+    """Drops both occurrences of each index that occurs twice: the end of a run, and the beginning of an adjacent run.
 
     If the mask is as high as the canvas, such runs continue in the next column. Also drops a change at the canvas end.
     """
