@@ -55,9 +55,10 @@ def register_op(op: str, implementation: Implementation, name: str) -> None:
 
 
 def unregister_op(op: str, name: str) -> None:
-    """Removes an implementation that :func:`register_op` registered. Removing a backend's last implementation removes the backend.
+    """Removes an implementation that :func:`register_op` registered.
 
-    If the backend is still active, the op runs as with ``auto``.
+    If it was the backend's last one, the backend is removed. If the backend is still active, the op runs as with
+    ``auto``.
 
     Raises:
         ValueError: If the backend has no implementation of this op.
