@@ -16,7 +16,8 @@ OPS = {
 
 Implementation = Callable[..., Any]
 
-# Maps each backend and op to an implementation. Changes replace the whole mapping, so readers need no lock.
+# Maps the name of each custom backend and op to an implementation. Changes replace the whole mapping, so readers need
+# no lock.
 registered: Mapping[str, Mapping[str, Implementation]] = {}
 # Number of changes that register_op and unregister_op made to ``registered``. The keys of CUDA graphs contain this
 # number, since graphs contain implementations.
@@ -55,10 +56,9 @@ def register_op(op: str, implementation: Implementation, name: str) -> None:
 
 
 def unregister_op(op: str, name: str) -> None:
-    """Removes an implementation that :func:`register_op` registered.
+    """Removes an implementation that :func:`register_op` registered. A backend without implementations is removed too.
 
-    If it was the backend's last one, the backend is removed. If the backend is still active, the op runs as with
-    ``auto``.
+    If the backend is still active, the op runs as with ``auto``.
 
     Raises:
         ValueError: If the backend has no implementation of this op.

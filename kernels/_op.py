@@ -54,7 +54,7 @@ def op(**options: Any) -> Callable[[Callable[P, R]], "Op[P, R]"]:
 class Op(Generic[P, R]):
     """Function that calls a kernel if the kernel is supported and faster, else the reference implementation.
 
-    Tensor arguments come first. Optional tensors may be None.
+    Tensor arguments precede all other arguments. Optional tensors may be None.
 
     Args:
         name: Name of the torch operator ``sam2fast::name``.
@@ -167,7 +167,7 @@ class Op(Generic[P, R]):
         return not self.prefers_torch(*args)
 
     def kernel(self, *args: Any) -> Any:
-        """Calls the kernel directly."""
+        """Calls the kernel without fallback or operator."""
         return _load(self._kernel)(*args)
 
     def _operate(self, *args: Any) -> Any:
@@ -234,7 +234,7 @@ _SCHEMA_TYPES = {
 
 
 def schema(function: Callable[..., Any]) -> str:
-    """Returns the schema of an operator with this annotated signature. All versions of torch get the same schema."""
+    """Returns a torch operator schema for the annotations of ``function``, the same for all versions of torch."""
     hints = typing.get_type_hints(function)
     returned = hints.pop("return")
     results = [returned] if returned is Tensor else typing.get_args(returned)
@@ -379,7 +379,7 @@ class Shapes:
         self._are_known = functools.lru_cache(maxsize=1024)(self._are_right)
 
     def check(self, args: Sequence[Any]) -> None:
-        """Checks all arguments, by position.
+        """Checks the shapes of all positional arguments.
 
         Raises:
             ValueError: If the arguments do not match the sentence.

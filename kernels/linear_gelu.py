@@ -30,7 +30,7 @@ def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
     if dtype == "float32":  # three TF32 products need high and low parts of both operands in registers
         small = {"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 32, "GROUP": 8, "TORCH": 1}
         return LaunchConfig(small, {"num_warps": 8, "num_stages": 2})
-    if shape == "narrow":  # sm_90's bound is 32 % with four warps, and 30 % with eight warps
+    if shape == "narrow":  # the bound on sm_90 is 32 % with four warps, 30 % with eight
         return LaunchConfig(tile, {"num_warps": 4 if arch == "sm_90" else 8, "num_stages": 3})
     if arch == "sm_80":  # the kernel's bound is 88 % of peak speed; libraries reach about 80 %
         return LaunchConfig(tile, {"num_warps": 8, "num_stages": 3})

@@ -2,7 +2,7 @@
 
 The first kernel interpolates and scales logits in registers, and computes the first convolution. The second kernel
 computes other convolutions as matrix products: a row of the left matrix contains the inputs of one output position. The
-left matrix is never written to memory.
+left matrix of the product is never written to memory.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs

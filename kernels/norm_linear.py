@@ -81,7 +81,7 @@ def norm_linear(
         position: Position encoding ``(..., C)``, added to the norm for the first ``num_positioned`` outputs, or None.
         inner_weight, inner_bias: Weight ``(C, K)`` and bias ``(C)`` of the inner layer, or None.
         norm_weight, norm_bias: Weight and bias ``(C)`` of the norm.
-        weight, bias: Concatenated weights ``(N, C)`` and biases ``(N)`` of all linear layers of the norm. N may be 0.
+        weight, bias: Concatenated weights ``(N, C)`` and biases ``(N)`` of all linear layers of the norm; N may be 0.
         eps: Value added to the variance.
         num_positioned: Number of leading rows of ``weight`` that are multiplied by norm + position.
         relu: If True, applies ReLU to the results of the linear layers.

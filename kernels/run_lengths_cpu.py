@@ -119,7 +119,8 @@ def changes(mask: np.ndarray, placement: Placement, buffer: np.ndarray) -> np.nd
 def _without_pairs(indices: np.ndarray, placement: Placement) -> np.ndarray:
     """Drops both occurrences of each index that occurs twice: the end of a run, and the beginning of an adjacent run.
 
-    If the mask is as high as the canvas, such runs continue in the next column. Also drops a change at the canvas end.
+    If the mask is as high as the canvas, runs can continue in the next column. An index after the last pixel of the
+    canvas is dropped too.
     """
     twice = indices[1:] == indices[:-1]
     indices = indices[~(np.append(twice, False) | np.append(False, twice))] if len(indices) else indices
@@ -141,7 +142,7 @@ def _buffer(H: int, W: int) -> np.ndarray:
 
 
 def _collect(N: int, changes_of: Callable[[int], np.ndarray], size: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Returns counts and offsets of N masks. Counts are distances between successive changes of a mask."""
+    """Returns run lengths and offsets of N masks. A run length is the distance between successive changes of a mask."""
     counts, offsets = [np.empty(0, dtype=np.int32)], np.zeros(N + 1, dtype=np.int64)
     for n in range(N):
         indices = changes_of(n)

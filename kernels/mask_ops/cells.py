@@ -1,4 +1,4 @@
-"""Computes the foreground of upsampled masks on the CPU without upsampling, by columns of pixels in cells.
+"""Computes which pixels of upsampled masks are foreground, on the CPU and without upsampling the masks.
 
 A cell consists of four adjacent logits. Pixels between the four logits are interpolated from these logits. If all four
 logits are above a level, all pixels of the cell are above the level. If no logit is above the level, no pixel is above
@@ -67,7 +67,7 @@ def weights_along(source: int, target: int) -> tuple[np.ndarray, np.ndarray, np.
 
 
 class Cells(NamedTuple):
-    """Stores K cells of several masks."""
+    """Stores mask, position and logits of K cells."""
 
     mask: np.ndarray  # (K) index of each cell's mask
     row: np.ndarray  # (K) row of each cell

@@ -72,7 +72,7 @@ def has_cells(h: int, w: int, size: tuple[int, int]) -> bool:
 
 
 def bounds_of(level: float) -> tuple[np.float32, np.float32]:
-    """Returns two bounds for the logits of a cell.
+    """Returns two bounds for logits that decide whether all or no pixels of a cell are above ``level``.
 
     If no logit is above the first bound, no pixel is above the level. If all logits are above the second bound, all
     pixels are above the level.

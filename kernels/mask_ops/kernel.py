@@ -153,7 +153,7 @@ def _threshold_and_pack_kernel(
     threshold,
     bands,
     BLOCK_Y: tl.constexpr,
-    BLOCK_X: tl.constexpr,  # number of output bytes per row
+    BLOCK_X: tl.constexpr,  # width of a block in bytes of output
     COPY: tl.constexpr,
 ):  # fmt: skip
     n = (tl.program_id(0) // bands).to(tl.int64)
@@ -180,7 +180,7 @@ def _pack_kernel(
     rows, W,
     width,  # ceil(W / 8)
     BLOCK_Y: tl.constexpr,
-    BLOCK_X: tl.constexpr,  # number of output bytes per row
+    BLOCK_X: tl.constexpr,  # width of a block in bytes of output
 ):  # fmt: skip
     stretches = tl.cdiv(width, BLOCK_X)
     row = (tl.program_id(0) // stretches).to(tl.int64) * BLOCK_Y + tl.arange(0, BLOCK_Y)
@@ -201,7 +201,7 @@ def _unpack_kernel(
     rows, W,
     width,  # ceil(W / 8)
     BLOCK_Y: tl.constexpr,
-    BLOCK_X: tl.constexpr,  # number of output pixels per row
+    BLOCK_X: tl.constexpr,  # width of a block in pixels
 ):  # fmt: skip
     stretches = tl.cdiv(W, BLOCK_X)
     row = (tl.program_id(0) // stretches).to(tl.int64) * BLOCK_Y + tl.arange(0, BLOCK_Y)

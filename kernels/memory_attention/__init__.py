@@ -72,8 +72,8 @@ def memory_attention(
     Args:
         query: Queries ``(B, heads, N, d)`` before rotation, or ``(1, heads, N, d)`` if all objects share queries.
         memory: Memory of B objects, see :class:`AttendedMemory`.
-        key_weight, key_bias: Weight ``(heads * d, m)`` and bias ``(heads * d,)`` of keys. The bias may be None.
-        value_weight, value_bias: Weight ``(heads * d_v, m)`` and bias ``(heads * d_v,)`` of values. The bias may be
+        key_weight, key_bias: Weight ``(heads * d, m)`` of the key projection, and bias ``(heads * d,)`` or None.
+        value_weight, value_bias: Weight ``(heads * d_v, m)`` of the value projection, and bias ``(heads * d_v,)`` or
             None.
         cos, sin: Rotation ``(N, d / 2)`` fp32 of each pair of adjacent channels at each position. If queries and pages
             have different positions, the shape is ``(N + n, d / 2)``, with N rows for queries before n rows for a page.

@@ -123,7 +123,7 @@ def memory_attention_reference(
         tokens = tokens * torch.cat([of_pages.repeat_interleave(n, dim=1), of_pointers], dim=1)[..., None]
     key = F.linear(tokens.to(key_weight.dtype), key_weight, key_bias)
     key = key.unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, heads, M, d)
-    if fp8:  # rotates and rounds in fp32
+    if fp8:  # queries and keys are rotated and rounded in fp32
         wide = torch.promote_types(query.dtype, torch.float32)
         query, key = query.to(wide), key.to(wide)
     if K:

@@ -78,7 +78,7 @@ def _rotate_pairs(
 
 @triton.jit
 def _scaled(scales, row, inside, first, second):
-    # Stores a scale for each row, and divides the row by the scale. The row's largest magnitude becomes 448, the
+    # Stores a scale for each row, and divides each row by its scale. The row's largest magnitude becomes 448, the
     # largest value of float8_e4m3fn.
     highest = tl.max(tl.maximum(tl.abs(first), tl.abs(second)), 1)
     scale = tl.maximum(highest, FP8_LEAST) / FP8_LARGEST

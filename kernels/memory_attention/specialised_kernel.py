@@ -78,7 +78,7 @@ def _halves(x):
 @triton.jit
 def _store_block(
     rows, x, mask, width,
-    FIRST: tl.constexpr,  # output column of the first column of x
+    FIRST: tl.constexpr,  # index of the output column that stores the first column of x
 ):  # fmt: skip
     column = FIRST + tl.arange(0, x.shape[1])
     inside = mask[:, None] & (column < width)[None, :]
