@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 # All ops by name, for tests and benchmarks.
 OPS: dict[str, "Op[..., Any]"] = {}
-# The two following functions of torch are private. If a version of torch lacks them, every op is called as a torch
+# The two following functions of torch are private. If torch lacks these functions, every op is called as a torch
 # operator.
 _dispatch_modes: Callable[[], int] = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 1)
 _has_transforms: Callable[[], bool] = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)

@@ -1,7 +1,8 @@
 """Finds connected components by union-find over pixels, and fills holes, in four launches each.
 
-``labels`` stores the forest: for each pixel, the index of its parent in the same mask. A parent's index is at most the
-pixel's index, so the root of a tree is its first pixel. ``areas`` stores the size of each tree at its root.
+``labels`` stores the forest of union-find: for each pixel, the index of its parent in the same mask. A parent's index
+is at most the pixel's index, so the root of a tree is its first pixel. ``areas`` stores the size of each tree at its
+root.
 
 The kernels are correct for concurrent programs in any order:
 

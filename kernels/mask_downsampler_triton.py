@@ -81,7 +81,7 @@ def _downsample_map_kernel(
     norm_weight,  # (N)
     norm_bias,  # (N)
     out,  # (positions, N) out
-    positions,  # B * out_h * out_w
+    positions,  # number of rows of out: B * out_h * out_w
     H, W, N,
     K,  # KERNEL * KERNEL * C
     out_h, out_w, stride, padding, eps,

@@ -110,7 +110,7 @@ def mask_nms_reference(masks: Tensor, scores: Tensor, iou_threshold: float) -> T
 
 
 def _keep(count: int, overlapping: Overlapping, device: torch.device) -> Tensor:
-    """Returns ascending indices of kept boxes or masks, which are ordered by descending score."""
+    """Returns ascending indices of the kept boxes or masks, given boxes or masks ordered by descending score."""
     remaining, keep = torch.arange(count, device=device), []
     while len(remaining):
         block, remaining = remaining[:BLOCK], remaining[BLOCK:]

@@ -1,9 +1,9 @@
 """Performs non-maximum suppression in two launches: one computes overlaps as bits, the other selects kept items.
 
-Items (boxes or masks) are ordered best first. Bit j of word ``(i, b)`` is 1 if the IoU of items i and ``64·b + j``
-exceeds the threshold. A program computes half words of 32 bits for 64 items. Each decision on an item needs all earlier
-decisions, so a single program selects items. The program processes 64 items at a time: first selects among the 64
-items, and then marks all later items that newly kept items suppress. No data is copied to the host between the
+Items (boxes or masks) are ordered by descending score. Bit j of word ``(i, b)`` is 1 if the IoU of items i and ``64·b +
+j`` exceeds the threshold. A program computes half words of 32 bits for 64 items. Each decision on an item needs all
+earlier decisions, so a single program selects items. The program processes 64 items at a time: first selects among the
+64 items, and then marks all later items that newly kept items suppress. No data is copied to the host between the
 launches.
 """
 

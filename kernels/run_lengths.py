@@ -111,7 +111,7 @@ def encode_upsampled(
 
 
 def decode_masks(runs: RunLengths) -> Tensor:
-    """Returns masks ``(N, H, W)`` bool on the device of the run lengths. Synchronises to check the run lengths.
+    """Returns masks ``(N, H, W)`` bool on the device of the run lengths. Checking run lengths synchronises once.
 
     Raises:
         ValueError: If a mask's counts are negative or do not add up to its number of pixels.

@@ -89,7 +89,7 @@ def _token_attention_kernel(
     D: tl.constexpr,  # channels of a head
     WIDTH: tl.constexpr,  # smallest power of two >= D, at least 16
     SPLIT: tl.constexpr,  # True if keys are divided between warps
-    EVEN: tl.constexpr,  # True if M is a multiple of BLOCK_N * WARPS, with SPLIT
+    EVEN: tl.constexpr,  # True only if SPLIT, and M is a multiple of BLOCK_N * WARPS
     QUERY_POSITION: tl.constexpr,
     KEY_POSITION: tl.constexpr,
     PRECISION: tl.constexpr,

@@ -39,7 +39,7 @@ def window_attention(
     Args:
         qkv: Projections ``(B, H, W, 3 * heads * d)``, ordered by (query, key, value), then head, then channel.
         bias: Bias ``(3 * heads * d)`` of the projection, used as the projection of padding.
-        num_heads: Number of heads. Scores are scaled by ``1 / sqrt(d)``.
+        num_heads: Number of heads. Attention scores are scaled by ``1 / sqrt(d)``.
         window_size: Side of the square windows. If 0, the whole map is a single window.
         q_stride: Stride of max-pooling of the queries within each window, or None. The stride must divide
             ``window_size``.
@@ -247,9 +247,9 @@ def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
         return LaunchConfig({"BLOCK_M": 128, "BLOCK_N": 32, "SDPA": 1} | whole, {"num_warps": 8, "num_stages": 3})
     # Two programs of four warps fit on a multiprocessor, instead of one program of eight warps. Two programs raise
     # bounds up to 2.6 times on sm_80 and 2.3 times on sm_90. sm_86 and sm_89 have the instructions of sm_80. On sm_120,
-    # registers would spill. Windows of 14 and 16 have several blocks of keys. On sm_90, prefetched blocks of 32 keys
-    # raise the bounds up to 1.8 times over blocks of 64 keys. With 72 channels, a part of the gain comes from fitting
-    # two programs of eight warps on a multiprocessor.
+    # four warps would spill registers. Windows of 14 and 16 have several blocks of keys. On sm_90, prefetched blocks of
+    # 32 keys raise the bounds up to 1.8 times over blocks of 64 keys. With 72 channels, a part of the gain comes from
+    # fitting two programs of eight warps on a multiprocessor.
     if arch == "sm_90" and int(shape.partition("w")[2] or 0) > 8:
         tile = {"BLOCK_M": 128, "BLOCK_N": 32, "ROWS_PER_WARP": 16} | whole
         return LaunchConfig(tile, {"num_warps": 8, "num_stages": 3})

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 # and this module's errors (38 times 2**-24). ROUNDING bounds the difference between torch's fp32 and fp64 results.
 # UNDERFLOW is an absolute bound of rounding errors near zero.
 OF_CELL, ROUNDING, UNDERFLOW = 2.0**-18, 7 * 2.0**-24, 1e-36
-# If torch must compute more than this number of pixels of a mask in one call, torch upsamples the whole mask.
+# Maximum number of pixels of a mask that torch computes one by one. For more pixels, torch upsamples the whole mask.
 CLOSE = 256
 # Minimum height + width of an upsampled mask. Torch upsamples to smaller sizes with other operations.
 LEAST_SIDES = 130
@@ -75,7 +75,7 @@ class Cells(NamedTuple):
     corners: list[np.ndarray]  # logits, four times (K) fp32: upper left, upper right, lower left, lower right
 
     def select(self, indices: np.ndarray) -> "Cells":
-        """Returns the cells with these indices."""
+        """Returns the cells at ``indices``."""
         return Cells(self.mask[indices], self.row[indices], self.column[indices], [x[indices] for x in self.corners])
 
 

@@ -19,7 +19,7 @@ from sam2fast.kernels.mask_ops.reference import (
     upsample_masks_reference,
 )
 
-# Minimum number of pixels per logit. With fewer pixels per logit, torch upsamples the mask.
+# Minimum number of pixels per logit for this module. With fewer pixels per logit, torch upsamples the whole mask.
 PIXELS_PER_LOGIT = 4
 
 
@@ -27,7 +27,7 @@ PIXELS_PER_LOGIT = 4
 # operations, each of four terms is rounded at most five times, by 2**-24. UNDERFLOW bounds absolute underflow errors.
 ROUNDING, UNDERFLOW = 7 * 2.0**-24, 1e-37
 LARGEST = 1024  # maximum height and width of logits; computing interpolation weights takes quadratic time
-# Maximum fraction of a mask's pixels that lie in outline cells. Above this fraction, torch computes the mask.
+# Maximum fraction of a mask's pixels that lie in outline cells. If more pixels do, torch computes the mask.
 SPARSE = 0.25
 
 

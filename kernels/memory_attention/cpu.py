@@ -127,7 +127,7 @@ SAFE_SUMS = 1e-25, 1e30
 
 
 def attend(query: Tensor, keys_and_values: Iterable[Weighted], scale: float, width: int) -> Tensor:
-    """Computes softmax attention of one head in blocks of scores. Scores and sums are fp32.
+    """Computes softmax attention of one head in blocks of scores. Scores and sums of values are fp32.
 
     Torch's attention would use MKL in fp32, which is slower (see :func:`linear`), and need values as wide as keys.
 

@@ -275,6 +275,6 @@ def blocks(launch: LaunchConfig, D: int) -> dict[str, int]:
 def encode_warps(takes_means: bool, dtype: torch.dtype) -> dict[str, int]:
     """Returns the number of warps of ``_encode_kernel``.
 
-    If tokens are averaged, eight warps spill registers on gfx942. In fp32, four warps spill registers.
+    If tokens are averaged, registers spill with eight warps on gfx942, and with four warps in fp32.
     """
     return {"num_warps": 4} if takes_means and dtype.itemsize == 2 else WARPS

@@ -366,7 +366,7 @@ def _encode(
     lengths = torch.empty(B, dtype=torch.int32, device=query.device)
     # Each object needs at least one program, since a program writes the object's number of keys, even if it is 0.
     tiles = max(1, K * triton.cdiv(n, ENCODE["BLOCK"]) + triton.cdiv(L, ENCODE["BLOCK"]))
-    others = triton.cdiv(objects * triton.cdiv(N, ENCODE["BLOCK"]), B)  # programs per object for queries
+    others = triton.cdiv(objects * triton.cdiv(N, ENCODE["BLOCK"]), B)  # programs that rotate queries, per object
     _encode_kernel[tiles + others, B, H](
         *memory[:7], memory.pointer_valid.view(torch.uint8), *weights, *tables, keys.data, keys.scales_or_any,
         values, lengths, lengths if offsets is None else offsets,
