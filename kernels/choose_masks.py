@@ -31,7 +31,7 @@ def _fake(masks: Tensor, ious: Tensor, tokens: Tensor, scores: Tensor, *_: objec
 def choose_masks(
     masks: Tensor, ious: Tensor, tokens: Tensor, scores: Tensor, presence: float | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Selects the mask with the largest predicted IoU for each of B objects. Among masks of equal IoU, the first is selected.
+    """Selects the mask with the largest predicted IoU for each of B objects. Among equal IoUs, selects the first mask.
 
     Args:
         masks: Logits ``(B, M, h, w)``.
