@@ -2,9 +2,9 @@
 
 A program processes a block of columns of one mask and loops over rows. A change is a pixel of the canvas that differs
 from the previous pixel in column-major order: from the pixel above, or in the first row from the last pixel of the
-column to the left. If the mask is lower than its canvas, the last pixel of a column is background, and the
-row below the mask is checked for ends of runs. The cumulative sum of changes over all columns gives the position at
-which each column writes its changes, so the result does not depend on the order of programs.
+column to the left. If the mask is lower than its canvas, the last pixel of a column is background, and the row
+below the mask is checked for ends of runs. The cumulative sum of changes over all columns gives the position at which
+each column writes its changes, so the result does not depend on the order of programs.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
@@ -178,8 +178,8 @@ def _encode(images, size, threshold, origin, canvas, shape=ANY) -> tuple[Tensor,
     (N, h, w), (H, W), (y, x), (height, width), device = images.shape, size, origin, canvas, images.device
     launch, upsample = launch_config("run_lengths", config, images, shape), shape == "upsampled"
     pixels, whole = height * width, height == H
-    # A background run may begin after the mask: in the row below, or in the next column if mask and canvas are equally
-    # high.
+    # A background run may begin after the mask: in the row below, or in the next column if the mask is as high as the
+    # canvas.
     rows = H if whole else H + 1
     columns = min(W + 1, width - x) if whole else W
     if N == 0:

@@ -19,7 +19,7 @@ from sam2fast.kernels.token_attention import FEW, shape_class
 # Attention score of masked keys. The score is finite instead of -inf, since all keys of a warp may be masked. The score
 # is a power of two, so that LOWEST * scale - LOWEST * scale is exactly 0 even as a fused multiply-add.
 LOWEST = tl.constexpr(-(2.0**96))
-# True if Triton can prefetch operands of batched matrix products. Triton 3.2's compiler aborts the process.
+# True if Triton can prefetch operands of batched matrix products. Triton 3.2's compiler would abort the process.
 LOADS_AHEAD = tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 3)
 
 
@@ -146,8 +146,8 @@ def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
     Tensor cores need at least 16 queries: the tokens of two objects. Times were not measured, but estimated from the
     machine code for sm_90. For all keys of a map, eight warps take 10,700 clocks with 64 keys per step, and 12,800
     clocks with 32 keys per step. 16 warps take 12,100 clocks. Adding positions to keys takes another 2,700 clocks.
-    Three pipeline stages need 100 KB of shared memory, which sm_80, sm_90 and sm_100 have. One stage needs 24 KB. AMD
-    GPUs have 64 KB of shared memory.
+    With positions, three pipeline stages need 100 KB of shared memory, which sm_80, sm_90 and sm_100 have, and one
+    stage needs 24 KB. AMD GPUs have 64 KB of shared memory.
     """
     if shape != "many":
         return LaunchConfig({"BLOCK_M": 16}, {"num_warps": 4, "num_stages": 1})

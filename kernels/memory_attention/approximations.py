@@ -55,7 +55,7 @@ def too_old_for_fp8(device: torch.device) -> str | None:
 # torch.compile treats the result of too_old_for_fp8 as a constant.
 too_old_for_fp8._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
-# ---- averages of 2x2 tokens, for EfficientTAM's models with suffix ``_1`` or ``_2`` ----
+# ---- averages of 2x2 tokens, for EfficientTAM's variants ``_1`` and ``_2`` ----
 
 # An object with memories of several frames attends to averages of 2x2 tokens: mean rotated keys, and mean values. An
 # object with a single memory attends to all tokens of the memory. Pooling "counted" adds log 4 to the scores of mean
