@@ -126,7 +126,7 @@ def test_parts_are_chosen_by_name():
     model = mini_model()
     with pytest.raises(ValueError, match="'decoder'.*image_encoder, memory_attention, mask_decoder, memory_encoder"):
         compile_model(model, ["image_encoder", "decoder"])
-    with pytest.raises(TypeError, match="a SAM2ImagePredictor is no model .* pass predictor.model"):
+    with pytest.raises(TypeError, match="a SAM2ImagePredictor cannot be compiled; .* pass predictor.model"):
         compile_model(SAM2ImagePredictor(model))
     assert compiled_methods(model) == []
     assert compile_model(model, {"mask_decoder"}, backend="eager") is model

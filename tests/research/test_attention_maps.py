@@ -154,7 +154,7 @@ def test_corrections_and_streams(predictor, frames):
 def test_a_changed_module_is_refused(predictor, frames):
     handle = predictor.memory_attention.layers[1].norm2.register_forward_hook(lambda *args: None)
     try:
-        with pytest.raises(RuntimeError, match="a module of it was hooked"), attention_maps(predictor):
+        with pytest.raises(RuntimeError, match="a module was hooked"), attention_maps(predictor):
             track(predictor, frames)
     finally:
         handle.remove()
