@@ -31,13 +31,14 @@ from sam2fast.training.prompt_sampling import (
     sample_box,
 )
 
-# Maximum image side for math attention on the CPU. Score matrices grow with the fourth power of the image side.
+# Maximum image side for math attention on the CPU. The size of attention score matrices grows with the fourth power of
+# the image side.
 LARGEST_MATH_ATTENTION = 512
 
 
 @dataclass
 class PredictedFrame:
-    """Predictions for O objects on one frame. Each list has one entry for the first prompt and one per correction."""
+    """Predictions for O objects on one frame. Lists have one entry per prompt: the first prompt and each correction."""
 
     multimasks: list[Tensor] = field(default_factory=list)  # (O, M, h, w) logits at the decoder's size
     multimasks_high_res: list[Tensor] = field(default_factory=list)  # (O, M, S, S) logits at the image size
@@ -71,13 +72,13 @@ class ClipPrediction:
 
 @dataclass
 class _Tracking:
-    """State of a forward pass."""
+    """State of a forward pass of :class:`SAM2Train`."""
 
     batch: ClipBatch
     plan: PromptPlan
-    levels: list[Tensor]  # see ClipPrediction
+    levels: list[Tensor]  # feature levels, as in ClipPrediction
     generators: ObjectGenerators
-    rng: np.random.Generator  # generator that has already drawn the plan
+    rng: np.random.Generator  # random generator of the batch, seeded with ``batch.plan_seed``
     # Memories and pointers of the frames processed so far, in the format of ``track_step``.
     outputs: dict[str, dict[int, Output]] = field(
         default_factory=lambda: {"cond_frame_outputs": {}, "non_cond_frame_outputs": {}}
@@ -162,7 +163,7 @@ class SAM2Train(SAM2Base):
         self.adapters = adapters
         if adapters is not None:
             add_adapters(self, adapters)
-        for parameter in frozen:  # adapters of frozen layers are trained
+        for parameter in frozen:  # freezes layers but not the adapters of these layers
             parameter.requires_grad_(False)
         self.encoder_cache: EncoderCache | None = None
         if encoder_cache is not None:
@@ -229,7 +230,7 @@ class SAM2Train(SAM2Base):
         return self._levels_of(self._normalized(frames))
 
     def _levels_of(self, images: Tensor) -> list[Tensor]:
-        """Calls :meth:`encode_image`, or the engine if no gradients are needed."""
+        """Encodes images with :meth:`encode_image`, or with the inference engine if no gradients are needed."""
         modules = (self.image_encoder, *self._level_heads().values())
         learns = torch.is_grad_enabled() and any(p.requires_grad for m in modules for p in m.parameters())
         stochastic = nn.modules.batchnorm._BatchNorm | nn.Dropout
@@ -242,7 +243,7 @@ class SAM2Train(SAM2Base):
     def _levels_of_objects(self, t: int, clips: _Tracking) -> list[Tensor]:
         """Returns feature levels ``(O, C_i, H_i, W_i)`` of frame ``t``, one row per object."""
         video = clips.batch.video
-        # index_select, because the backward pass of indexing is not deterministic on the CPU.
+        # Uses index_select, because the backward pass of indexing is not deterministic on the CPU.
         if not clips.levels:
             return [level.index_select(0, video) for level in self._encode(clips.batch.frames[t])]
         return [level.index_select(0, t * clips.batch.num_videos + video) for level in clips.levels]
@@ -281,7 +282,7 @@ class SAM2Train(SAM2Base):
     def _encode_memory_of(self, frame: PredictedFrame, feature: Tensor, batch: ClipBatch) -> Tensor:
         masks = frame.masks_high_res[-1]
         if self.non_overlap_masks_for_mem_enc and not self.training:
-            of_clips = [masks[batch.video == v] for v in range(batch.num_videos)]  # objects are ordered by clip
+            of_clips = [masks[batch.video == v] for v in range(batch.num_videos)]  # a clip's objects are consecutive
             masks = torch.cat([self._apply_non_overlapping_constraints(m) for m in of_clips if len(m)])
         return self.encode_memory(feature, masks, frame.object_scores[-1], frame.prompts[-1] is not None)
 
@@ -307,7 +308,10 @@ class SAM2Train(SAM2Base):
         initial: bool,
         clips: _Tracking,
     ) -> Tensor:
-        """Adds correction clicks one by one and predicts masks after each click. Returns the last object pointers."""
+        """Adds correction clicks one by one and predicts masks after each click.
+
+        Returns the last object pointers ``(O, C)``.
+        """
         for _ in range(self.num_correction_pt_per_frame):
             from_truth = self.training and self.prob_to_sample_from_gt_for_train > 0
             from_truth = from_truth and bool(clips.rng.random() < self.prob_to_sample_from_gt_for_train)
@@ -324,7 +328,10 @@ class SAM2Train(SAM2Base):
 
 
 def _clear_cache(model: Any, _: object) -> None:
-    """Clears the encoder cache of ``model``. Gets the model as argument, so that the hook works for copied models."""
+    """Clears the encoder cache of ``model``.
+
+    The hook has the argument ``model``, so that it works for copied models.
+    """
     model.encoder_cache.clear()
 
 
@@ -334,10 +341,10 @@ def identity_init(attention: MemoryAttention, feature_std: float) -> None:
 
     With the default initialization, a mask decoder trained without memory attention would get noise several times as
     large as the features. This function sets the last layer of each branch to zero and the norm to the features' scale.
-    From the first update, the decoder thus gets its standard input.
+    The mask decoder thus gets features of the standard scale from the first update.
 
     Args:
-        attention: module whose weights are overwritten.
+        attention: memory attention module whose weights are overwritten.
         feature_std: standard deviation of the image encoder's coarsest level, over channels and positions; positive.
     """
     if not feature_std > 0:

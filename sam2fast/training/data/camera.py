@@ -10,22 +10,23 @@ from sam2fast.datasets.dataset_files import DatasetError
 from sam2fast.training.data.clip import Clip
 
 Box = tuple[float, float, float, float]
-# Maximum number of random crops tried. If no crop has an object, the image counts as an image without objects.
+# Maximum number of random crops tried. If no crop has an object, :class:`RandomCamera` raises ``DatasetError``.
 ATTEMPTS = 20
 
 
 @dataclass(frozen=True)
 class RandomCamera:
-    """Transform that makes a clip from a still image with a panning and zooming camera. Frames are square crops.
+    """Transform that makes a clip from a still image with a panning and zooming camera. The frames are square.
 
-    Removes objects that are too small, too large or cut off in the first crop. At least one object remains.
+    Removes objects that are too small, too large or cut off in the first crop. The clip has at least one object.
 
     Args:
         size: side of the frames in pixels.
-        num_frames: number of frames of the clip.
-        max_objects: maximum number of objects. If more objects remain, a random selection is kept.
-        zoom: smallest and largest side of the first crop, as fractions of the image's side, before its aspect changes.
-        most_aspect: maximum ratio between the scales of a crop's two sides.
+        num_frames: number of frames that the clip gets.
+        max_objects: maximum number of objects of the clip. If the first crop has more objects, selects some at random.
+        zoom: smallest and largest side of the first crop, as fractions of the image's side. The crop's aspect ratio is
+            changed afterwards.
+        most_aspect: maximum ratio between the horizontal and the vertical scale of a crop.
         motion: standard deviation of the camera's speed, in sides of the crop per frame.
         areas: smallest and largest area of an object in the first crop, as fractions of the crop.
         least_inside: minimum fraction of an object's area inside the first crop.
@@ -44,7 +45,7 @@ class RandomCamera:
         """Converts frames ``(1, H, W, 3)`` and masks ``(1, O, H, W)`` to ``(T, S, S, 3)`` and ``(T, o, S, S)``.
 
         Raises:
-            DatasetError: If no crop has an object within the limits.
+            DatasetError: If no random crop has an object that satisfies ``areas`` and ``least_inside``.
         """
         if len(clip.frames) != 1:
             raise ValueError(f"expected a clip of one frame, got {len(clip.frames)}: RandomCamera needs a still image")
@@ -81,7 +82,7 @@ class RandomCamera:
         return _inside(x + (rng.random() - 0.5) * w, y + (rng.random() - 0.5) * h, w, h, (width, height))
 
     def _path(self, first: Box, image: tuple[int, int], rng: np.random.Generator) -> list[Box]:
-        """Returns one crop per frame. Crops move uniformly with some shake and stay inside the image."""
+        """Returns one crop of the image per frame. Crops move uniformly with some shake and stay inside the image."""
         left, top, right, bottom = first
         w, h = right - left, bottom - top
         x, y = (left + right) / 2, (top + bottom) / 2
@@ -105,5 +106,5 @@ def _inside(x: float, y: float, w: float, h: float, image: tuple[int, int]) -> B
     w, h = min(w, image[0]), min(h, image[1])
     left = min(max(0.0, x - w / 2), image[0] - w)
     top = min(max(0.0, y - h / 2), image[1] - h)
-    # Without ``min``, rounding could place the box's edge outside the image.
+    # Applies ``min``, because rounding could place the box's edge outside the image.
     return left, top, min(left + w, image[0]), min(top + h, image[1])

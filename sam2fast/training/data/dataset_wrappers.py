@@ -1,4 +1,4 @@
-"""Data sets made from other data sets: repetition, concatenation, subsets and fixed clips."""
+"""Data sets that wrap other data sets: repetition, concatenation, subsets and fixed clips."""
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
@@ -11,13 +11,16 @@ from sam2fast.training.data.clip import Clip, ClipDataset, name_of
 
 
 def repeat_factors_of(dataset: ClipDataset) -> NDArray[np.float32]:
-    """Returns the repeat factors ``(N,)`` of a data set's N videos. Without ``repeat_factors``, all factors are 1."""
+    """Returns the repeat factors ``(N,)`` of a data set's N videos.
+
+    If the data set has no ``repeat_factors``, returns ones.
+    """
     factors = getattr(dataset, "repeat_factors", None)
     return np.ones(len(dataset), dtype=np.float32) if factors is None else np.asarray(factors, dtype=np.float32)
 
 
 def sample_once(dataset: ClipDataset, index: int, rng: np.random.Generator) -> Clip:
-    """Samples a clip of video number ``index`` of a data set. Repetitions of videos do not count."""
+    """Samples a clip of video number ``index`` of a data set. ``index`` does not count repetitions of videos."""
     clip: Clip = getattr(dataset, "sample_once", dataset.sample)(index, rng)
     return clip
 
@@ -35,14 +38,14 @@ class _OfOneDataset:
 class RepeatFactorWrapper(_OfOneDataset):
     """Data set that repeats videos of another data set by repeat factors.
 
-    The integer part of a factor is the number of times that a video occurs in every epoch. The fractional part is the
-    probability of one more occurrence. Random draws depend only on ``seed`` and the epoch, and are equal to draws of
-    the official ``training.dataset.utils.RepeatFactorWrapper``.
+    The integer part of a factor is the number of times that a video occurs in every epoch. The fractional part of a
+    factor is the probability of one more occurrence in an epoch. The repetitions depend only on ``seed`` and the epoch,
+    and are equal to repetitions of the official ``training.dataset.utils.RepeatFactorWrapper``.
 
     Args:
-        factors: one number for all videos, one number per video, or a mapping from video names to numbers. If None, and
-            for videos missing in the mapping, the data set's ``repeat_factors`` are used, as of ``VOSDataset``. Factors
-            are finite and at least 0, and one factor is above 0.
+        factors: one number for all videos, one number per video, or a mapping from video names to numbers. If
+            ``factors`` is None or lacks a video, the data set's attribute ``repeat_factors`` gives the factor. All
+            factors are finite and at least 0, and at least one factor is above 0.
     """
 
     def __init__(
@@ -68,7 +71,7 @@ class RepeatFactorWrapper(_OfOneDataset):
         self.dataset, self.seed = dataset, seed
 
     def __len__(self) -> int:
-        """Returns the number of videos without repetitions. An epoch has ``len(epoch_indices(epoch))`` samples."""
+        """Returns the number of videos without repetitions. The number of samples is ``len(epoch_indices(epoch))``."""
         return len(self.repeat_factors)
 
     def epoch_indices(self, epoch: int) -> NDArray[np.int64]:
@@ -85,7 +88,7 @@ class RepeatFactorWrapper(_OfOneDataset):
 class ConcatDataset:
     """Concatenates the videos of several data sets, without repetitions.
 
-    As in the official ``training.dataset.utils.ConcatDataset``, :class:`RepeatFactorWrapper` applies repeat factors.
+    Repeat factors take effect only in :class:`RepeatFactorWrapper`, as in the official ``training.dataset.utils``.
     """
 
     def __init__(self, datasets: Sequence[ClipDataset]) -> None:
@@ -112,7 +115,10 @@ class ConcatDataset:
 
 
 class Subset(_OfOneDataset):
-    """The videos of a data set at ``indices``. Follows the official ``training.dataset.utils.Subset``."""
+    """Data set of the videos of another data set at ``indices``.
+
+    Follows the official ``training.dataset.utils.Subset``.
+    """
 
     def __init__(self, dataset: ClipDataset, indices: Sequence[int]) -> None:
         factors = repeat_factors_of(dataset)
@@ -125,17 +131,17 @@ class Subset(_OfOneDataset):
         return len(self.indices)
 
     def sample(self, index: int, rng: np.random.Generator) -> Clip:
-        """Samples a clip of the video ``indices[index]``."""
+        """Samples a clip of video number ``indices[index]``."""
         return sample_once(self.dataset, self.indices[index], rng)
 
 
 class FixedClips(_OfOneDataset):
-    """First ``count`` clips of a data set. Clips are equal in all epochs, for validation or overfitting.
+    """First ``count`` clips of a data set. All epochs have the same clips, for validation or overfitting.
 
     Args:
-        dataset: data set whose clips are used.
-        seed: seed of the clips: clip ``i`` uses a generator seeded with ``[seed, i]``.
-        keep: if True, keeps clips in memory after their first use.
+        dataset: data set from which the clips are sampled.
+        seed: seed of the random generators. The seed for clip ``i`` is ``[seed, i]``.
+        keep: if True, keeps sampled clips in memory.
     """
 
     def __init__(self, dataset: ClipDataset, count: int, seed: int = 0, keep: bool = False) -> None:
@@ -148,7 +154,7 @@ class FixedClips(_OfOneDataset):
         return self.count
 
     def sample(self, index: int, rng: np.random.Generator) -> Clip:
-        """Returns clip ``index``. The generator is not used."""
+        """Returns clip number ``index``. The argument ``rng`` is not used."""
         if index in self._kept:
             return self._kept[index]
         clip = self.dataset.sample(index, np.random.default_rng([self.seed, index]))

@@ -45,7 +45,7 @@ SA1B_IMAGE, SA1B_MASKS = ".jpg", ".json"
 
 
 class EncodedVideo(FolderVideo):
-    """Video file with annotations. The file is opened for each clip and closed afterwards."""
+    """Video file with annotations. The video file is opened for each clip and closed afterwards."""
 
     def read_frames(self, positions: Sequence[int]) -> list[NDArray[np.uint8]]:
         """Decodes frames ``(H, W, 3)`` uint8 RGB."""
@@ -53,17 +53,17 @@ class EncodedVideo(FolderVideo):
 
 
 class JSONRawDataset(NamedVideoDataset):
-    """Videos with masks in JSON files, ``gt_folder/<video>_manual.json``.
+    """Data set of videos with masks in JSON files, ``gt_folder/<video>_manual.json``.
 
-    Videos are files, ``img_folder/<video>.mp4``, or folders of frames, ``img_folder/<video>/<number>.jpg``. As in
-    SA-V's archives, videos may be one folder deeper, with names such as ``sav_000/sav_000001``. Follows the official
+    Videos are files, ``img_folder/<video>.mp4``, or folders of frames, ``img_folder/<video>/<number>.jpg``. Videos may
+    lie in subfolders, as in SA-V's archives, and then have names such as ``sav_000/sav_000001``. Follows the official
     ``training.dataset.vos_raw_dataset.JSONRawDataset``. The official class reads only folders of frames.
 
     Args:
-        rm_unannotated: if True, uses only frames on which every object is annotated. Objects may be occluded.
-        ann_every: number of video frames per annotated frame: 4 in SA-V.
-        frames_fps: frames per second of the videos, for JSON files that state the rate of their annotations.
-        annotator: source of the masks, ``manual`` or ``auto``.
+        rm_unannotated: if True, uses only frames on which every object is annotated, as visible or as occluded.
+        ann_every: number of video frames per annotated frame. SA-V has 4 video frames per annotated frame.
+        frames_fps: frames per second of the videos, used if a JSON file states the rate of the annotations.
+        annotator: type of mask files that are read, ``manual`` or ``auto``.
 
     Raises:
         ImportError: If ``img_folder`` has video files and PyAV is not installed.
@@ -120,7 +120,7 @@ class JSONRawDataset(NamedVideoDataset):
         return FolderVideo(name, tuple((number, files[number]) for number in numbers), tuple(numbers), annotations)
 
     def _taken(self, numbers: Sequence[int], annotations: MaskletAnnotations) -> list[int]:
-        """Returns the numbers of the frames that clips may use."""
+        """Returns the frame ``numbers`` that remain after ``sample_rate`` and ``rm_unannotated`` are applied."""
         sampled = numbers[:: self.sample_rate]
         return [n for n in sampled if annotations.is_annotated(n)] if self.rm_unannotated else list(sampled)
 
@@ -130,7 +130,7 @@ class JSONRawDataset(NamedVideoDataset):
 
 
 def _find_videos(folder: Path) -> tuple[list[str], list[Path]]:
-    """Returns the names of videos up to one folder deep, and the paths of video files in unsupported formats."""
+    """Returns the names of videos in a folder and its subfolders, and paths of video files in unsupported formats."""
     names, others = [], []
     for path in list_entries(folder):
         is_folder = path.is_dir()
@@ -147,12 +147,12 @@ class SA1BRawDataset(NamedVideoDataset):
     """Images ``img_folder/sa_<number>.jpg`` with masks ``gt_folder/sa_<number>.json``, as videos of identical frames.
 
     Follows the official ``training.dataset.vos_raw_dataset.SA1BRawDataset``, except that videos are sorted by name and
-    have the names of their files. Object ids count the annotations that are not excluded, from 0. Names in lists may
-    include a folder, as in SA-1B's archives: ``sa_000000/sa_1``.
+    have the names of their files. Object ids are the positions, from 0, among the annotations that are not excluded.
+    Names in ``file_list_txt`` may include a folder, such as ``sa_000000/sa_1`` in SA-1B's archives.
 
     Args:
-        mask_area_frac_thresh: if at most 1, excludes masks that cover at least this fraction of the image.
-        uncertain_iou: excludes masks with a smaller ``uncertain_iou``.
+        mask_area_frac_thresh: fraction of the image's area from which masks are excluded; above 1, no mask is excluded.
+        uncertain_iou: minimum of an annotation's entry ``uncertain_iou``; masks with smaller values are excluded.
     """
 
     def __init__(
@@ -191,7 +191,7 @@ class SA1BRawDataset(NamedVideoDataset):
         return image_as_video(name, image, annotations, self.num_frames)
 
     def _segments(self, image: Path, masks: Path) -> list[Any]:
-        """Returns the RLE masks of the annotations that are not excluded."""
+        """Returns the RLE masks of an image's annotations that are not excluded."""
         by_share = self.mask_area_frac_thresh <= 1.0
         height, width = read_frame_size(image) if by_share else (1, 1)
         try:
@@ -209,18 +209,18 @@ class SA1BRawDataset(NamedVideoDataset):
 class CocoRawDataset(NamedVideoDataset):
     """Images with objects from a COCO instances file, as videos of identical frames.
 
-    Images are rotated by their EXIF orientation. Masks match the rotated image. If masks have the size of the stored
-    image, masks are rotated like the image.
+    Images are rotated by their EXIF orientation. Masks that have the size of the unrotated image are rotated like the
+    image.
 
-    Objects have the ids of their annotations. Masks are polygons, which need pycocotools, or RLE. Crowds, annotations
+    Objects have the ids of their annotations. Masks are polygons or RLE. Polygons need pycocotools. Crowds, annotations
     without a mask and images without objects are excluded.
 
     Args:
-        img_folder: folder of the images. ``file_name`` in the JSON file is relative to this folder.
-        annotation_file: JSON file such as ``annotations/instances_train2017.json``. Image file names must differ by
-            more than their extension.
-        categories: names or ids of categories; objects of other categories are excluded.
-        min_area: excludes objects whose ``area`` in the file is smaller, in pixels.
+        img_folder: folder of the images. Entries ``file_name`` of the JSON file are relative to ``img_folder``.
+        annotation_file: JSON file such as ``annotations/instances_train2017.json``. The names of image files without
+            extensions must be unique.
+        categories: names or ids of the categories whose objects are used; None uses all categories.
+        min_area: minimum ``area`` of an object in the JSON file, in pixels; smaller objects are excluded.
     """
 
     def __init__(
@@ -286,7 +286,7 @@ class CocoRawDataset(NamedVideoDataset):
 
 
 class PackedRecords:
-    """JSON values in one byte array. Forked workers share the array's memory, but would copy Python objects."""
+    """List of JSON values in one byte array. Forked workers share an array's memory, but would copy Python objects."""
 
     def __init__(self, values: Iterable[Any]) -> None:
         texts = [json.dumps(value, separators=(",", ":")).encode() for value in values]
@@ -305,10 +305,10 @@ def _without_suffix(file: str) -> str:
 
 
 def _category_ids(content: Mapping[str, Any], wanted: Sequence[str | int] | None) -> set[int] | None:
-    """Returns the ids of the wanted categories; None means all categories."""
+    """Returns the ids of the ``wanted`` categories, or None for all categories."""
     if wanted is None:
         return None
-    known: dict[str | int, set[int]] = defaultdict(set)  # keys are ids and names; categories may share a name
+    known: dict[str | int, set[int]] = defaultdict(set)  # category ids by id and by name; categories may share a name
     for category in content.get("categories", []):
         known[category["id"]].add(category["id"])
         known[category["name"]].add(category["id"])
@@ -322,7 +322,7 @@ def _category_ids(content: Mapping[str, Any], wanted: Sequence[str | int] | None
 def _objects_by_image(
     content: Mapping[str, Any], categories: set[int] | None, min_area: float
 ) -> dict[Any, list[tuple[int, Any]]]:
-    """Returns the ids and segmentations of the selected objects, by image id."""
+    """Returns a mapping from image ids to the ids and segmentations of the selected objects."""
     objects: dict[Any, list[tuple[int, Any]]] = defaultdict(list)
     for annotation in content["annotations"]:
         area = annotation.get("area")
@@ -331,7 +331,7 @@ def _objects_by_image(
         has_mask = annotation.get("segmentation") and not annotation.get("iscrowd")
         if is_wanted and is_large and has_mask and (area != 0 or _has_pixels(annotation["segmentation"])):
             objects[annotation["image_id"]].append((annotation.get("id"), annotation["segmentation"]))
-    for image, segments in objects.items():  # replaces ids that are not unique integers by numbers from 1
+    for image, segments in objects.items():  # replaces object ids that are not unique integers by numbers from 1
         if len({i for i, _ in segments}) < len(segments) or any(type(i) is not int for i, _ in segments):
             objects[image] = [(number, segmentation) for number, (_, segmentation) in enumerate(segments, 1)]
     return objects

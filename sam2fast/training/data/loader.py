@@ -1,4 +1,5 @@
-"""Loads batches of clips from several data sets in worker processes. Resumed runs get the same batches."""
+"""Loads batches of clips from several data sets in worker processes. Resumed runs get the same batches as other runs.
+"""
 
 import atexit
 import logging
@@ -24,7 +25,7 @@ from sam2fast.utils.errors import FixableError
 _log = logging.getLogger(__name__)
 
 MAX_TRIES = 20  # maximum number of clips tried for one sample
-# Errors of the program or the machine, not of a file. These errors are raised, and the sample is not replaced.
+# Types of errors that bugs and lack of memory cause. Errors of these types are raised, and the clip is not replaced.
 _NOT_THE_DATA = (MemoryError, ImportError, NameError, AttributeError, TypeError, NotImplementedError)
 Item = TypeVar("Item")
 # Prefixes of torch's error messages about lost workers. If a worker exits, the thread that pins the worker's batches
@@ -34,7 +35,7 @@ _ADVICE = (
     "lower trainer.data.train.num_workers and trainer.data.val.num_workers (0 needs no shared memory), or "
     "enlarge /dev/shm; for docker, set --shm-size"
 )
-SECONDS_TO_EXIT = 10.0  # time to wait for a killed worker to exit, because its connections close first
+SECONDS_TO_EXIT = 10.0  # time to wait for a killed worker's exit code; the connections close earlier
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class ClipSource:
     Args:
         dataset: data set whose clips all have the same number of frames.
         batch_size: number of clips per batch on each rank.
-        weight: relative frequency of this source's batches.
+        weight: unnormalized probability of drawing a batch from this source.
         key: key of the loss that the trainer applies to these batches.
     """
 
@@ -55,7 +56,7 @@ class ClipSource:
 
     @property
     def name(self) -> str:
-        """The data set's ``name``, or the name of its class."""
+        """The data set's attribute ``name``, or the name of the data set's class."""
         return name_of(self.dataset)
 
 
@@ -63,20 +64,21 @@ class ClipLoader:
     """Loader of batches of clips. Each batch comes from one source, and sources are mixed at random.
 
     Batch ``k`` of an epoch depends only on ``(seed, epoch, k, rank, world_size)``, not on ``num_workers`` or the batch
-    at which the epoch is resumed. Ranks draw the same sources, but different samples. Follows the official
+    at which the epoch is resumed. All ranks draw the same sources, but different clips. Follows the official
     ``training.dataset.sam2_datasets.TorchTrainMixedDataset``.
 
     A clip that cannot be loaded is replaced by another clip of the same data set, with a warning.
 
     Args:
-        batches_per_epoch: number of batches per epoch. If None, an epoch is one pass over every source. Otherwise,
-            sources are drawn only by weight, and exhausted sources are reshuffled and start over.
+        batches_per_epoch: number of batches per epoch. If None, an epoch is one pass over the clips of every source. If
+            a number is given, sources are drawn only by weight, and an exhausted source is reshuffled and starts over.
         shuffle: if True, shuffles each source every epoch.
         drop_last: if True, drops the last, smaller batch of each source.
-        max_bad_samples: maximum number of replaced clips per epoch and rank. Replaced clips must not outnumber good
-            clips.
+        max_bad_samples: maximum number of replaced clips per epoch on each rank. An error is raised if an epoch has
+            more replaced clips than good clips.
         phases_per_epoch: number of epochs that make up one pass over every source, for more frequent checkpoints and
-            validations on large data sets. If above 1, epochs may differ by one batch.
+            validations on large data sets. If ``phases_per_epoch`` is above 1, the numbers of batches of epochs may
+            differ by one.
 
     Attributes:
         bad_samples: number of clips replaced so far, in all epochs.
@@ -128,11 +130,14 @@ class ClipLoader:
         self.bad_samples = 0
 
     def __len__(self) -> int:
-        """Returns the number of batches of the first epoch. See :meth:`num_batches` for other epochs."""
+        """Returns the number of batches of the first epoch. :meth:`num_batches` returns the number for any epoch."""
         return self.num_batches(0)
 
     def num_batches(self, epoch: int) -> int:
-        """Returns the number of batches of an epoch. Epochs may differ with ``phases_per_epoch`` or repeat factors."""
+        """Returns the number of batches of an epoch.
+
+        Lengths of epochs differ with ``phases_per_epoch`` or repeat factors.
+        """
         if epoch not in self._counts:
             self._counts[epoch] = self._schedule.num_batches(epoch)
         return self._counts[epoch]
@@ -143,10 +148,10 @@ class ClipLoader:
         return self._schedule.rank, self._schedule.world_size
 
     def epoch(self, epoch: int, start: int = 0, step: int = 1) -> Iterator[ClipBatch]:
-        """Yields the batches of an epoch from batch ``start``. Batches are equal to batches of an uninterrupted run.
+        """Yields the batches of an epoch from batch ``start``. A resumed run gets the batches of an uninterrupted run.
 
         Args:
-            step: interval between yielded batches.
+            step: interval between the numbers of yielded batches.
 
         Raises:
             ValueError: If ``start`` is negative or above the number of batches.
@@ -160,7 +165,7 @@ class ClipLoader:
     def _iterate(self, maker: "_BatchMaker", start: int, step: int) -> Iterator[ClipBatch]:
         loader: DataLoader[_Made] = DataLoader(
             maker,
-            batch_size=None,  # items of ``maker`` are batches
+            batch_size=None,  # the items of the data set ``maker`` are batches
             sampler=range(start, len(maker.epoch), step),
             num_workers=self._num_workers,  # torch gives each worker one thread
             collate_fn=_Pickled if self._num_workers else None,
@@ -191,11 +196,11 @@ class ClipLoader:
 
 @dataclass
 class _Made:
-    """Result of a worker: a batch or an error, and reports of replaced clips."""
+    """Result of a worker process: a batch or an error, and reports of replaced clips."""
 
     batch: ClipBatch | None = None
     reports: list[str] = field(default_factory=list)
-    # Error for the main process to raise. For an error raised in a worker, torch's message would be a traceback.
+    # Error that the main process raises. If a worker raised the error, torch's message would be a traceback.
     error: FixableError | None = None
 
     def pin_memory(self) -> "_Made":
@@ -205,12 +210,12 @@ class _Made:
 
 
 def _ignore_sigterm(worker: int) -> None:
-    """Ignores SIGTERM in a worker. When a run stops, the main process saves a checkpoint, then ends its workers."""
+    """Ignores SIGTERM in a worker. The main process first saves a checkpoint and then ends its workers."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 class _Pickled:
-    """Pickles a batch in the worker's main thread. The queue's thread would drop objects that cannot be pickled.
+    """Pickles a batch in the worker's main thread. The thread of torch's queue would silently drop unpicklable batches.
 
     Unpickling yields the batch, or an error if shared memory was full.
     """
@@ -227,7 +232,7 @@ class _Pickled:
 
 
 class _BatchMaker(Dataset[_Made]):
-    """Makes the batch with a given number. Every worker process has a copy of this object."""
+    """Data set of batches by number. Every worker process has a copy of this object."""
 
     def __init__(self, sources: Sequence[ClipSource], epoch: EpochSchedule) -> None:
         self.sources, self.epoch = sources, epoch
@@ -242,7 +247,7 @@ class _BatchMaker(Dataset[_Made]):
                 self._make_clip(source, sample, [*entropy, sample.position], made.reports) for sample in plan.samples
             ]
             seeds = [_prompt_seed([*entropy, sample.position]) for sample in plan.samples]
-            # All ranks use the same seed, so that all ranks have the same amount of computation.
+            # All ranks use the same seed of prompt plans, so that all ranks have the same amount of computation.
             plan_seed = _prompt_seed([self.epoch.schedule.seed, self.epoch.epoch, number], stream=1)
             try:
                 made.batch = collate(clips, seeds, source.key, plan_seed)
@@ -255,7 +260,7 @@ class _BatchMaker(Dataset[_Made]):
 
     @staticmethod
     def _make_clip(source: ClipSource, sample: BatchSample, entropy: list[int], reports: list[str]) -> Clip:
-        """Returns the sample's clip. If the clip is bad, draws other clips with the sample's generator."""
+        """Returns the clip of a sample. If the clip is bad, draws another clip with the sample's random generator."""
         rng = np.random.default_rng(entropy)
         index = sample.index
         for _ in range(MAX_TRIES):
@@ -266,7 +271,7 @@ class _BatchMaker(Dataset[_Made]):
                 return clip
             except (DataError, *_NOT_THE_DATA):
                 raise
-            # Broken files raise exceptions of any type: decoders raise SyntaxError, struct.error, zlib.error, ...
+            # Decoding a broken file raises exceptions of any type, such as SyntaxError, struct.error or zlib.error.
             except Exception as error:
                 reports.append(f"bad sample: {source.name}, clip {index}: {type(error).__name__}: {error}")
             index = int(rng.integers(len(source.dataset)))
@@ -274,7 +279,7 @@ class _BatchMaker(Dataset[_Made]):
 
 
 def _prompt_seed(entropy: list[int], stream: int = 0) -> int:
-    """Returns the seed of prompts. Prompts have their own random stream, so that transforms do not change prompts."""
+    """Returns the seed of prompts. Prompts have a separate random stream, so that transforms do not change prompts."""
     return int(np.random.SeedSequence(entropy, spawn_key=(stream,)).generate_state(1, np.uint64)[0] >> 1)
 
 
@@ -297,11 +302,11 @@ def reporting_lost_workers() -> Iterator[None]:
 def receive_batches(made: Iterable[Item]) -> Iterator[Item]:
     """Yields the results of worker processes. Raises :class:`LostWorkerError` if a worker is killed during a batch."""
     batches: Any = iter(made)
-    # At exit, multiprocessing would send SIGTERM to workers and wait forever, because workers ignore SIGTERM.
+    # Without this call, the interpreter would wait forever at exit, because workers ignore multiprocessing's SIGTERM.
     atexit.register(batches._shutdown_workers)
     try:
         yield from batches
-    # Torch raises errors of the worker's connection, such as "got end of file during message", and of deleted files.
+    # If a worker is killed, torch raises errors about the connection to the worker or about deleted files.
     except (OSError, EOFError) as error:
         reason = _exit_reason(batches) or f"{type(error).__name__} during a batch: {error}"
         raise _lost_worker(reason) from error
@@ -311,9 +316,9 @@ def receive_batches(made: Iterable[Item]) -> Iterator[Item]:
 
 
 def _exit_reason(batches: Iterator[Item]) -> str | None:
-    """Returns torch's message for the first worker that has exited, or None if none exits in time.
+    """Returns torch's message for the first worker that has exited, or None if no worker exits in time.
 
-    Torch's signal handler may raise its own error in the meantime.
+    While this function waits, torch's signal handler may raise an error.
     """
     until = time.monotonic() + SECONDS_TO_EXIT
     while True:
@@ -331,7 +336,7 @@ def _lost_worker(reason: str) -> LostWorkerError:
 
 
 def _worker_message(error: BaseException) -> str | None:
-    """Returns torch's first message about a lost worker. Later errors of the chain do not say how a worker exited."""
+    """Returns the first message about a lost worker in a chain of exceptions. Later messages do not give the cause."""
     message: str | None = None
     cause: BaseException | None = error
     while cause is not None:

@@ -43,11 +43,11 @@ class PNGRawDataset(NamedVideoDataset):
 
     Masks are ``gt_folder/<video>/<frame>.png``, with object ids as palette indices or grey levels. If ``is_palette`` is
     False, masks are ``gt_folder/<video>/<object>/<frame>.png``, and the object id is the folder's number plus one.
-    Frames and masks are matched by number. Follows ``training.dataset.vos_raw_dataset.PNGRawDataset``.
+    A frame's mask is the mask file with the frame's number. Follows ``training.dataset.vos_raw_dataset.PNGRawDataset``.
 
     Args:
-        single_object_mode: if True, treats every object's folder as a separate video.
-        truncate_video: if positive, uses only this number of frames from the start of a video.
+        single_object_mode: if True, treats the folder of each object's masks as a separate video.
+        truncate_video: number of frames used from the start of each video; if not positive, all frames are used.
         frames_sampling_mult: if True, repeats each video as many times as it has frames.
     """
 
@@ -125,12 +125,14 @@ class MaskFolderRawDataset(NamedVideoDataset):
     """Images ``img_folder/<name>.jpg`` (or ``.png``) with masks in ``gt_folder``, as videos of identical frames.
 
     The masks of an image are either ``<name>.png``, a palette or grey image in which every nonzero value is an object,
-    or ``<name>/*.png``, one image per object with nonzero pixels for the object. ``gt_folder`` may have both types.
-    Images are rotated by their EXIF orientation, and masks have the size of the rotated image. Masks must have hard
-    edges: every grey value of a soft edge would be an object. Reading a white mask with soft edges is an error.
+    or ``<name>/*.png``, one image per object with nonzero pixels for the object. ``gt_folder`` may contain both mask
+    files and folders of masks. Images are rotated by their EXIF orientation, and masks have the size of the rotated
+    image. Masks must have hard
+    edges, because every grey value of a soft edge would be a separate object. Reading a white mask with soft edges is
+        an error.
 
-    Images in another format are an error, unless ``file_list_txt`` is set. Both types of masks for one image are also
-    an error.
+    If ``file_list_txt`` is not set, images in other formats than JPEG and PNG are an error. An image with both a mask
+    file and a folder of masks is an error.
 
     Args:
         ignored_labels: mask values that are not objects, such as 255 for unlabeled pixels.
@@ -161,13 +163,13 @@ class MaskFolderRawDataset(NamedVideoDataset):
         name = self.video_names[idx]
         if name in self._labels:
             files: dict[int | None, dict[FrameKey, Path]] = {None: {0: self._labels[name]}}
-        else:  # object ids count the files from 1, sorted by number, then by name
+        else:  # numbers the object files from 1, in the order of the files' numbers and names
             files = {i: {0: path} for i, path in enumerate(list_files(self.gt_folder / name).values(), 1)}
         annotations = MaskImages(files, self.gt_folder, self.ignored_labels)
         return image_as_video(name, self.images[idx], annotations, self.num_frames)
 
     def _find_masks(self) -> dict[str, Path]:
-        """Returns the paths of label images by name. All other images have folders of masks."""
+        """Returns the paths of label images by image name. Images without a label image have a folder of masks."""
         entries = list(list_entries(self.gt_folder))
         folders = {path.name: path for path in entries if path.is_dir()}
         labels = _by_name(self.gt_folder, (path for path in entries if path.name not in folders), MASK_SUFFIXES)
@@ -193,7 +195,7 @@ class MaskFolderRawDataset(NamedVideoDataset):
 
 
 def _by_name(folder: Path, paths: Iterable[Path], suffixes: Collection[str]) -> dict[str, Path]:
-    """Returns by name the files that have one of ``suffixes``."""
+    """Returns a mapping from stems to the files that have one of ``suffixes``."""
     named: dict[str, Path] = {}
     for path in sorted(path for path in paths if path.suffix.lower() in suffixes):
         if path.stem in named:

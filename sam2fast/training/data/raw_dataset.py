@@ -1,6 +1,6 @@
 """Shared parts of the raw data sets: video names, frame files, folder checks and their errors.
 
-The check functions raise :class:`DataError`. The message names the folder and its expected content.
+Functions that check folders raise :class:`DataError` with the folder's path and the files expected in the folder.
 """
 
 import os
@@ -27,17 +27,17 @@ class NamedVideoDataset(ABC):
     """Base class of data sets with named videos. An image is treated as a video of identical frames.
 
     Constructors raise :class:`DataError` if a folder or list is missing, there are no videos, or frames or masks are
-    missing. The message names the folder and its expected content. Subclasses share these arguments:
+    missing. Subclasses have the following arguments in common.
 
     Args:
         file_list_txt: file with the names of the videos to use, one per line; file extensions are ignored.
         excluded_videos_list_txt: one or several files with the names of videos to exclude.
-        sample_rate: interval of the frames used; every ``sample_rate``-th frame is taken.
-        num_frames: number of frames of the video made from an image.
+        sample_rate: interval between the frames used; every ``sample_rate``-th frame of a video is used.
+        num_frames: number of identical frames in the video that is made from an image.
 
     Attributes:
-        img_folder: folder of the frames or images.
-        video_names: names of the selected videos, in order.
+        img_folder: folder with the videos' frames or with the images.
+        video_names: names of the selected videos, in the order of video numbers.
     """
 
     img_folder: Path
@@ -52,12 +52,15 @@ class NamedVideoDataset(ABC):
 
     @abstractmethod
     def get_video(self, idx: int) -> "FolderVideo":
-        """Returns video number ``idx``. Files are decoded on access; unreadable files raise ``DatasetError``."""
+        """Returns video number ``idx``. Files are decoded on access. Unreadable files raise ``DatasetError``."""
 
 
 def require_folder(argument: str, folder: PathLike | None, expected: str) -> Path:
-    """Returns the folder as a path. ``expected`` describes the folder's content in messages."""
-    if folder is None:  # the user has not set the folder in the configuration
+    """Returns ``folder`` as a path, or raises ``DataError`` if the folder does not exist.
+
+    ``expected`` describes the folder's content for error messages.
+    """
+    if folder is None:  # the configuration does not set the folder
         raise DataError(f"{argument} is not set: it must be a folder with {expected}")
     if not Path(folder).is_dir():
         raise DataError(f"{argument} {folder} is not a folder: expected {expected} in it")
@@ -65,7 +68,10 @@ def require_folder(argument: str, folder: PathLike | None, expected: str) -> Pat
 
 
 def read_list(argument: str, path: PathLike, present: Collection[str] = ()) -> list[str]:
-    """Reads names from a text file, one per line, without file extensions. A name in ``present`` stays unchanged."""
+    """Reads names from a text file, one per line, without file extensions.
+
+    Names in ``present`` keep their extensions.
+    """
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
@@ -86,9 +92,9 @@ def select_names(
     """Returns the sorted names of the selected videos or images.
 
     Args:
-        present: Names in ``folder``.
-        expected, what: Description of expected files and noun for the names, used in messages.
-        must_exist: If True, listed names that are not ``present`` are an error.
+        present: Names of the videos or images in ``folder``.
+        expected, what: Description of the expected files, and "videos" or "images", for error messages.
+        must_exist: If True, raises ``DataError`` if ``file_list_txt`` has names that are not in ``present``.
     """
     known = set(present)
     names = list(known) if file_list_txt is None else read_list("file_list_txt", file_list_txt, known)
@@ -108,7 +114,7 @@ def select_names(
 
 
 def names_without_file(names: Iterable[str], folder: Path, suffix: str) -> list[str]:
-    """Returns the sorted names without a file ``folder/<name><suffix>``. Each folder is listed once."""
+    """Returns the sorted names without a file ``folder/<name><suffix>``. The content of each folder is read once."""
     listed: dict[str, set[str]] = {}
     missing = []
     for name in sorted(set(names)):
@@ -124,7 +130,7 @@ def names_without_file(names: Iterable[str], folder: Path, suffix: str) -> list[
 
 
 def require_files(names: Sequence[str], argument: str, folder: Path, suffix: str, what: str) -> None:
-    """Raises ``DataError`` if a name has no file ``folder/<name><suffix>``. ``what`` is the noun for the names."""
+    """Raises ``DataError`` if a name has no file ``folder/<name><suffix>``. Messages call the names ``what``."""
     kind = "video" if what == "videos" else "name"
     raise_if_any(
         names_without_file(names, folder, suffix),
@@ -134,13 +140,13 @@ def require_files(names: Sequence[str], argument: str, folder: Path, suffix: str
 
 
 def refuse_without_frames(empty: Sequence[str], names: Sequence[str], folder: Path, expected: str) -> None:
-    """Raises ``DataError`` if some of the videos ``names`` are ``empty``."""
+    """Raises ``DataError`` if ``empty``, the names of videos without frames, is not empty."""
     problem = f"of {len(names)} videos have no frames in img_folder {folder}"
     raise_if_any(empty, problem, f"Expected {expected} there.")
 
 
 def refuse_left_out(paths: Iterable[Path], what: str, folder: Path, expected: str) -> None:
-    """Raises ``DataError`` if any ``paths`` in ``folder`` are not ``expected``. ``what`` is the noun for paths."""
+    """Raises ``DataError`` if there are ``paths`` with unsupported formats. Messages call the files ``what``."""
     raise_if_any(
         sorted(path.name for path in paths),
         f"{what} in img_folder {folder} are not {expected}",
@@ -149,7 +155,7 @@ def refuse_left_out(paths: Iterable[Path], what: str, folder: Path, expected: st
 
 
 def raise_if_any(offenders: Sequence[str], problem: str, expected: str) -> None:
-    """Raises ``DataError`` if ``offenders`` is not empty. The message names some offenders."""
+    """Raises ``DataError`` if ``offenders`` is not empty. The message lists up to ``MAX_NAMED`` of these names."""
     if offenders:
         more = f" and {len(offenders) - MAX_NAMED} more" if len(offenders) > MAX_NAMED else ""
         raise DataError(f"{len(offenders)} {problem}: {', '.join(offenders[:MAX_NAMED])}{more}. {expected}")
@@ -157,7 +163,7 @@ def raise_if_any(offenders: Sequence[str], problem: str, expected: str) -> None:
 
 @dataclass(frozen=True)
 class FolderVideo:
-    """Files of one video. Frames and masks are decoded on access."""
+    """Video stored as image files. Frames and masks are decoded on access."""
 
     name: str
     frames: tuple[tuple[FrameKey, Path], ...]
@@ -173,7 +179,7 @@ class FolderVideo:
         return self.annotations.visible_objects(self.frames[position][0])
 
     def read_frames(self, positions: Sequence[int]) -> list[NDArray[np.uint8]]:
-        """Reads frames ``(H, W, 3)`` uint8 RGB. If several frames use one file, the file is read once."""
+        """Reads frames ``(H, W, 3)`` uint8 RGB. A file that is used by several frames is read once."""
         paths = [self.frames[position][1] for position in positions]
         read = {path: read_frame(path, self.upright) for path in dict.fromkeys(paths)}
         return [read[path] for path in paths]

@@ -1,7 +1,7 @@
 """Random transforms of clips, with the names and arguments of the official ``training.dataset.transforms``.
 
-A transform takes a clip and a generator and returns a new clip. All random numbers come from the generator. Frames stay
-uint8 and are normalized on the device, so that transfers take a quarter of the memory traffic.
+A transform takes a clip and a generator and returns a new clip. Transforms draw all random numbers from this generator.
+Frames stay uint8 until they are normalized on the device, so that transfers need a quarter of the bytes of fp32.
 """
 
 import logging
@@ -54,7 +54,7 @@ Transform: TypeAlias = Callable[[Clip, np.random.Generator], Clip]
 
 
 class ComposeAPI:
-    """Applies transforms in order."""
+    """Applies several transforms to a clip in order."""
 
     def __init__(self, transforms: Sequence[Transform]) -> None:
         self.transforms = list(transforms)
@@ -66,7 +66,10 @@ class ComposeAPI:
 
 
 class RandomHorizontalFlip:
-    """Flips the clip horizontally with probability ``p``. Without ``consistent_transform``, draws for each frame."""
+    """Flips a clip horizontally with probability ``p``.
+
+    Without ``consistent_transform``, each frame is flipped separately.
+    """
 
     def __init__(self, consistent_transform: bool, p: float = 0.5) -> None:
         self.consistent_transform, self.p = consistent_transform, p
@@ -81,17 +84,18 @@ class RandomHorizontalFlip:
 
 
 class RandomAffine:
-    """Rotates, shears, scales and translates the clip. Without ``consistent_transform``, draws for each frame.
+    """Rotates, shears, scales and translates a clip at random, or each frame if ``consistent_transform`` is False.
 
-    Draws again if an object's mask in the first frame becomes empty. After ``num_tentatives`` draws, the clip stays
-    unchanged.
+    If an object's mask in the first frame becomes empty, a new transform is drawn. After ``num_tentatives`` such draws,
+    the clip stays unchanged.
 
     Args:
-        degrees: range of angles, or the maximum angle.
-        scale, translate: range of scales, and maximum shifts as fractions of width and height. None disables scaling
-            or translation.
-        shear: range of angles along x, or the maximum angle; four numbers are ranges along x and y; None for no shear.
-        image_mean: RGB color of pixels outside the frame.
+        degrees: range of rotation angles in degrees, or the maximum angle.
+        scale: range of scales; None for no scaling.
+        translate: maximum shifts as fractions of width and height; None for no translation.
+        shear: range of shear angles along x, or the maximum angle; four numbers are ranges along x and y; None for no
+            shear.
+        image_mean: RGB color that fills pixels from outside the frame.
     """
 
     def __init__(
@@ -162,9 +166,9 @@ class RandomResizeAPI:
     """Resizes the clip to one of ``sizes``, with antialiasing.
 
     Args:
-        sizes: sizes of the shorter side, or of both sides if ``square``, or ``(width, height)`` pairs; or one size.
-        max_size: maximum length of the longer side.
-        v2: official argument, ignored.
+        sizes: size or sizes of the shorter side, or of both sides if ``square`` is True, or ``(width, height)`` pairs.
+        max_size: maximum length of the frame's longer side in pixels.
+        v2: argument of the official class, ignored.
     """
 
     def __init__(
@@ -199,7 +203,8 @@ class RandomResizeAPI:
 def get_size_with_aspect_ratio(
     image_size: tuple[int, int], size: float, max_size: float | None = None
 ) -> tuple[int, int]:
-    """Returns ``(height, width)`` with shorter side ``size``. The longer side is limited to ``max_size``.
+    """Returns the image size ``(height, width)`` whose shorter side is ``size``. The longer side is at most
+    ``max_size``.
 
     Args:
         image_size: image size ``(width, height)``.
@@ -263,7 +268,7 @@ class ColorJitter:
 
 
 class RandomGrayscale:
-    """Makes the clip grayscale with probability ``p``. Without ``consistent_transform``, draws for each frame."""
+    """Converts a clip to grayscale with probability ``p``. Without ``consistent_transform``, draws for each frame."""
 
     def __init__(self, consistent_transform: bool, p: float = 0.5) -> None:
         self.consistent_transform, self.p = consistent_transform, p
@@ -280,7 +285,8 @@ class RandomGrayscale:
 
 
 class RandomMosaicVideoAPI:
-    """Tiles every frame with copies of itself, with probability ``prob``. One random tile keeps the masks.
+    """Tiles every frame with copies of itself, with probability ``prob``. Only one random tile keeps the objects'
+    masks.
 
     Args:
         use_random_hflip: if True, flips tiles at random, equally in all frames.
@@ -298,7 +304,7 @@ class RandomMosaicVideoAPI:
             flips = rng.random(flips.shape) < 0.5
         frames, masks = np.empty_like(clip.frames), np.zeros_like(clip.masks)
         height, width = clip.frames.shape[1:3]
-        tiles: dict[tuple[int, int], Frames] = {}  # tiles by size: sizes differ if the grid does not divide the frame
+        tiles: dict[tuple[int, int], Frames] = {}  # tiles have several sizes if the grid does not divide the frame
         for tile in np.ndindex(self.grid_h, self.grid_w):
             (top, bottom), (left, right) = _part(height, self.grid_h, tile[0]), _part(width, self.grid_w, tile[1])
             size = bottom - top, right - left
@@ -322,7 +328,7 @@ class ToTensorAPI:
 
 
 class NormalizeAPI:
-    """Does nothing, because the model normalizes frames. :func:`check_normalisation` compares mean and std."""
+    """Does nothing, because the model normalizes frames. :func:`check_normalisation` compares ``mean`` and ``std``."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], v2: bool = False) -> None:
         self.mean, self.std = tuple(mean), tuple(std)
@@ -335,7 +341,7 @@ def check_normalisation(part: Any, mean: Sequence[float], std: Sequence[float]) 
     """Compares mean and std of the model with every :class:`NormalizeAPI` in a data set and its wrapped data sets.
 
     Raises:
-        ValueError: If mean or std differ.
+        ValueError: If mean or std of a transform differ from the model's mean or std.
     """
     if isinstance(part, NormalizeAPI) and (part.mean, part.std) != (mean, std):
         raise ValueError(

@@ -19,11 +19,13 @@ class VOSDataset:
     Follows the official ``training.dataset.vos_dataset.VOSDataset``, except that the length counts repetitions.
 
     Args:
-        transforms: one transform, or several that are applied in order.
-        training: if True, bad videos raise ``DatasetError`` and may be skipped. If False, bad videos raise
-            ``DataError``.
-        multiplier: number of times that each video occurs in an epoch. A fractional part adds random videos.
-        always_target, target_segments_available: must be True. Objects that are absent from a frame have empty masks.
+        transforms: one transform, or several transforms that are applied in order.
+        training: if True, bad videos raise ``DatasetError`` and may be skipped. If ``training`` is False, bad videos
+            raise ``DataError``.
+        multiplier: number of times that each video occurs in an epoch. A fractional part of the multiplier adds random
+            videos.
+        always_target, target_segments_available: arguments of the official class; both must be True. Objects that are
+            absent from a frame have empty masks.
     """
 
     def __init__(
@@ -47,12 +49,12 @@ class VOSDataset:
 
     @property
     def name(self) -> str:
-        """The data set's name, for messages."""
+        """Name of the data set, for messages."""
         return self.video_dataset.name
 
     @property
     def video_names(self) -> Sequence[str]:
-        """Names of the videos. Empty if names are not known before the videos are opened."""
+        """Names of the videos, or an empty tuple if names are not known before videos are opened."""
         return getattr(self.video_dataset, "video_names", ())
 
     def __len__(self) -> int:
@@ -62,8 +64,8 @@ class VOSDataset:
         """Returns a clip of video ``index % len(video_dataset)``, or of a random video for the multiplier's fraction.
 
         Raises:
-            DatasetError: In training, if the video is too short, has no objects or cannot be read.
-            DataError: In the same cases outside training.
+            DatasetError: If ``training`` is True and the video is too short, has no objects or cannot be read.
+            DataError: If ``training`` is False and the video is too short, has no objects or cannot be read.
         """
         if not 0 <= index < len(self):
             raise IndexError(f"index must be in [0, {len(self)}), got {index}")
@@ -74,11 +76,14 @@ class VOSDataset:
 
     @property
     def repeat_factors(self) -> NDArray[np.float32]:
-        """The number of times that each video occurs in an epoch, for :class:`RepeatFactorWrapper`."""
+        """Number of times that each of N videos occurs in an epoch, as an array ``(N,)``."""
         return np.full(len(self.video_dataset), self.multiplier, dtype=np.float32)
 
     def sample_once(self, index: int, rng: np.random.Generator) -> Clip:
-        """Returns a clip of video number ``index``, without the multiplier. Raises the errors of :meth:`sample`."""
+        """Returns a clip of video number ``index``, without the multiplier.
+
+        Raises the same errors as :meth:`sample`.
+        """
         try:
             clip = self._make(self.video_dataset.get_video(index), rng)
         except DatasetError as error:

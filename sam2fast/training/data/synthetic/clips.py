@@ -14,36 +14,38 @@ from sam2fast.training.data.synthetic.scene import Scene, crossing_objects, rand
 LEAST_AREA = 0.004
 # Minimum visible area of a labeled object in the first frame, as a fraction of the object's unoccluded area.
 LEAST_VISIBLE = 0.5
-# Maximum number of labeled objects. Object maps are uint8, and a scene also has a few unlabeled objects.
+# Maximum number of labeled objects. The limit is below 255, because object maps are uint8 and a scene has a few
+# unlabeled objects.
 MOST_OBJECTS = 200
-# Number of random scenes tried. If no scene has a labeled object, a simple scene with one object is drawn.
+# Maximum number of random scenes tried per clip. If no scene has a labeled object, a simple scene is drawn.
 ATTEMPTS = 4
 
 
 class SyntheticClips:
     """A :class:`~sam2fast.training.data.clip.ClipDataset` of random scenes, rendered on access.
 
-    A labeled object's mask is exactly its visible pixels. All labeled objects are visible in the first frame. Later
-    they may be occluded, leave the frame and return. Scenes also have unlabeled objects, which may look the same.
+    A labeled object's mask is exactly its visible pixels. All labeled objects are visible in the first frame. In later
+    frames, labeled objects may be occluded, leave the frame and return. Scenes may contain unlabeled objects that look
+    like labeled objects.
 
     Args:
         size: side of the square frames, in pixels.
-        num_frames: number of frames of a clip; 1 for images.
-        max_objects: maximum number of labeled objects of a clip; the minimum is 1.
+        num_frames: number of frames of a clip. A clip with one frame is an image.
+        max_objects: maximum number of labeled objects of a clip, at least 1.
         media: folder or folders of photographs and cut-outs, see
             :class:`~sam2fast.training.data.synthetic.media.Media`; None for procedural shapes and textures only.
-        length: number of clips.
-        motion: factor of all speeds; 0 for still objects.
-        procedural: fraction of procedural objects and backgrounds if there is media.
-        seed: seed of the clips.
+        length: number of clips in the data set.
+        motion: factor by which all speeds are multiplied; 0 gives still objects.
+        procedural: fraction of procedural objects and backgrounds if ``media`` is given.
+        seed: seed of the random scenes.
         photometric: if False, disables shadows, blur, noise, color drift and compression.
         crossing: fraction of clips in which at least two similar objects meet and occlude one another.
         on_left_out: function called with the path of the first skipped image, the error, and the number of skipped
-            images. By default, a warning is logged.
+            images. The default function logs a warning.
 
     Raises:
         ValueError: If an argument is out of range.
-        MediaError: If a media folder lacks required content.
+        MediaError: If a folder of ``media`` lacks images or their subfolders.
     """
 
     def __init__(

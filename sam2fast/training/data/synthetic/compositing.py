@@ -15,12 +15,12 @@ from sam2fast.training.data.synthetic.sprites import Sprite, SpritePart
 Matrix = tuple[float, float, float, float, float, float]  # x' = a x + b y + c, y' = d x + e y + f
 ObjectMap = NDArray[np.uint8]  # (S, S): 0 for background, else 1 + the index of the visible object
 
-# Minimum alpha of pixels that belong to an object: the object covers half of the pixel.
+# Minimum alpha of pixels that belong to an object. Alpha 128 means that the object covers half of the pixel.
 OPAQUE = 128
 # Number of mesh cells along each side of a warped sprite.
 CELLS = 4
-NOISE_LEVELS = (1.5, 2.5, 4.0, 6.0, 9.0, 13.0)  # standard deviations
-# Number of pixels by which the noise tile is larger than a frame.
+NOISE_LEVELS = (1.5, 2.5, 4.0, 6.0, 9.0, 13.0)  # standard deviations of the noise, in grey levels
+# Number of pixels by which the noise tile's side is larger than a frame's side.
 NOISE_SLACK = 64
 
 
@@ -30,11 +30,11 @@ class Shadow:
 
     images: tuple[Image.Image, ...]  # mode L: darkness
     border: int
-    offset: tuple[float, float]  # shift from the sprite, in pixels of the frame
+    offset: tuple[float, float]  # shift of the shadow from the sprite, in pixels of the frame
 
     @classmethod
     def random(cls, rng: np.random.Generator, sprite: Sprite, size: int) -> "Shadow":
-        """Returns a random shadow of this sprite, for frames of ``size`` pixels."""
+        """Returns a random shadow of ``sprite``, for frames of ``size`` x ``size`` pixels."""
         blur, strength = size * rng.uniform(0.002, 0.015), rng.uniform(0.2, 0.7)
         border = ceil(3 * blur) + 1
         darkness = [round(strength * alpha) for alpha in range(256)]
@@ -60,7 +60,7 @@ class SceneObject:
 
 
 def paint_object(frame: Image.Image, object_map: ObjectMap | None, obj: SceneObject, step: int, number: int) -> None:
-    """Paints an object at its ``step``-th time onto an RGBX frame, and its number onto the object map."""
+    """Paints an object at exposure time number ``step`` onto an RGBX frame, and ``number`` onto the object map."""
     if obj.shadow is not None:
         for part, shadow in zip(obj.sprite, obj.shadow.images, strict=True):
             a, b, c, d, e, f = _part_matrix(obj, part, step)
@@ -83,7 +83,7 @@ def paint_object(frame: Image.Image, object_map: ObjectMap | None, obj: SceneObj
 
 
 def footprint(obj: SceneObject, step: int, size: int) -> NDArray[np.bool_]:
-    """Returns the unoccluded mask ``(S, S)`` of an object."""
+    """Returns the mask ``(S, S)`` that an object has without occlusion."""
     covered = np.zeros((size, size), dtype=bool)
     for part in obj.sprite:
         matrix, alpha = _part_matrix(obj, part, step), part.image.getchannel(3)
@@ -110,7 +110,7 @@ def _part_matrix(obj: SceneObject, part: SpritePart, step: int) -> Matrix:
 def _transformed(
     image: Image.Image, matrix: Matrix, warp: Warp | None, time: float, size: tuple[int, int]
 ) -> tuple[Image.Image, tuple[int, int]] | None:
-    """Transforms an image to the frame. Returns the part inside the frame and its upper left corner, or None."""
+    """Transforms an image to the frame. Returns the image part inside the frame and its corner, or None if outside."""
     a, b, c, d, e, f = matrix
     width, height = image.size
     slack = 0.0
@@ -141,13 +141,13 @@ def _transformed(
 def _mesh(
     warp: Warp, inverse: Matrix, box: tuple[int, int], source: tuple[int, int], time: float
 ) -> list[tuple[tuple[int, int, int, int], tuple[float, ...]]]:
-    """Returns rectangles of the frame and the matching quadrilaterals of the image, in the format of ``MESH``."""
+    """Returns rectangles of the frame and the matching quadrilaterals of the image for PIL's ``Transform.MESH``."""
     columns, rows = (sorted({round(i * side / CELLS) for i in range(CELLS + 1)}) for side in box)
     x, y = np.meshgrid(np.array(columns, dtype=float), np.array(rows, dtype=float))
     a, b, c, d, e, f = inverse
     u, v = warp.shift(a * x + b * y + c, d * x + e * y + f, max(source), time)
     corners = np.stack([u, v], axis=2)
-    # Order of the corners: upper left, lower left, lower right, upper right.
+    # Orders the corners of each quadrilateral: upper left, lower left, lower right, upper right.
     quads = np.concatenate([corners[:-1, :-1], corners[1:, :-1], corners[1:, 1:], corners[:-1, 1:]], axis=2).tolist()
     return [
         ((columns[i], rows[j], columns[i + 1], rows[j + 1]), tuple(quads[j][i]))
@@ -157,7 +157,7 @@ def _mesh(
 
 
 class Photometry:
-    """Exposure, color, blur, noise and compression of a clip with frames of ``size`` pixels.
+    """Photometric effects of a clip with frames of ``size`` pixels: exposure, color, blur, noise and compression.
 
     All effects except noise and a slow drift of the contrast are constant over the clip.
     """
@@ -166,7 +166,7 @@ class Photometry:
         self._gain = 1 + rng.normal(0, 0.1) + rng.normal(0, 0.04, 3)
         self._offset = rng.normal(0, 8) + rng.normal(0, 4, 3)
         self._drift = rng.normal(0, 0.08) if rng.random() < 0.4 else 0.0
-        self._flicker = rng.uniform(0.03, 0.6), rng.uniform(0, 7)  # radians per frame, phase
+        self._flicker = rng.uniform(0.03, 0.6), rng.uniform(0, 7)  # drift of the contrast: radians per frame, and phase
         self._blur = rng.uniform(0.3, 1.1) * size / 256 if rng.random() < 0.15 else 0.0
         self._quality = int(rng.integers(15, 85)) if rng.random() < 0.25 else None
         self._noise: NDArray[np.int16] | None = None
@@ -174,7 +174,7 @@ class Photometry:
             self._noise = _noise_tile(size + NOISE_SLACK, NOISE_LEVELS[rng.integers(len(NOISE_LEVELS))])
 
     def apply(self, frame: Image.Image, time: float, rng: np.random.Generator) -> NDArray[np.uint8]:
-        """Returns the pixels ``(S, S, 3)`` uint8 of a frame at this time."""
+        """Applies the effects to a frame at ``time`` and returns the pixels ``(S, S, 3)`` uint8."""
         if self._blur:
             frame = frame.filter(ImageFilter.GaussianBlur(self._blur))
         rate, phase = self._flicker
@@ -196,6 +196,6 @@ class Photometry:
 
 @cache
 def _noise_tile(side: int, level: float) -> NDArray[np.int16]:
-    """Returns Gaussian noise ``(side, side, 3)`` from a fixed seed, computed once. Frames use crops of this noise."""
+    """Returns Gaussian noise ``(side, side, 3)`` from a fixed seed. Every frame gets a crop of the noise tile."""
     noise = np.random.default_rng(5).standard_normal((side, side, 3), dtype=np.float32)
     return np.round(level * noise).astype(np.int16)

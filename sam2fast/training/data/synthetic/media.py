@@ -33,7 +33,7 @@ OnLeftOut: TypeAlias = Callable[[Path, Exception, int], None]
 
 
 def warn_left_out(first: Path, error: Exception, count: int) -> None:
-    """Logs a warning for skipped images."""
+    """Logs a warning about ``count`` skipped images."""
     if count == 1:
         _log.warning("%s is left out: %s", first, error)
     else:
@@ -61,7 +61,7 @@ class _Cache:
 
 
 class _Files:
-    """Files, grouped by folder."""
+    """Image files, grouped by folder, for random draws."""
 
     def __init__(self) -> None:
         self._folders: list[list[Path]] = []
@@ -71,14 +71,14 @@ class _Files:
         return sum(map(len, self._folders))
 
     def add(self, paths: Sequence[Path]) -> None:
-        """Adds files. The order of the files determines which files a generator draws."""
+        """Adds files. The result of a random draw depends on the order in which files were added."""
         for _, group in groupby(paths, key=lambda path: path.parent):
             self._folders.append(list(group))
         sizes = np.sqrt([len(folder) for folder in self._folders])
         self._shares = sizes / sizes.sum()
 
     def draw(self, rng: np.random.Generator) -> Iterator[Path]:
-        """Yields a random file, then all other files in a fixed order. The caller stops at the first usable file."""
+        """Yields a random file, then all other files in a fixed order. Callers stop at the first usable file."""
         first = int(np.searchsorted(np.cumsum(self._shares)[:-1], rng.random(), side="right"))
         start = int(rng.integers(len(self._folders[first])))
         folder = self._folders[first]
@@ -88,7 +88,7 @@ class _Files:
 
 
 class Media:
-    """Images of media folders.
+    """Random photographs and cut-outs of objects from media folders.
 
     A folder has ``backgrounds/`` with photographs, ``cutouts/`` with RGBA images, or both, possibly in subfolders; or
     ``images/`` and ``masks/`` with matching stems, where a mask's pixels are 0 or object ids. A folder's probability
@@ -97,13 +97,14 @@ class Media:
 
     Args:
         folders: media folders; at least one.
-        longest: maximum side of cut-outs, and maximum shorter side of photographs, in pixels. These sides may exceed
+        longest: maximum side of cut-outs, and maximum shorter side of photographs, in pixels. Images may exceed
             ``longest`` by a third.
         on_left_out: function called once for each unusable image, and once for each folder that has images without
             masks.
 
     Raises:
-        MediaError: If a folder is missing or empty, has no subfolder with a name above, or has no readable image.
+        MediaError: If a media folder is missing, lacks the subfolders ``backgrounds/``, ``cutouts/`` or the pair
+            ``images/`` and ``masks/``, or has no readable image.
     """
 
     def __init__(self, folders: Sequence[str | Path], longest: int, on_left_out: OnLeftOut = warn_left_out) -> None:
@@ -111,13 +112,14 @@ class Media:
         self._on_left_out = on_left_out
         self._photographs = _Files()
         self._cutouts = _Files()
-        self._masks: dict[Path, Path] = {}  # for cut-outs without alpha
+        self._masks: dict[Path, Path] = {}  # mask file of each image whose cut-outs are made with a mask
         self._seen_photographs = _Cache(PHOTOGRAPH_BYTES)
         self._seen_cutouts = _Cache(CUTOUT_BYTES)
         self._unreadable: set[Path] = set()
         for folder in map(Path, folders):
             self._add(folder)
-        # Reads one image, so that an error for unreadable images is raised here and not in a worker process.
+        # Reads one photograph and one cut-out, so that unreadable images raise an error here and not in a worker
+        # process.
         rng = np.random.default_rng(0)
         if self.has_photographs:
             self.photograph(rng)
@@ -141,7 +143,7 @@ class Media:
         raise MediaError(f"none of the {len(self._photographs)} photographs can be read, such as {path}")
 
     def cutout(self, rng: np.random.Generator) -> Image.Image:
-        """Returns a random object, RGBA, cropped to its visible pixels."""
+        """Returns a random cut-out of an object, RGBA, cropped to the object's visible pixels."""
         for path in self._cutouts.draw(rng):
             if path in self._masks:
                 image = self._masked(path, self._masks[path], rng)
@@ -179,7 +181,7 @@ class Media:
         self._cutouts.add(images.get("cutouts", []))
 
     def _read(self, path: Path, opener: Callable[[Path], Image.Image], cache: _Cache) -> Image.Image | None:
-        """Returns the image from the cache or its file. Returns None if the image cannot be used."""
+        """Returns the image from the cache or its file. Returns None if the image file is unusable."""
         image = cache.get(path)
         if image is None and path not in self._unreadable:
             try:
@@ -197,7 +199,7 @@ class Media:
     def _open_photograph(self, path: Path) -> Image.Image:
         shorter = 4 * self._longest // 3
         with _opened(path) as opened:
-            opened.draft("RGB", (shorter, shorter))  # JPEG files are decoded at a fraction of their size
+            opened.draft("RGB", (shorter, shorter))  # decodes JPEG files at a reduced resolution
             image = opened.convert("RGB")
         return _shrink(image, shorter / min(image.size))
 
@@ -215,7 +217,7 @@ class Media:
         return Image.fromarray(ids)
 
     def _masked(self, path: Path, mask: Path, rng: np.random.Generator) -> Image.Image | None:
-        """Cuts a random object of the mask out of the image at ``path``."""
+        """Cuts the pixels of a random object in ``mask`` out of the image at ``path``."""
         image = self._read(path, self._open_photograph, self._seen_photographs)
         ids = self._read(mask, self._open_mask, self._seen_cutouts)
         if image is None or ids is None:
@@ -242,9 +244,10 @@ class Media:
 
 
 class ScenePhotographs:
-    """Draws a few photographs for one scene, so that its textures look alike and fewer files are decoded.
+    """Draws a few photographs for one scene, so that the scene's textures look alike and fewer files are decoded.
 
-    An instance is a function from a generator to one of the photographs, RGB. The first calls draw the photographs.
+    Calling an instance with a generator returns one of the photographs, RGB. The first ``count`` calls each draw a new
+    photograph.
     """
 
     def __init__(self, media: Media, count: int = 2) -> None:

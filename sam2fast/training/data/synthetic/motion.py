@@ -9,7 +9,10 @@ Floats = NDArray[np.float64]
 
 
 def wander(rng: np.random.Generator, times: Floats, amplitude: float, speed: float) -> Floats:
-    """Returns smooth oscillating values ``(N,)``, 0 at time 0. Values change by about ``speed`` per unit of time."""
+    """Returns the values ``(N,)`` of a smooth oscillation that is 0 at time 0.
+
+    The oscillation changes by about ``speed`` per unit of time.
+    """
     total = np.zeros_like(times)
     for share in (0.75, 0.25):
         frequency = speed / max(amplitude, 1e-6) * rng.uniform(0.7, 1.4) * (0.5 / share)
@@ -32,9 +35,9 @@ def object_path(rng: np.random.Generator, times: Floats, start: Floats, size: in
     """Returns matrices ``(N, 2, 3)`` from pixels of a sprite to pixels of the scene.
 
     Args:
-        times: times in frames, multiplied by the speed; all 0 for a still object.
-        start: position ``(2,)`` at time 0.
-        size: side of the frame in pixels. Distances are proportional to ``size``.
+        times: times ``(N,)`` in frames, multiplied by the factor of speeds. If all times are 0, the object is still.
+        start: position ``(2,)`` of the object at time 0, in pixels of the scene.
+        size: side of the frame in pixels. Speeds and distances of the object are proportional to ``size``.
     """
     still = np.zeros_like(times)
     speed = size * min(0.09, float(np.exp(rng.normal(np.log(0.013), 0.9))))
@@ -74,12 +77,12 @@ def passing_path(rng: np.random.Generator, times: Floats, size: int) -> Floats:
 
 
 def meeting_places(rng: np.random.Generator, times: Floats, count: int, reach: float, size: int) -> Floats:
-    """Returns positions ``(count, N, 2)`` in the scene of objects that start around a point near the middle and meet.
+    """Returns the positions ``(count, N, 2)`` of objects that start on a circle and meet in the circle's centre.
 
     At the last time, the objects have either passed one another or turned back at the meeting point.
 
     Args:
-        reach: longest side of each object in pixels. At time 0, the objects stand side by side.
+        reach: longest side of each object in pixels. ``reach`` determines the radius of the circle.
     """
     centre = size * rng.uniform(0.35, 0.65, 2)
     radius = min(0.45 * size, reach * rng.uniform(0.5, 0.8) / np.sin(np.pi / count))
@@ -94,7 +97,7 @@ def meeting_places(rng: np.random.Generator, times: Floats, count: int, reach: f
 
 
 def camera_path(rng: np.random.Generator, times: Floats, size: int) -> Floats:
-    """Returns matrices ``(N, 2, 3)`` from the scene to the frame; the first is the identity at time 0."""
+    """Returns matrices ``(N, 2, 3)`` from the scene to the frame. The matrix for time 0 is the identity."""
     still = np.zeros_like(times)
     x, y, zoom, angle = still, still, still, still
     if rng.random() < 0.6:
@@ -122,21 +125,21 @@ def compose(outer: Floats, inner: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class Warp:
-    """Deformation of an image by travelling waves. Lengths are fractions of the image's longer side."""
+    """Deformation of an image by travelling waves. The waves' amplitudes are fractions of the image's longer side."""
 
     height: Floats  # (2,) amplitudes of the waves in x and y
-    waves: Floats  # (2, 2): numbers of waves along the image's two sides, for x and y
+    waves: Floats  # (2, 2): waves per longer side of the image, by displaced axis and by direction
     phase: Floats  # (2,) phases of the waves in x and y
-    speed: float  # radians per unit of time
+    speed: float  # phase velocity of the waves, in radians per unit of time
 
     @classmethod
     def random(cls, rng: np.random.Generator) -> "Warp":
-        """Returns a small random deformation."""
+        """Returns a small random deformation of an image."""
         height = rng.uniform(-0.06, 0.06, 2)
         return cls(height, rng.normal(0, 0.9, (2, 2)), rng.uniform(0, 2 * np.pi, 2), rng.uniform(0.05, 0.5))
 
     def shift(self, x: Floats, y: Floats, side: float, time: float) -> tuple[Floats, Floats]:
-        """Returns points of the image, displaced by the waves."""
+        """Returns the coordinates of points of the image, displaced by the waves."""
         moved = []
         for i, value in enumerate((x, y)):
             wave = 2 * np.pi * (self.waves[i, 0] * x + self.waves[i, 1] * y) / side

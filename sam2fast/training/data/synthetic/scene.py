@@ -25,14 +25,14 @@ from sam2fast.training.data.synthetic.textures import Photograph, random_crop, r
 SMALLEST, LARGEST = 0.01, 0.45
 # Maximum side of an object, in sides of the frame.
 LONGEST = 1.3
-# Exposure times of a frame with motion blur, as fractions of the frame interval.
+# Exposure times of a frame with motion blur, relative to the frame's time, as fractions of the frame interval.
 SHUTTER = (-0.25, 0.0, 0.25)
 STILL = np.eye(2, 3)
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Background, camera and photometric effects of a scene. Objects are passed to :meth:`render`."""
+    """Background, camera and photometric effects of a scene. The objects of the scene are passed to :meth:`render`."""
 
     size: int
     times: Floats  # (N,) exposure times in frames, multiplied by the factor of speeds; N is ``steps`` per frame
@@ -70,7 +70,8 @@ class Scene:
 
     def _background(self, step: int) -> Image.Image:
         if np.array_equal(self.camera[step], STILL):
-            # Crops instead of resampling, because a crop is sharper and faster. The origin has integer values.
+            # Crops instead of resampling, because a crop is sharper and faster. The crop is exact, because the upper
+            # left corner ``origin`` has integer coordinates.
             left, top = (round(-x) for x in self.origin)
             return self.backdrop.crop((left, top, left + self.size, top + self.size))
         inverse = np.linalg.inv(self.camera[step, :, :2])
@@ -89,7 +90,7 @@ def random_scene(
     procedural: float,
     photometric: bool,
 ) -> Scene:
-    """Draws a background and a camera path. Arguments are those of :class:`SyntheticClips`."""
+    """Draws a background and a camera path. Arguments have the meaning of :class:`SyntheticClips`' arguments."""
     is_blurred = rng.random() < 0.08 and photometric and motion > 0 and num_frames > 1
     shutter = np.array(SHUTTER if is_blurred else (0.0,))
     times = motion * (np.arange(num_frames)[:, None] + shutter).ravel()
@@ -116,7 +117,9 @@ def _visible_bounds(camera: Floats, size: int) -> tuple[Floats, Floats]:
 
 
 def random_objects(rng: np.random.Generator, scene: Scene, count: int, only_one: bool = False) -> list[SceneObject]:
-    """Draws the objects of a scene, far to near. ``count`` objects start inside the frame; up to four more may enter.
+    """Draws the objects of a scene, from far to near.
+
+    ``count`` objects start inside the frame, and up to four more objects may enter the frame.
 
     Args:
         only_one: if True, places the ``count`` objects in the middle of the frame and draws no more objects.
@@ -141,7 +144,7 @@ def random_objects(rng: np.random.Generator, scene: Scene, count: int, only_one:
     order = rng.permutation(len(objects))
     objects = [objects[i] for i in order]
     if not only_one and rng.random() < 0.35 and scene.times[-1] > 1:
-        # One object passes in front of all others.
+        # Adds an object that passes in front of all other objects.
         objects.append(
             _random_object(rng, scene, _random_sprite(rng, scene, 1.5), passing_path(rng, scene.times, scene.size))
         )
@@ -170,7 +173,7 @@ def _random_object(rng: np.random.Generator, scene: Scene, sprite: Sprite, path:
 
 
 def _random_sprite(rng: np.random.Generator, scene: Scene, crowd: float) -> Sprite:
-    # Areas are nearly log-uniform, with slightly more large objects, because objects occlude one another.
+    # Areas of objects are nearly log-uniform. Large objects are slightly more frequent, because objects are occluded.
     area = scene.size**2 * SMALLEST * (LARGEST / crowd / SMALLEST) ** (rng.random() ** 0.8)
     max_side = LONGEST * scene.size
     media = scene.media
@@ -185,7 +188,7 @@ def _random_sprite(rng: np.random.Generator, scene: Scene, crowd: float) -> Spri
 def random_background(
     rng: np.random.Generator, size: tuple[int, int], photograph: Photograph | None, procedural: float
 ) -> Image.Image:
-    """Draws an RGB image of ``size`` (width, height).
+    """Draws a random background as an RGB image of ``size`` (width, height).
 
     Args:
         photograph: function that draws a photograph; None if there are no photographs.
@@ -207,8 +210,8 @@ def _room(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
     image, floor = random_texture(rng, size), random_texture(rng, size)
     horizon = round(height * rng.uniform(0.2, 0.7))
     depth = height - horizon
-    # A pixel (x, y) below the horizon shows the floor's point (x' / z, y' / z). The depth z is 1 at the horizon and
-    # ``nearness`` at the lower edge.
+    # A pixel below the horizon shows the floor texture's point (x' / z, y' / z). The divisor z is 1 at the horizon and
+    # ``nearness`` at the image's lower edge.
     nearness = rng.uniform(2, 6)
     growth = (nearness - 1) / depth
     perspective = (1.0, width / 2 * growth, 0.0, 0.0, nearness * height / depth, 0.0, 0.0, growth)
@@ -218,7 +221,7 @@ def _room(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
 
 
 def _clutter(rng: np.random.Generator, image: Image.Image, photograph: Photograph | None) -> Image.Image:
-    """Adds many random shapes to the image. The shapes share a few textures."""
+    """Pastes random shapes onto the image. All shapes use one of two textures."""
     surfaces = [random_texture(rng, image.size, photograph=photograph) for _ in range(2)]
     longest = max(image.size)
     for _ in range(rng.integers(4, 16)):

@@ -17,20 +17,20 @@ BORDER = 2
 
 @dataclass(frozen=True)
 class SpritePart:
-    """Image of one part of a sprite, with the joint about which the part swings."""
+    """Image of one part of a sprite, with the joint about which the part rotates back and forth."""
 
-    image: Image.Image  # RGBX: colors, not multiplied by the alpha in the fourth channel
-    pivot: Vector  # (2,) pixel position in the image that is placed at the joint
-    joint: Vector  # (2,) position of the pivot, in pixels from the sprite's centre
-    swing: tuple[float, float, float] = (0.0, 0.0, 0.0)  # amplitude, turns per frame and phase of the swing
+    image: Image.Image  # mode RGBX: colors that are not premultiplied, and alpha in the fourth channel
+    pivot: Vector  # (2,) pixel position in ``image`` that is placed at the joint
+    joint: Vector  # (2,) position of the joint, in pixels from the sprite's centre
+    swing: tuple[float, float, float] = (0.0, 0.0, 0.0)  # oscillation about the joint: radians, turns per frame, phase
     angle: float = 0.0
 
 
-Sprite = tuple[SpritePart, ...]  # far to near
+Sprite = tuple[SpritePart, ...]  # parts from far to near
 
 
 def one_part_sprite(image: Image.Image) -> Sprite:
-    """Returns a sprite with one part, centered on its image."""
+    """Returns a sprite whose only part is ``image``, centered."""
     return (SpritePart(image, np.array(image.size) / 2, np.zeros(2)),)
 
 
@@ -41,8 +41,8 @@ def random_sprite(
 
     Args:
         area: area of the sprite, in pixels.
-        max_side: maximum side, in pixels.
-        near: colors ``(N, 3)`` of the surroundings. The sprite gets similar colors.
+        max_side: maximum side of the sprite, in pixels.
+        near: colors ``(N, 3)`` of the surroundings. The sprite's colors are similar to ``near``.
         photograph: function that draws a photograph, for textures.
     """
     if rng.random() < 0.12:
@@ -107,7 +107,10 @@ def _patches(rng: np.random.Generator, side: int) -> Image.Image:
 
 
 def _shaded(rng: np.random.Generator, colours: Image.Image, alpha: Image.Image) -> Image.Image:
-    """Darkens the colors towards the edge and on one side, as on a round object. Draws an outline at random."""
+    """Darkens the colors towards the edge and on one side, as on a round object.
+
+    With probability 0.15, draws a dark outline.
+    """
     small = alpha.resize((24, 24), Image.Resampling.BOX).filter(ImageFilter.GaussianBlur(rng.uniform(1, 4)))
     left, top = rng.uniform(-3, 3, 2)
     box = (max(left, 0), max(top, 0), 24 + min(left, 0), 24 + min(top, 0))
@@ -126,7 +129,7 @@ def _shaded(rng: np.random.Generator, colours: Image.Image, alpha: Image.Image) 
 def _figure(
     rng: np.random.Generator, area: float, max_side: float, near: Floats | None, photograph: Photograph | None
 ) -> Sprite:
-    """Returns a body with limbs that swing about their joints."""
+    """Returns a sprite of a body and limbs that swing about their joints."""
     body_shape = random_shape(rng)
     side = max(10, round(min(0.7 * max_side, np.sqrt(0.7 * area / coverage(body_shape)))))
     body = _textured(rng, body_shape, side, near, photograph)
@@ -145,7 +148,7 @@ def _figure(
 
 
 def _limb(rng: np.random.Generator, side: int, near: Floats | None, photograph: Photograph | None) -> Image.Image:
-    """Returns a long part that points to the right."""
+    """Returns the image of a limb that points to the right."""
     length = max(8, round(side * rng.uniform(0.4, 1)))
     image = _textured(rng, random_shape(rng), length, near, photograph)
     height = max(6, round(length * rng.uniform(0.25, 0.6)))
@@ -157,7 +160,7 @@ def _limb(rng: np.random.Generator, side: int, near: Floats | None, photograph: 
 
 
 def with_border(colours: Image.Image, alpha: Image.Image) -> Image.Image:
-    """Returns an RGBX image with colors outside the object, because resampling mixes neighbouring pixels."""
+    """Returns an RGBX image with a transparent border in the edge's colors, because resampling mixes pixels."""
     size = (colours.width + 2 * BORDER, colours.height + 2 * BORDER)
     wider = colours.resize(size, Image.Resampling.NEAREST)
     wider.paste(colours, (BORDER, BORDER))
