@@ -1,6 +1,6 @@
 """Low-rank adapters (LoRA, https://arxiv.org/abs/2106.09685) for frozen linear layers, applied with ``peft``.
 
-Needs the extra ``adapters``.
+This module requires the extra ``adapters``.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from sam2fast.checkpoints import CheckpointError
 from sam2fast.io.atomic import atomic_write
 
-# Default targets: attention layers in the blocks of the image encoder and in the layers of memory attention.
+# Default name patterns of layers with adapters: attention projections of image encoder and memory attention.
 ATTENTION = (
     "image_encoder.trunk.blocks.*.attn.qkv",
     "image_encoder.trunk.blocks.*.attn.proj",
@@ -32,11 +32,11 @@ DOWN, UP = ".lora_A.default.weight", ".lora_B.default.weight"
 
 @dataclass(frozen=True)
 class AdapterConf:
-    """Configuration of adapters. Parameters other than the adapters are frozen, except those that ``train`` matches.
+    """Configuration of adapters. Parameters that are not adapters are frozen, unless ``train`` matches their names.
 
     Args:
-        rank: rank of the updates, at least 1.
-        alpha: positive scale; the updates are multiplied by ``alpha / rank``.
+        rank: rank of the low-rank updates, at least 1.
+        alpha: positive scale. The low-rank updates are multiplied by ``alpha / rank``.
         targets: name patterns of the linear layers that get adapters; at least one pattern.
         train: name patterns of parameters that are trained fully, such as ``sam_mask_decoder.*``.
     """
@@ -56,7 +56,7 @@ class AdapterConf:
 def _peft() -> Any:
     try:
         import peft
-    except Exception as error:  # with incompatible requirements, importing peft raises exceptions of any type
+    except Exception as error:  # raised by peft's import if requirements are incompatible
         if isinstance(error, ModuleNotFoundError) and error.name == "peft":
             raise ImportError(
                 "adapters need peft: pip install 'sam2fast[adapters]', or in a checkout pip install '.[adapters]'"
@@ -69,14 +69,15 @@ def _peft() -> Any:
 
 
 def add_adapters(model: nn.Module, conf: AdapterConf) -> None:
-    """Adds adapters to a model in place and freezes all other parameters, except those that ``conf.train`` matches.
+    """Adds adapters to a model in place and freezes all other parameters that ``conf.train`` does not match.
 
-    Updates are initialized to zero, so the model's output does not change. Draws from torch's global generator.
+    The low-rank updates are initially zero, so the model's output does not change. Random initial values come from
+    torch's global generator.
 
     Raises:
         ImportError: If ``peft`` is not installed.
-        ValueError: If a pattern matches no linear layer or no parameter, or the model already has adapters. In this
-            case, the model is not changed.
+        ValueError: If a pattern matches no linear layer or no parameter, or the model already has adapters. After this
+            error, the model is unchanged.
     """
     peft = _peft()
     if adapted := adapted_layers(model):
@@ -100,7 +101,7 @@ def _lora(conf: AdapterConf, layers: Sequence[str]) -> dict[str, Any]:
 
 
 def adapted_layers(model: nn.Module) -> dict[str, Any]:
-    """Returns by name the modules of ``peft`` that replaced layers of the model."""
+    """Returns a mapping from layer names to the modules of ``peft`` that replace these layers of the model."""
     if "peft" not in sys.modules:
         return {}
     from peft.tuners.tuners_utils import BaseTunerLayer
@@ -111,7 +112,7 @@ def adapted_layers(model: nn.Module) -> dict[str, Any]:
 
 
 def _original(module: Any) -> nn.Module:
-    """Returns the layer that an adapter wraps."""
+    """Returns the layer that a module of ``peft`` wraps."""
     return module.get_base_layer() if hasattr(module, "get_base_layer") else module.original_module
 
 
@@ -129,7 +130,7 @@ def _remove(model: nn.Module) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def without_adapters(model: nn.Module) -> Iterator[None]:
-    """Removes the adapters inside the context, so that the model has only its official parameters."""
+    """Context manager that removes a model's adapters temporarily, so that the model has only official parameters."""
     adapted = _remove(model)
     try:
         yield
@@ -138,7 +139,7 @@ def without_adapters(model: nn.Module) -> Iterator[None]:
 
 
 def merge_adapters(model: nn.Module) -> None:
-    """Merges all adapters into the weights and removes the adapters. The model's outputs stay the same."""
+    """Merges all adapters of a model into the weights and removes the adapters. The model's outputs stay the same."""
     for name, module in adapted_layers(model).items():
         if hasattr(module, "merge"):
             module.merge()
@@ -151,7 +152,7 @@ def merge_adapters(model: nn.Module) -> None:
 
 @torch.no_grad()
 def merged_weights(weights: Mapping[str, Tensor], conf: AdapterConf | None) -> dict[str, Tensor]:
-    """Returns the state dict of a model with its adapters merged into the weights."""
+    """Returns a copy of a state dict in which the adapters are merged into the weights."""
     out = {name.replace(".base_layer.", "."): value for name, value in weights.items() if not is_adapter(name)}
     for name, down in weights.items():
         layer = name.removesuffix(DOWN)
@@ -168,7 +169,7 @@ def is_adapter(name: str) -> bool:
 
 
 def write_adapters(weights: Mapping[str, Tensor], learnt: Collection[str], conf: AdapterConf, path: Path) -> None:
-    """Writes the adapters in a model's ``weights``, and the parameters named in ``learnt``, to a folder."""
+    """Writes the adapters in ``weights``, and the parameters whose names are in ``learnt``, to a folder."""
     from safetensors.torch import save
 
     layers = sorted(name.removesuffix(DOWN) for name in weights if name.endswith(DOWN))
@@ -192,9 +193,9 @@ def save_adapters(model: nn.Module, conf: AdapterConf, path: str | Path) -> None
 
 
 def load_adapters(model: nn.Module, path: str | Path) -> Any:
-    """Loads adapters in place into a model that has the weights on which they were trained.
+    """Loads adapters in place into a model that has the weights with which the adapters were trained.
 
-    Freezes all parameters of the model. :func:`merge_adapters` merges the adapters into the weights.
+    All parameters of the model are frozen. :func:`merge_adapters` merges the adapters into the weights.
 
     Args:
         model: video predictor, or model of an image predictor, without adapters.
@@ -202,13 +203,13 @@ def load_adapters(model: nn.Module, path: str | Path) -> Any:
             model.
 
     Returns:
-        ``peft``'s configuration of the adapters.
+        Configuration of the adapters, an object of ``peft``.
 
     Raises:
         ImportError: If ``peft`` is not installed.
-        FileNotFoundError: If a file is missing.
-        CheckpointError: If the file has no adapters or does not fit this model, or the model already has adapters. In
-            this case, the model is not changed.
+        FileNotFoundError: If a file of the adapters is missing.
+        CheckpointError: If the adapters' files are damaged or do not fit the model, or the model already has adapters.
+            After this error, the model is unchanged.
     """
     path = Path(path)
     tensors, conf = _read(path)
@@ -220,7 +221,7 @@ def load_adapters(model: nn.Module, path: str | Path) -> Any:
         peft.inject_adapter_in_model(conf, model)
         if names := _misfits(model, tensors):
             raise ValueError(f"{len(names)} names do not match, such as {names[0]}")
-    except Exception as error:  # for a bad configuration, peft raises exceptions of any type
+    except Exception as error:  # peft raises exceptions of any type for bad configurations
         _remove(model)
         vars(model).pop("peft_config", None)
         for parameter in learning:
@@ -232,9 +233,9 @@ def load_adapters(model: nn.Module, path: str | Path) -> Any:
 
 
 def _misfits(model: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
-    """Returns names that only the file or only the adapted model has, and names of tensors with different shapes."""
+    """Returns the names of tensors that are missing or unexpected in ``tensors`` or have a wrong shape."""
     needed = _peft().get_peft_model_state_dict(model, save_embedding_layers=False)
-    # Includes parameters that were trained in addition to the adapters.
+    # Known names include parameters that were trained in addition to the adapters.
     known = {**model.state_dict(), **needed}
     wrong = [name for name, value in tensors.items() if name not in known or known[name].shape != value.shape]
     return sorted([*wrong, *(needed.keys() - tensors.keys())])

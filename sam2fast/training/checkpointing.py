@@ -27,8 +27,8 @@ from sam2fast.training.distributed.ranks import Ranks
 _log = logging.getLogger(__name__)
 
 CURRENT, PREVIOUS = "checkpoint.pt", "checkpoint_previous.pt"
-NEEDED = {"model", "optimizer", "steps", "steps_in_epoch", "ema"}  # official checkpoints have no "ema"
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # errors of file systems without locks
+NEEDED = {"model", "optimizer", "steps", "steps_in_epoch", "ema"}  # official training checkpoints have no entry "ema"
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # error numbers of file systems without locks
 
 
 def save(content: dict[str, Any], path: Path) -> None:
@@ -37,17 +37,20 @@ def save(content: dict[str, Any], path: Path) -> None:
 
 
 def save_current(content: dict[str, Any], folder: Path) -> None:
-    """Writes the folder's current checkpoint atomically. The existing checkpoint becomes the previous checkpoint."""
+    """Writes a folder's current checkpoint atomically.
+
+    An existing current checkpoint becomes the previous checkpoint.
+    """
     current, previous = folder / CURRENT, resolve_symlinks(folder / PREVIOUS)
     if current.exists():
-        # Makes a hard link before writing, so that the folder has a complete checkpoint at all times.
+        # Links the existing checkpoint before writing, so that the folder has a complete checkpoint at all times.
         with temporary_path(previous) as link:
             try:
                 os.link(os.path.realpath(current), link)  # links the file itself, even if ``current`` is a symlink
-            except OSError:  # the file system has no hard links
+            except OSError:  # raised if the file system has no hard links
                 with annotate_oserror(link):
                     shutil.copyfile(current, link)
-            link.replace(previous)  # does nothing if ``link`` and ``previous`` are the same file
+            link.replace(previous)  # renaming does nothing if ``link`` and ``previous`` are the same file
     save(content, current)
 
 
@@ -57,10 +60,10 @@ def checkpoints_in(folder: Path) -> list[Path]:
 
 
 def load_current(folder: Path) -> dict[str, Any] | None:
-    """Loads the folder's current checkpoint, or the previous one if the current is damaged. Returns None without files.
+    """Loads a folder's current checkpoint, or the previous checkpoint if the current checkpoint is damaged.
 
-    Renames damaged checkpoints, so that the next save does not overwrite a good checkpoint with a damaged one. Raises
-    :class:`CheckpointError` if all checkpoints are damaged.
+    Returns None if the folder has no checkpoints. Renames damaged checkpoints, so that the next save does not overwrite
+    a good checkpoint with a damaged checkpoint. Raises :class:`CheckpointError` if all checkpoints are damaged.
     """
     present, damaged = checkpoints_in(folder), []
     for path in present:
@@ -107,7 +110,7 @@ def load(path: Path) -> dict[str, Any]:
     except MemoryError:
         raise
     except Exception as error:  # torch.load raises exceptions of almost any type for damaged files
-        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL: zip seeks out of a truncated file
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL: from a truncated zip file
             raise
         raise CheckpointError(f"{path} is damaged or not a checkpoint: {first_line(error)}") from error
     if not isinstance(content, dict) or not content.keys() >= NEEDED:
@@ -120,17 +123,17 @@ def load(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
-    """Locks the folder for this run inside the context and removes incomplete files of killed runs.
+    """Context manager that locks a folder for this run and removes incomplete files of killed runs.
 
-    If the file system has no locks, warns and removes nothing, because another run may be writing. Raises
-    :class:`CheckpointError` if another run uses the folder.
+    If the file system has no locks, a warning is logged and no file is removed, because another run may be writing.
+    Raises :class:`CheckpointError` if another run has locked the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w", encoding="utf-8") as file:
         try:
             import fcntl
 
-            # lockf locks belong to one process. Forked workers of a killed run may live on without holding the lock.
+            # A lock of ``lockf`` belongs to one process. Forked workers that outlive a killed run do not hold the lock.
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             targets = filter(None, map(target_of, folder.iterdir()))
             remove_leftovers([*targets, folder / CURRENT, folder / PREVIOUS])

@@ -1,4 +1,4 @@
-"""Losses on all predictions for a clip: every frame, every prompt, every mask of the multimask output.
+"""Losses on all predictions for a clip: every frame, every prompt and every mask of the multimask output.
 
 Targets that are not binary raise ``ValueError``. In loss classes, shapes that do not match raise ``ValueError``.
 """
@@ -16,7 +16,7 @@ from sam2fast.training.mask_sums import balanced_entropy_from_sums, dice_from_su
 from sam2fast.training.model import PredictedFrame
 
 CORE_LOSS_KEY = "core_loss"
-MIN_IOU = 1e-6  # minimum of predicted IoUs before the logarithm
+MIN_IOU = 1e-6  # minimum to which predicted IoUs are clamped before the logarithm
 
 
 def _binary(targets: Tensor) -> Tensor:
@@ -70,8 +70,9 @@ def sigmoid_focal_loss(
             pixels.
         targets: binary masks of the same shape, or of a shape that expands to it.
         num_objects: divisor of the loss.
-        alpha: weight of foreground pixels. Background pixels have weight ``1 - alpha``. If negative, all weights are 1.
-        gamma: exponent; 0 gives cross entropy.
+        alpha: weight of foreground pixels. Background pixels have weight ``1 - alpha``. If ``alpha`` is negative, all
+            pixels have weight 1.
+        gamma: exponent of the wrong class's probability; 0 gives cross entropy.
         loss_on_multimask: if True, returns ``(O, M)`` instead of the sum.
 
     Source: ``training.loss_fns.sigmoid_focal_loss``.
@@ -106,7 +107,7 @@ def iou_loss(
         pred_ious: predicted IoUs ``(O, M)``.
         num_objects: divisor of the loss.
         loss_on_multimask: if True, returns ``(O, M)`` instead of the sum.
-        use_l1_loss: if True, uses the absolute error.
+        use_l1_loss: if True, uses the absolute instead of the squared error.
 
     Source: ``training.loss_fns.iou_loss``.
     """
@@ -116,10 +117,10 @@ def iou_loss(
 
 
 class MultiStepMultiMasksAndIous(nn.Module):
-    """Sums focal and Dice loss of the best mask, errors of predicted IoUs, and cross entropy of object scores.
+    """Sums the best mask's focal and Dice losses, the errors of predicted IoUs, and the focal loss of object scores.
 
-    Terms are summed over frames, prediction steps and objects. The sums are divided by the mean number of objects per
-    rank. Terms are computed in fp32, even under autocast.
+    Loss terms are summed over frames, prediction steps and objects. Each sum is divided by the mean number of objects
+    per rank. Loss terms are computed in fp32, even under autocast.
 
     Args:
         weight_dict: weights of ``loss_mask`` (focal), ``loss_dice``, ``loss_iou`` and ``loss_class`` (default 0).
@@ -127,8 +128,8 @@ class MultiStepMultiMasksAndIous(nn.Module):
         supervise_all_iou: if True, uses the mean IoU error of all masks instead of the best mask's error.
         iou_use_l1_loss: if True, uses absolute instead of squared IoU errors.
         pred_obj_scores: if True, supervises object scores, and all other terms are 0 for objects that are not visible.
-        focal_gamma_obj_score, focal_alpha_obj_score: parameters of the focal loss of object scores. The defaults give
-            cross entropy.
+        focal_gamma_obj_score, focal_alpha_obj_score: parameters of the focal loss of object scores. The default
+            parameters give cross entropy.
 
     Source: ``training.loss_fns.MultiStepMultiMasksAndIous``.
     """
@@ -162,10 +163,12 @@ class MultiStepMultiMasksAndIous(nn.Module):
         self.focal_alpha_obj_score = focal_alpha_obj_score
 
     def forward(self, outputs: Sequence[PredictedFrame | Mapping[str, Any]], targets: Tensor) -> dict[str, Tensor]:
-        """Returns a dictionary of scalars: the unweighted terms, and the weighted sum of terms as ``core_loss``.
+        """Returns a dictionary of scalars: the unweighted loss terms, and the weighted sum of all terms as
+        ``core_loss``.
 
         Args:
-            outputs: T frames, as :class:`~sam2fast.training.model.PredictedFrame` or as official dictionaries.
+            outputs: predictions for T frames, as :class:`~sam2fast.training.model.PredictedFrame` or official
+                dictionaries.
             targets: binary ground-truth masks ``(T, O, S, S)``.
         """
         if len(outputs) != len(targets):
@@ -183,19 +186,19 @@ class MultiStepMultiMasksAndIous(nn.Module):
                     losses[name] = losses[name] + value / num_objects
         total = torch.zeros((), device=targets.device)
         for name, weight in weights.items():
-            # Skips terms with weight 0, because these terms may be infinite.
+            # Skips loss terms with weight 0, because a term may be infinite.
             if weight != 0:
                 total = total + weight * losses[name]
         return {**losses, CORE_LOSS_KEY: total}
 
     def current_weights(self) -> dict[str, float]:
-        """Returns the current weight of every term."""
+        """Returns the current weight of every loss term."""
         return self.weight_dict
 
     def _step(
         self, masks: Tensor, ious: Tensor, scores: Tensor, target: Tensor, weights: Mapping[str, float]
     ) -> dict[str, Tensor]:
-        """Computes the loss terms of one step's masks ``(O, M, S, S)``, IoUs ``(O, M)`` and scores ``(O, 1)``."""
+        """Computes the loss terms of a prediction step: masks ``(O, M, S, S)``, IoUs ``(O, M)``, scores ``(O, 1)``."""
         num_objects, M = ious.shape
         if masks.shape != (num_objects, M, *target.shape[1:]) or len(target) != num_objects:
             raise ValueError(
@@ -207,7 +210,8 @@ class MultiStepMultiMasksAndIous(nn.Module):
         rows = torch.arange(num_objects, device=masks.device)
         best = torch.zeros_like(rows)
         if M > 1:
-            # Selects the best mask of each object without gradients. Only the best mask gets a gradient below.
+            # Selects the best mask of each object without gradients. Only the loss of the best mask is computed with
+            # gradients.
             with torch.no_grad():
                 every = self._mask_losses(pixels, truth[:, None], area[:, None])
                 best = sum(weights[name] * every[name] for name in self.mask_terms).argmin(1)  # type: ignore[union-attr]
@@ -228,7 +232,10 @@ class MultiStepMultiMasksAndIous(nn.Module):
         return iou_loss(masks, targets, ious, 1.0, True, self.iou_use_l1_loss)
 
     def _mask_losses(self, logits: Tensor, targets: Tensor, area: Tensor) -> dict[str, Tensor]:
-        """Returns the terms ``mask_terms``, each ``(...)``, for logits ``(..., P)``. ``area`` counts target pixels."""
+        """Returns the loss terms ``mask_terms``, each ``(...)``, for logits ``(..., P)``.
+
+        ``area`` is the target's area.
+        """
         num_pixels, with_entropy = logits.shape[-1], "loss_bce" in self.mask_terms
         sums = mask_sums(logits, targets, self.focal_gamma, with_entropy)
         focal = focal_from_sums(sums, self.focal_alpha) / num_pixels
@@ -240,20 +247,21 @@ class MultiStepMultiMasksAndIous(nn.Module):
 
 
 class FromScratchLoss(MultiStepMultiMasksAndIous):
-    """Adds cross entropy to the mask loss, for training from scratch.
+    """Adds cross entropy terms to :class:`MultiStepMultiMasksAndIous`, for training from scratch.
 
-    In training from scratch, the official focal loss collapses to empty masks, because the few foreground pixels have
-    little weight. Balanced cross entropy weights foreground and background equally. Because balanced cross entropy
-    makes masks too large, its weight should decay.
+    In training from scratch with the official focal loss, the model predicts empty masks, because the few foreground
+    pixels have little weight. Balanced cross entropy weights foreground and background equally. The weight of balanced
+    cross entropy should decay, because balanced cross entropy makes masks too large.
 
     Args:
         bce_weight: weight of the cross entropy, averaged over pixels (``loss_bce``).
-        balanced_bce_weight: weight of the balanced cross entropy (``loss_balanced_bce``): the mean of two averages over
-            foreground and background. The average over no pixels is 0.
+        balanced_bce_weight: weight of the balanced cross entropy (``loss_balanced_bce``), which is the mean of the
+            average over foreground pixels and the average over background pixels. The average over an empty foreground
+            or background is 0.
         balanced_bce_until: completed fraction of the training at which ``balanced_bce_weight`` has decayed linearly to
-            0. Positive; if infinite, the weight does not decay.
-        iou_entropy: if True, the error of a predicted IoU is its KL divergence from the actual IoU. Gradients of
-            absolute and squared errors vanish if predicted IoUs of the first, bad masks saturate at 0.
+            0. The fraction must be positive. If it is infinite, the weight does not decay.
+        iou_entropy: if True, the error of a predicted IoU is the KL divergence between actual and predicted IoU.
+            Gradients of absolute and squared errors vanish if predicted IoUs saturate at 0 early in the training.
         weight_dict, **kwargs: see :class:`MultiStepMultiMasksAndIous`.
 
     Attributes:
@@ -298,7 +306,7 @@ class FromScratchLoss(MultiStepMultiMasksAndIous):
 
 
 def balanced_bce_and_dice(inputs: Tensor, targets: Tensor) -> Tensor:
-    """Returns the sum ``(...)`` of balanced cross entropy and Dice loss. Foreground and background have equal weights.
+    """Returns the sum ``(...)`` of balanced cross entropy and Dice loss. Foreground and background have equal weight.
 
     Args:
         inputs: logits ``(..., H, W)``.
@@ -322,14 +330,15 @@ def _steps(frame: PredictedFrame | Mapping[str, Any]) -> list[tuple[Tensor, Tens
 
 
 class AtResolution(nn.Module):
-    """Computes another loss on masks of ``size`` x ``size`` pixels.
+    """Computes the loss of another module on masks of ``size`` x ``size`` pixels.
 
-    The decoder's masks have a quarter of the image's side. For small models, upsampling masks to the image's side and
-    computing the loss cost as much as the model. With half the image's side, accuracy hardly changes.
+    The side of the decoder's masks is a quarter of the image's side. For small models, upsampling masks to the image's
+    side and computing the loss cost as much as the model. If ``size`` is half the image's side, accuracy hardly
+    changes.
 
     Args:
-        loss: loss of this module.
-        size: side of the masks in pixels. Must divide the side of the images.
+        loss: loss module that is applied to the resized masks.
+        size: side of the masks in pixels. The images' side must be a multiple of ``size``.
     """
 
     def __init__(self, loss: nn.Module, size: int) -> None:
@@ -337,7 +346,7 @@ class AtResolution(nn.Module):
         self.loss, self.size = loss, size
 
     def forward(self, frames: Sequence[PredictedFrame], masks: Tensor) -> dict[str, Tensor]:
-        """Returns the loss of predicted frames against ground-truth ``masks (T, O, S, S)``."""
+        """Computes the loss of predicted frames against ground-truth ``masks (T, O, S, S)``."""
         if masks.shape[-1] < self.size or masks.shape[-1] % self.size:
             raise ValueError(f"masks of {masks.shape[-1]} pixels cannot be sampled at {self.size}")
         options: dict[str, Any] = {"size": (self.size, self.size), "mode": "bilinear", "align_corners": False}
@@ -349,8 +358,8 @@ class AtResolution(nn.Module):
 def sample_masks(masks: Tensor, size: int) -> Tensor:
     """Samples ``masks (..., S, S)`` at the centres of ``size`` x ``size`` cells.
 
-    If the cell's side is even, the centre lies between four pixels. In a chessboard pattern, cells alternately take the
-    upper left and the lower right of these pixels, so that outlines are not shifted.
+    If a cell's side is even, the cell's centre lies between four pixels. Cells alternately take the upper left and the
+    lower right of the four pixels, in a chessboard pattern, so that outlines are not shifted.
     """
     stride = masks.shape[-1] // size
     before, after = (stride - 1) // 2, stride // 2

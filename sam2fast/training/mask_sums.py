@@ -1,4 +1,4 @@
-"""Sums of pixel errors over a mask. All mask losses are computed from these sums."""
+"""Sums of pixel errors over a mask. All mask losses are computed from sums of pixel errors."""
 
 from typing import Any
 
@@ -9,13 +9,14 @@ from torch.autograd.function import once_differentiable
 
 
 def mask_sums(logits: Tensor, targets: Tensor, gamma: float = 0.0, with_entropy: bool = False) -> Tensor:
-    """Returns sums ``(..., 2 or 3, 2)`` of pixel errors over foreground and background. Backward needs only the inputs.
+    """Returns sums ``(..., 2 or 3, 2)`` of pixel errors over foreground and background.
 
-    ``s`` is the predicted probability of the wrong class, and ``ce = -log(1 - s)``. The two errors are ``s`` and
-    ``ce * s**gamma``. If ``with_entropy`` is True, ``ce`` is the third error.
+    The backward pass needs only the inputs. Let ``s`` be the predicted probability of the wrong class, and ``ce =
+    -log(1 - s)``. The first error of a pixel is ``s``, and the second error is ``ce * s**gamma``. If ``with_entropy``
+    is True, the third error of a pixel is ``ce``.
 
     Args:
-        logits: logits ``(..., P)``. Sums are in fp32, or in fp64 for fp64 logits.
+        logits: mask logits ``(..., P)`` for P pixels. The sums are in fp32, or in fp64 if the logits are in fp64.
         targets: bool masks of a shape that broadcasts to the shape of ``logits``.
     """
     return _MaskSums.apply(logits, targets, gamma, with_entropy)
@@ -28,13 +29,19 @@ def dice_from_sums(sums: Tensor, area: Tensor) -> Tensor:
 
 
 def focal_from_sums(sums: Tensor, alpha: float) -> Tensor:
-    """Returns the focal loss ``(...)``, summed over pixels. ``alpha`` weights the foreground, unless negative."""
+    """Returns the focal loss ``(...)``, summed over the pixels of each mask.
+
+    If ``alpha`` is not negative, foreground has weight ``alpha``, and background has weight ``1 - alpha``.
+    """
     on, off = sums[..., 1, 0], sums[..., 1, 1]
     return alpha * on + (1 - alpha) * off if alpha >= 0 else on + off
 
 
 def balanced_entropy_from_sums(sums: Tensor, area: Tensor, num_pixels: int) -> Tensor:
-    """Averages the mean cross entropies of foreground and background. The mean over no pixels is 0."""
+    """Averages the mean cross entropies of foreground and background.
+
+    The mean of an empty foreground or background is 0.
+    """
     on, off = sums[..., 2, 0], sums[..., 2, 1]
     return 0.5 * (on / area.clamp(min=1) + off / (num_pixels - area).clamp(min=1))
 

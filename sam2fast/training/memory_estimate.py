@@ -1,4 +1,4 @@
-"""Estimates the memory of a training in advance, with a forward pass on fake tensors."""
+"""Estimates the memory of a training before the training starts, with a forward pass on fake tensors."""
 
 import copy
 from collections.abc import Callable, Iterable, Iterator
@@ -26,13 +26,14 @@ if TYPE_CHECKING:
 
 SEEDS_TRIED = 200
 MIB = 2**20
-# Number of elements of the optimizer's test parameter. 8-bit optimizers treat small parameters differently.
+# Number of elements of the optimizer's test parameter. The number is large, because 8-bit optimizers keep the states of
+# small parameters in fp32.
 PROBE = 2**16
 
 
 @dataclass(frozen=True, order=True)
 class BatchShape:
-    """Properties of a batch that determine its memory."""
+    """Properties of a batch that determine the memory of a forward pass."""
 
     num_frames: int
     num_objects: int  # number of objects per clip
@@ -48,9 +49,9 @@ class BatchShape:
 
 
 def bytes_saved(model: SAM2Train, loss: nn.Module, shape: BatchShape, amp: AmpConf) -> int:
-    """Returns the bytes, without parameters, that autograd saves for a batch of ``shape`` with the most expensive plan.
+    """Returns the bytes that autograd saves for a batch of ``shape`` with the most expensive prompt plan.
 
-    Runs the model on fake CPU tensors without computing values, and with fused attention as on a GPU.
+    Parameters do not count. The model runs on fake CPU tensors without values, and with fused attention as on a GPU.
     """
     from torch._subclasses.fake_tensor import FakeTensorMode  # slow to import
 
@@ -70,9 +71,9 @@ def bytes_saved(model: SAM2Train, loss: nn.Module, shape: BatchShape, amp: AmpCo
 def bytes_saved_for_batch(
     model: SAM2Train, loss: nn.Module, batch: ClipBatch, amp: AmpConf, mode: "FakeTensorMode | None" = None
 ) -> int:
-    """Returns the bytes that autograd saves for a batch on the CPU. Runs on real tensors if ``mode`` is None."""
+    """Returns the bytes that autograd saves for a batch on the CPU. If ``mode`` is None, runs on real tensors."""
     model, loss = _cpu_copy_with_gpu_attention(model), copy.deepcopy(loss).to("cpu")
-    if mode is not None:  # makes parameters fake: views of real parameters would become copies and be counted
+    if mode is not None:  # fake parameters, because views of real ones would be counted
         for module in model.modules():
             groups: tuple[Any, ...] = (module._parameters, module._buffers)
             for tensors in groups:
@@ -91,7 +92,7 @@ def bytes_saved_for_batch(
 
 
 def most_expensive_plan_seed(settings: PromptSettings, num_frames: int) -> int:
-    """Returns the seed, among the first ``SEEDS_TRIED``, with the most corrected frames in its prompt plan."""
+    """Returns the seed below ``SEEDS_TRIED`` whose prompt plan has the most corrected frames."""
 
     def corrected(seed: int) -> int:
         return len(plan_prompts(num_frames, settings, np.random.default_rng(seed)).corrected)
@@ -100,12 +101,12 @@ def most_expensive_plan_seed(settings: PromptSettings, num_frames: int) -> int:
 
 
 def _cpu_copy_with_gpu_attention(model: SAM2Train) -> SAM2Train:
-    """Copies the model to the CPU. As on a GPU, attention of the copy saves inputs and output for backward.
+    """Copies a model to the CPU. The copy's attention saves inputs and output for the backward pass, as on a GPU.
 
-    With the standard backend, the CPU would save the score matrix for small images and with dropout.
+    The CPU's standard attention backend would save score matrices for small images and with dropout.
     """
     replica = copy.deepcopy(model).to("cpu").train()
-    replica.encoder_cache = None  # a cache would read the pixels of the frames
+    replica.encoder_cache = None  # the cache would read pixels of fake frames
     setattr(replica, "_attention", nullcontext)  # noqa: B010 (to mypy, a module's attributes are tensors)
     for module in replica.modules():
         if isinstance(module, Attention):
@@ -114,7 +115,10 @@ def _cpu_copy_with_gpu_attention(model: SAM2Train) -> SAM2Train:
 
 
 class _Saved:
-    """Sums the sizes of storages that autograd saves. Counts each storage once and no storages of parameters."""
+    """Sums the sizes of storages that autograd saves.
+
+    Each storage counts once, and storages of parameters do not count.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         self._parameters = {p.untyped_storage()._cdata for p in model.parameters()}
@@ -139,18 +143,18 @@ class MemoryEstimate:
     weights: int
     gradients: int
     optimizer: int | None  # size of the optimizer's state; None if the optimizer needs a GPU
-    average: int  # size of the moving average of weights, or 0
-    saved: dict[BatchShape, int]  # bytes saved for backward by batch shape; empty if bytes cannot be counted
+    average: int  # size of the moving average of weights; 0 without an average
+    saved: dict[BatchShape, int]  # bytes saved for backward, by batch shape; empty if unknown
 
     @property
     def total(self) -> int | None:
-        """The total memory with the most expensive batch; None if a part is unknown."""
+        """Total memory with the most expensive batch in bytes, or None if a part is unknown."""
         if self.optimizer is None or not self.saved:
             return None
         return self.weights + self.gradients + self.optimizer + self.average + max(self.saved.values())
 
     def lines(self, side: int) -> list[str]:
-        """Formats the estimate as text; ``side`` is the images' side in pixels."""
+        """Formats the memory estimate as lines of text. ``side`` is the images' side in pixels."""
         parts: dict[str, int | None] = {
             "weights": self.weights,
             "gradients": self.gradients,
@@ -171,14 +175,17 @@ class MemoryEstimate:
 
 
 def describe_memory(trainer: Trainer) -> list[str]:
-    """Returns the estimate as lines of text. For validation and distributed training, returns no lines."""
+    """Returns a trainer's memory estimate as lines of text.
+
+    For validation and distributed training, returns no lines.
+    """
     if trainer.mode == "val" or trainer.ranks.is_group:
         return []
     return estimate_memory(trainer).lines(trainer.model.image_size)
 
 
 def estimate_memory(trainer: Trainer) -> MemoryEstimate:
-    """Estimates the memory of a trainer, without its auxiliary task. Does not change the trainer."""
+    """Estimates the memory of a training without an auxiliary task. Does not change the trainer."""
     from torch._subclasses import fake_tensor  # slow to import
 
     parameters = [p for group in trainer.optimizer.param_groups for p in group["params"]]
@@ -192,7 +199,7 @@ def estimate_memory(trainer: Trainer) -> MemoryEstimate:
     shapes = sorted({largest_batch(s.dataset, s.batch_size, s.key) for s in trainer.data["train"].sources})
     try:
         saved = {shape: bytes_saved(model, objective.loss_of(shape.key), shape, amp) for shape in shapes}
-    except needs_values:  # a custom loss reads values of fake tensors
+    except needs_values:  # raised if a custom loss reads values of fake tensors
         saved = {}
     return MemoryEstimate(
         weights=_bytes(parameters),
@@ -206,22 +213,22 @@ def estimate_memory(trainer: Trainer) -> MemoryEstimate:
 def optimizer_bytes(make: Callable[[list[dict[str, Any]]], torch.optim.Optimizer], count: int) -> int | None:
     """Returns the bytes of the optimizer's state for ``count`` parameters, or None if the optimizer needs a GPU.
 
-    Bytes are extrapolated from the state of one small parameter.
+    The size is extrapolated from the optimizer's state for one test parameter with ``PROBE`` elements.
     """
     probe = nn.Parameter(torch.zeros(PROBE))
     probe.grad = torch.zeros_like(probe)
     optimizer = make([{"params": [probe]}])
     try:
         optimizer.step()
-    except Exception:  # without a GPU, optimizers of other libraries raise exceptions of any type
+    except Exception:  # optimizers that need a GPU raise exceptions of any type
         return None
-    # The size of scalars, such as the step, does not depend on the number of parameters.
+    # Excludes scalars such as the step, because the size of scalars does not depend on the number of parameters.
     state = (x for x in optimizer.state[probe].values() if isinstance(x, Tensor) and x.numel() > 1)
     return count * _bytes(state) // PROBE
 
 
 def largest_batch(dataset: ClipDataset, num_clips: int, key: str = "all") -> BatchShape:
-    """Returns the shape of a data set's largest batch. Without samplers or cameras, uses the first clip's shape."""
+    """Returns the shape of a data set's largest batch. If the data set has no sampler, uses the first clip's shape."""
     limits = list(_limits(dataset))
     if not limits:
         frames, objects = dataset.sample(0, np.random.default_rng(0)).masks.shape[:2]
@@ -230,7 +237,7 @@ def largest_batch(dataset: ClipDataset, num_clips: int, key: str = "all") -> Bat
 
 
 def _limits(dataset: Any) -> Iterator[tuple[int, int]]:
-    """Yields ``(maximum frames, maximum objects)`` per clip of a data set and of all data sets that it wraps."""
+    """Yields the maximum numbers of frames and objects of a clip, for each data set inside ``dataset``."""
     sampler: Any = getattr(dataset, "sampler", None)
     if hasattr(sampler, "num_frames") and hasattr(sampler, "max_num_objects"):
         frames, objects = sampler.num_frames, sampler.max_num_objects

@@ -1,4 +1,4 @@
-"""The module that training differentiates: the model with its losses."""
+"""Module that computes the training loss: the model with its loss functions."""
 
 import torch
 from torch import Tensor, nn
@@ -10,12 +10,13 @@ from sam2fast.training.prompt_sampling import PromptPlan
 
 
 class Objective(nn.Module):
-    """Maps a batch to its losses. Contains all trainable parameters, so that distributed training wraps one module.
+    """Module that maps a batch to losses. All trainable parameters belong to this module, for distributed training.
 
     Args:
-        losses: Loss for each batch key. ``all`` is the default.
-        auxiliary: Another task: a module that maps a :class:`~sam2fast.training.model.ClipPrediction` and its batch to
-            a dictionary of scalars. ``core_loss`` is added to the loss, and other scalars are reported.
+        losses: Losses by batch key. Batches with other keys use the loss ``all``.
+        auxiliary: Module of an additional task. The module maps a :class:`~sam2fast.training.model.ClipPrediction` and
+            its batch to a dictionary of scalars. The scalar ``core_loss`` is added to the loss, and all other scalars
+            are reported.
     """
 
     def __init__(self, model: SAM2Train, losses: nn.ModuleDict, auxiliary: nn.Module | None = None) -> None:
@@ -37,18 +38,22 @@ class Objective(nn.Module):
             losses.update(extra)
         if torch.is_grad_enabled():
             check_gradient(losses["loss"], prediction.plan, batch)
-        # Detaches all terms except ``loss``: for DistributedDataParallel, the backward pass must use all other tensors.
+        # Detaches all terms except ``loss``, because DistributedDataParallel requires that the backward pass uses all
+        # attached outputs.
         return {name: value if name == "loss" else value.detach() for name, value in losses.items()}
 
     def loss_of(self, key: str) -> nn.Module:
-        """Returns the loss for batches with key ``key``. Raises ``ValueError`` if no loss exists for this key."""
+        """Returns the loss for batches with key ``key``. Raises ``ValueError`` if no loss exists for ``key``."""
         if key not in self.losses and "all" not in self.losses:
             raise ValueError(f"trainer.loss has no {key!r} and no 'all'; it has {', '.join(self.losses)}")
         return self.losses[key if key in self.losses else "all"]
 
 
 def check_gradient(loss: Tensor, plan: PromptPlan, batch: ClipBatch) -> None:
-    """Raises ``ValueError``, with the settings to change, if a batch's loss depends on no trainable parameter."""
+    """Raises ``ValueError`` if a batch's loss depends on no trainable parameter.
+
+    The message names settings to change.
+    """
     if loss.requires_grad:
         return
     wrong = f"the loss of clips {', '.join(batch.names)} depends on no trainable parameter"

@@ -1,4 +1,4 @@
-"""Optimizers with scheduled options. Parameters of a group are selected by names or module classes."""
+"""Optimizers with scheduled options. Parameter groups are selected by parameter names or module classes."""
 
 import inspect
 import itertools
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sam2fast.config import official_to_ours
 
-# Function of the keyword ``where`` in [0, 1] and, optionally, of the keyword ``step``, the number of updates.
+# Function of ``where``, the completed fraction of the training, and optionally of ``step``, the number of updates.
 Scheduler = Callable[..., float]
 
 
@@ -26,7 +26,7 @@ class ScheduledOption:
     scheduler: Scheduler | None = None
 
 
-# Function of the keywords ``scheduler_cfgs`` (one list per option) and ``model`` that returns changed lists.
+# Function of the keywords ``scheduler_cfgs`` and ``model`` that returns a changed copy of ``scheduler_cfgs``.
 ParamGroupModifier = Callable[..., list[list[ScheduledOption]]]
 
 
@@ -44,11 +44,12 @@ class ValueScaler:
 class Optimizer:
     """Torch optimizer with schedulers for the options of each group.
 
-    Options are set to their values at ``where = 0``. Source: ``training.optimizer.Optimizer``.
+    The constructor sets options to their values at ``where = 0``. Source: ``training.optimizer.Optimizer``.
 
     Args:
         optimizer: torch optimizer.
-        schedulers: for each group, a mapping from options to schedulers. If None, no options are scheduled.
+        schedulers: for each group, a mapping from options to schedulers. If ``schedulers`` is None, no options are
+            scheduled.
     """
 
     def __init__(
@@ -88,13 +89,13 @@ class Optimizer:
         self.optimizer.zero_grad()
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the state of the torch optimizer, as in the official package. Schedulers have no state."""
+        """Returns the state of the torch optimizer. Schedulers have no state."""
         return self.optimizer.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Loads the result of :meth:`state_dict`. Options without a scheduler keep the configuration's values.
+        """Loads the result of :meth:`state_dict`. Options without a scheduler keep their configured values.
 
-        Raises ``ValueError`` if the state has other groups.
+        Raises ``ValueError`` if the groups of ``state_dict`` do not match the optimizer's groups.
         """
         options = [{name: value for name, value in group.items() if name != "params"} for group in self.param_groups]
         self.optimizer.load_state_dict(state_dict)
@@ -111,24 +112,26 @@ def construct_optimizer(
 ) -> Optimizer:
     """Makes an optimizer of all parameters of a model, including frozen parameters.
 
-    As in the official package, groups are the non-empty combinations of one entry per option, in the order of their
-    product. Parameters keep the order of the model.
+    Each parameter group is a non-empty combination of one entry per option. Groups have the order of
+    ``itertools.product``. Parameters of a group keep the order of the model.
 
     Args:
         model: model to train.
         optimizer: function from groups to a torch optimizer, e.g. ``functools.partial(torch.optim.AdamW, eps=1e-6)``.
-        options: list of entries for each option, such as ``lr``. Each entry has a ``scheduler`` and may have
+        options: list of entries for each optimizer option, such as ``lr``. Each entry has a ``scheduler`` and may have
             ``param_names`` (name patterns such as ``*bias*``) and ``module_cls_names`` (classes such as
-            ``torch.nn.LayerNorm``). ``module_cls_names`` selects direct parameters of modules of these classes and of
-            subclasses; official class names select sam2fast's classes. An entry without names and classes selects all
-            remaining parameters. Without such an entry, remaining parameters keep the default.
-        param_group_modifiers: functions that change the entries before groups are made, such as
+            ``torch.nn.LayerNorm``). ``module_cls_names`` selects direct parameters of modules of the named classes and
+            of subclasses. Official class names select sam2fast's classes. An entry without ``param_names`` and
+            ``module_cls_names`` selects all remaining parameters. If no entry selects the remaining parameters, these
+            parameters get the optimizer's default.
+        param_group_modifiers: functions that change the entries of ``options`` before groups are made, such as
             ``functools.partial(layer_decay_param_modifier, layer_decay_value=0.9, apply_to="image_encoder.trunk")``.
-        companions: other modules to train. The keys are prefixes of their parameters' names.
+        companions: other modules to train, by name. The names of a module's parameters get the module's name as a
+            prefix.
 
     Raises:
-        ValueError: If a pattern or class matches no parameter, two entries select one parameter or the remaining
-            parameters, the optimizer lacks an option, or parameters of companion and model have the same name.
+        ValueError: If a pattern or class matches no parameter, several entries of an option select the same parameters,
+            the optimizer has no such option, or parameters of companion and model have the same name.
 
     Source: ``training.optimizer.construct_optimizer``.
     """
@@ -162,16 +165,17 @@ def layer_decay_param_modifier(
 ) -> list[list[ScheduledOption]]:
     """Decays learning rates layer by layer, towards the input of a part of the model.
 
-    The rate of layer i of n is multiplied by ``layer_decay_value ** (n + 1 - i)``. Other parameters are unchanged.
+    The learning rate of layer i of n is multiplied by ``layer_decay_value ** (n + 1 - i)``. Learning rates of
+    parameters outside the part are unchanged.
 
     Args:
-        scheduler_cfgs: entries for each option; only entries of ``lr`` are changed.
+        scheduler_cfgs: list of scheduled options for each option name; only ``lr`` is changed.
         model: model whose part ``apply_to`` has ``get_num_layers()`` and ``get_layer_id(parameter_name)``.
-        layer_decay_value: factor between consecutive layers.
+        layer_decay_value: ratio between the learning rates of consecutive layers.
         layer_decay_min: minimum factor.
-        apply_to: name of the part; by default, the whole model.
-        overrides: mappings with ``pattern`` and ``value``. ``value`` is the factor for the part's parameters with
-            matching names; the first match counts.
+        apply_to: name of the model's part; by default, the whole model.
+        overrides: mappings with ``pattern`` and ``value``. Learning rates of the part's parameters whose names match
+            ``pattern`` are multiplied by ``value``; the first match counts.
 
     Source: ``training.optimizer.layer_decay_param_modifier``.
     """
@@ -213,7 +217,7 @@ def layer_decay_param_modifier(
 class GradientClipper:
     """Clips gradients to a total norm of ``max_norm``. If ``max_norm`` is None, gradients are not clipped.
 
-    Source: ``training.optimizer.GradientClipper``. Unlike the official class, returns the norm.
+    Source: ``training.optimizer.GradientClipper``. Unlike the official class, this class returns the gradient norm.
     """
 
     def __init__(self, max_norm: float | None = 1.0, norm_type: float = 2) -> None:
@@ -230,7 +234,10 @@ class GradientClipper:
 
 
 def _own_parameters(modules: list[tuple[str, nn.Module]]) -> dict[str, nn.Parameter]:
-    """Returns all parameters by name in the order of ``named_parameters``. Shared parameters occur once."""
+    """Returns all parameters by name in the order of ``named_parameters``.
+
+    A parameter that several modules share occurs once.
+    """
     named: dict[str, nn.Parameter] = {}
     seen: set[nn.Parameter] = set()
     for prefix, module in modules:
@@ -250,7 +257,7 @@ def _resolve_option(
     modules: list[tuple[str, nn.Module]],
     parameters: Mapping[str, nn.Parameter],
 ) -> list[ScheduledOption]:
-    """Returns the entries of an option as :class:`ScheduledOption`, with the names of selected parameters."""
+    """Converts the entries of an option to :class:`ScheduledOption` with the names of selected parameters."""
     owner: dict[str, str] = {}
     taken: list[frozenset[str] | None] = []
     for config in configs:
@@ -281,7 +288,7 @@ def _resolve_option(
 
 
 def _find_class(name: str, modules: list[tuple[str, nn.Module]]) -> type:
-    """Returns a class of torch.nn or of the model's modules. Never imports a class that a configuration names."""
+    """Returns the class called ``name`` in torch.nn or among the classes of ``modules``. Imports no other module."""
     ours = official_to_ours(name)
     package, _, attribute = ours.rpartition(".")
     result = getattr(nn, attribute, None) if package == "torch.nn" else None

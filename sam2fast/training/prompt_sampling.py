@@ -1,6 +1,6 @@
 """Samples prompts from ground-truth masks: prompted frames, boxes, clicks and correction clicks.
 
-NumPy generators on the CPU make all random numbers, so that a seed gives the same prompts on every device.
+All random numbers come from NumPy generators on the CPU, so that a seed gives the same prompts on every device.
 """
 
 from collections.abc import Sequence
@@ -18,23 +18,25 @@ Prompt = dict[str, Tensor]  # point_coords (O, P, 2) in pixels, point_labels (O,
 
 
 class ObjectGenerators:
-    """Random generators, one per clip. Objects of a clip draw numbers one after another from the clip's generator."""
+    """Random generators, one per clip. Objects of a clip draw random numbers in order from the clip's generator."""
 
     def __init__(self, seeds: Sequence[int], video: Tensor) -> None:
         self._generators = [np.random.default_rng(seed) for seed in seeds]
         self._video: list[int] = video.tolist()
 
     def uniform(self, count: int, device: torch.device) -> Tensor:
-        """Returns uniform draws ``(O, count)`` in [0, 1); fp64, or fp32 on MPS."""
+        """Returns uniform random numbers ``(O, count)`` in [0, 1) in fp64, or in fp32 on MPS."""
         rows = torch.from_numpy(np.stack([self._generators[v].random(count) for v in self._video]))
         return rows.to(device, torch.float32 if device.type == "mps" else torch.float64)
 
 
 def sample_box(masks: Tensor, uniform: Tensor, noise: float = 0.1, noise_bound: float = 20.0) -> Prompt:
-    """Samples boxes of ``masks (O, 1, S, S)`` with noise of at most ``noise_bound`` pixels and ``noise`` of a box side.
+    """Samples noisy boxes around ``masks (O, 1, S, S)``.
+
+    ``noise`` is relative to box sides, ``noise_bound`` is in pixels.
 
     Args:
-        uniform: draws ``(O, 4)`` in [0, 1).
+        uniform: random numbers ``(O, 4)`` in [0, 1), four per box.
 
     Source: ``sam2.modeling.sam2_utils.sample_box_points``.
     """
@@ -44,12 +46,12 @@ def sample_box(masks: Tensor, uniform: Tensor, noise: float = 0.1, noise_bound: 
 
 
 def sample_error_point(truth: Tensor, predicted: Tensor | None, uniform: Tensor) -> Prompt:
-    """Samples one click per object, uniformly over wrong pixels. If no pixel is wrong, samples the background.
+    """Samples one click per object, uniformly over wrong pixels. If no pixel is wrong, samples a background pixel.
 
     Args:
-        truth: bool masks ``(O, 1, S, S)``.
-        predicted: bool masks ``(O, 1, S, S)``; None for empty predictions.
-        uniform: draws ``(O, 1)`` in [0, 1).
+        truth: ground-truth bool masks ``(O, 1, S, S)``.
+        predicted: predicted bool masks ``(O, 1, S, S)``; None for empty masks.
+        uniform: random numbers ``(O, 1)`` in [0, 1), one per object.
 
     Source: ``sam2.modeling.sam2_utils.sample_random_points_from_errors``.
     """
@@ -57,7 +59,8 @@ def sample_error_point(truth: Tensor, predicted: Tensor | None, uniform: Tensor)
     wrong = wrong | (~truth & ~wrong.flatten(1).any(dim=1)[:, None, None, None])
     rank = wrong.flatten(1).cumsum(dim=1, dtype=torch.int32)  # (O, S * S): number of wrong pixels up to each pixel
     count = rank[:, -1:]
-    # The first pixel with rank k + 1 is wrong pixel k. A correctly predicted full mask has no wrong pixel: pixel 0.
+    # The first pixel with rank k + 1 is wrong pixel k. If no pixel is wrong, because a mask that covers the frame is
+    # predicted correctly, pixel 0 is clicked.
     k = (uniform * count).long().clamp(max=(count - 1).clamp(min=0))
     index = torch.searchsorted(rank, (k + 1).to(torch.int32)).clamp(max=rank.shape[1] - 1)
     index = torch.where(count > 0, index, 0)
@@ -65,11 +68,11 @@ def sample_error_point(truth: Tensor, predicted: Tensor | None, uniform: Tensor)
 
 
 def sample_error_center(truth: Tensor, predicted: Tensor | None, padding: bool = True) -> Prompt:
-    """Returns one click per object at the pixel farthest from the edge of missed or false regions. Needs scipy.
+    """Returns one click per object, at the wrong pixel farthest from the edge of its region of errors. Requires scipy.
 
     Args:
         truth, predicted: see :func:`sample_error_point`.
-        padding: if True, the frame's edge counts as an edge of regions.
+        padding: if True, pixels outside the frame count as pixels outside a region.
 
     Source: ``sam2.modeling.sam2_utils.sample_one_point_from_error_center``.
     """
@@ -93,7 +96,7 @@ def _depth(region: np.ndarray, padding: bool) -> np.ndarray:
         raise ImportError("clicks at centres need scipy: pip install 'sam2fast[train]'") from error
     if padding:
         return distance_transform_edt(np.pad(region, 1))[1:-1, 1:-1]
-    # If ``region`` covers the frame and has no padding, all distances are infinite.
+    # If ``region`` covers the frame and ``padding`` is False, all distances are infinite.
     return np.full(region.shape, np.inf) if region.all() else distance_transform_edt(region)
 
 
@@ -108,14 +111,14 @@ def next_click(method: str, truth: Tensor, predicted: Tensor | None, generators:
 
 
 def add_click(prompt: Prompt | None, click: Prompt) -> Prompt:
-    """Returns the prompt with a click appended."""
+    """Returns ``prompt`` with ``click`` appended."""
     if prompt is None:
         return click
     return {name: torch.cat([prompt[name], click[name]], dim=1) for name in ("point_coords", "point_labels")}
 
 
 def _click(index: Tensor, truth: Tensor) -> Prompt:
-    """Returns clicks at pixels ``index (O, 1)``. A click is positive if its pixel belongs to the object."""
+    """Returns clicks at flat pixel indices ``index (O, 1)``. Clicks on pixels of the object are positive."""
     width = truth.shape[-1]
     coords = torch.stack([index % width, index // width], dim=-1).float()
     return {"point_coords": coords, "point_labels": truth.flatten(1).gather(1, index).to(torch.int32)}
@@ -123,7 +126,7 @@ def _click(index: Tensor, truth: Tensor) -> Prompt:
 
 @dataclass(frozen=True)
 class PromptSettings:
-    """Settings of prompt sampling. Names are official arguments without the suffix ``_for_train`` or ``_for_eval``."""
+    """Settings of prompt sampling. Field names are official arguments without ``_for_train`` or ``_for_eval``."""
 
     prob_to_use_pt_input: float = 0.0
     prob_to_use_box_input: float = 0.0
@@ -143,20 +146,22 @@ class PromptSettings:
 
 
 class PromptPlan(NamedTuple):
-    """Frames of a batch with prompts. All clips of the batch have the same plan."""
+    """Frames on which objects of a batch get prompts. All clips of the batch have the same plan."""
 
-    use_points: bool  # if False, the initial frames get ground-truth masks
-    initial: list[int]  # frames prompted before tracking, frame 0 first
-    boxes: list[bool]  # for each initial frame, True for a box, False for a click
-    corrected: list[int]  # frames that get correction clicks
+    use_points: bool  # True for clicks or boxes on initial frames, False for masks
+    initial: list[int]  # frame numbers prompted before tracking, starting with frame 0
+    boxes: list[bool]  # True for a box, False for a click, for each initial frame
+    corrected: list[int]  # numbers of frames that get correction clicks
 
     def order(self, num_frames: int) -> list[int]:
-        """Returns the frames in processing order: first the initial frames, then all other frames."""
+        """Returns the frame numbers in processing order: first the initial frames, then all other frames."""
         return [*self.initial, *(t for t in range(num_frames) if t not in self.initial)]
 
 
 def plan_prompts(num_frames: int, settings: PromptSettings, rng: np.random.Generator) -> PromptPlan:
-    """Draws a plan for clips of ``num_frames`` frames. A single image always gets a click or box, and corrections.
+    """Draws a prompt plan for clips of ``num_frames`` frames.
+
+    Clips with one frame always get a click or box and corrections.
 
     Source: ``training.model.sam2.SAM2Train.prepare_prompt_inputs``. Random numbers are drawn in the official order.
     """

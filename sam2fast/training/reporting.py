@@ -13,8 +13,10 @@ class Reporter:
     """Writes ``metrics.jsonl`` and, with ``tensorboard``, TensorBoard events to a folder.
 
     Args:
-        resumed_at: Step from which a run resumes. Lines of later steps are removed. None keeps all lines.
-        is_validated: If False, removes the validation of step ``resumed_at``, because this validation is repeated.
+        resumed_at: Step from which a run resumes. Lines of later steps are removed from ``metrics.jsonl``. If
+            ``resumed_at`` is None, all lines are kept.
+        is_validated: If False, removes the validation line of step ``resumed_at``, because the run repeats this
+            validation.
 
     Raises:
         ImportError: If ``tensorboard`` is True and TensorBoard is not installed.
@@ -36,20 +38,20 @@ class Reporter:
                     "tensorboard=true needs the package tensorboard: pip install 'sam2fast[train]', "
                     "or set trainer.logging.tensorboard=false"
                 ) from error
-            # Hides later steps in existing event files.
+            # Hides steps after ``resumed_at`` in existing event files.
             purge_step = None if resumed_at is None else resumed_at + 1
             with annotate_oserror(folder / "tensorboard"):
                 self._events = SummaryWriter(folder / "tensorboard", purge_step=purge_step)
 
     def report(self, step: int, kind: str, values: dict[str, float]) -> None:
-        """Writes one line with ``step``, ``kind`` (such as ``train``) and the values."""
+        """Writes one report with ``step``, ``kind`` (such as ``train``) and the values."""
         with annotate_oserror(self._path), self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
         if self._events is not None:
             with annotate_oserror(self._path.with_name("tensorboard")):
                 for name, value in values.items():
                     self._events.add_scalar(f"{kind}/{name}", value, step)
-                self._events.flush()  # raises errors of the writer's thread
+                self._events.flush()  # raises errors that occurred in the writer's thread
 
     def _keep_lines(self, resumed_at: int | None, is_validated: bool) -> None:
         """Removes lines of steps after ``resumed_at`` and an incomplete last line."""

@@ -1,6 +1,7 @@
 """Schedules: functions of ``where``, the completed fraction of the training in [0, 1].
 
-Names, arguments and values are equal to ``fvcore.common.param_scheduler``. Unlike in fvcore, ``where`` may be 1.
+The classes have the names, arguments and values of ``fvcore.common.param_scheduler``. Unlike in fvcore, the argument
+``where`` may be 1.
 """
 
 import math
@@ -19,7 +20,7 @@ def _check(where: float) -> float:
 
 
 class ConstantParamScheduler:
-    """Returns ``value`` throughout the training."""
+    """Schedule that returns ``value`` throughout the training."""
 
     def __init__(self, value: float) -> None:
         self.value = value
@@ -51,10 +52,10 @@ class CosineParamScheduler:
 
 
 class StepParamScheduler:
-    """Returns ``values`` one after another, each for an equal fraction of the training.
+    """Schedule that returns each of ``values`` for an equal fraction of the training.
 
     Args:
-        num_updates: positive number. As in fvcore, this number is ignored.
+        num_updates: positive number that is ignored, as in fvcore.
     """
 
     def __init__(self, num_updates: float, values: Sequence[float]) -> None:
@@ -68,13 +69,13 @@ class StepParamScheduler:
 
 
 class CompositeParamScheduler:
-    """Runs schedules one after another.
+    """Schedule that runs several schedules one after another.
 
     Args:
-        schedulers: schedules in the order of use.
-        lengths: positive fraction of the training for each schedule. The sum of fractions is 1.
-        interval_scaling: for each schedule, ``rescaled`` (default) to run it from 0 to 1 in its interval, or ``fixed``
-            to call it with the training's ``where``.
+        schedulers: schedules in the order in which they run.
+        lengths: positive fraction of the training for each schedule. The fractions sum to 1.
+        interval_scaling: for each schedule, ``rescaled`` (default) if the schedule's ``where`` runs from 0 to 1 in its
+            interval, or ``fixed`` if the schedule gets the training's ``where``.
     """
 
     def __init__(
@@ -96,7 +97,7 @@ class CompositeParamScheduler:
             raise ValueError(f"interval_scaling is 'rescaled' or 'fixed', got {', '.join(map(repr, unknown))}")
         self.schedulers = tuple(schedulers)
         self.interval_scaling = tuple(interval_scaling)
-        # The last length absorbs rounding errors.
+        # The last length is adjusted so that all lengths sum to exactly 1.
         self.lengths = (*lengths[:-1], 1 - sum(lengths[:-1]))
 
     def __call__(self, where: float) -> float:

@@ -1,4 +1,4 @@
-"""Settings of the trainer in training configurations."""
+"""Classes for the trainer's settings in training configurations."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +20,7 @@ STRATEGIES = ("ddp", "fsdp")
 
 @dataclass
 class AmpConf:
-    """Settings of mixed precision. float16 uses a gradient scaler."""
+    """Settings of mixed precision training. With float16, gradients are scaled."""
 
     enabled: bool = False
     amp_dtype: str = "bfloat16"
@@ -45,14 +45,17 @@ class AmpConf:
 
 @dataclass
 class OptimConf:
-    """Settings of the optimizer. See :func:`construct_optimizer` for the first three settings."""
+    """Settings of the optimizer.
+
+    The fields ``optimizer``, ``options`` and ``param_group_modifiers`` are arguments of :func:`construct_optimizer`.
+    """
 
     optimizer: Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
     options: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     param_group_modifiers: Sequence[ParamGroupModifier] = ()
     gradient_clip: GradientClipper | None = None
     amp: AmpConf = field(default_factory=AmpConf)
-    accumulate: int = 1  # number of batches per update
+    accumulate: int = 1  # number of batches per optimizer update
 
     def __post_init__(self) -> None:
         if self.accumulate < 1:
@@ -65,11 +68,11 @@ class CheckpointConf:
 
     save_dir: str
     save_freq: int = 0  # number of epochs between kept checkpoints; 0 keeps only the last checkpoint
-    save_list: Sequence[int] = ()  # additional epochs whose checkpoints are kept
+    save_list: Sequence[int] = ()  # additional numbers of epochs whose checkpoints are kept
     save_every_steps: int = 0  # number of updates between checkpoints within an epoch; 0 saves only between epochs
-    # Initial weights if the folder has no checkpoint: a file, or the package's sam2fast/nano or sam2fast/mini.
+    # File of initial weights, or sam2fast/nano or sam2fast/mini. Used only if the folder has no checkpoint.
     initialize_from: str | None = None
-    missing_weights: str = "error"  # "draw": weights missing in the file keep their random initialization
+    missing_weights: str = "error"  # "draw": weights that the file lacks keep random values
 
     def __post_init__(self) -> None:
         if self.missing_weights not in ("error", "draw"):
@@ -80,7 +83,7 @@ class CheckpointConf:
 
 @dataclass
 class LoggingConf:
-    """Settings of the run's reports."""
+    """Settings of the reports of a training run."""
 
     log_dir: str
     log_freq: int = 10  # number of updates between reports
@@ -102,17 +105,17 @@ class EmaConf:
 
 @dataclass
 class DistributedConf:
-    """Settings of distributed training; ignored in a single process.
+    """Settings of distributed training. Runs with a single process ignore these settings.
 
     Source: ``training.utils.train_utils.DistributedConf``, except for ``strategy`` and the default of
-    ``find_unused_parameters``: the prompts of a batch determine its unused parameters.
+    ``find_unused_parameters``, because the set of unused parameters depends on the prompts of a batch.
     """
 
     backend: str | None = None  # backend of torch.distributed; by default nccl on GPUs, gloo on the CPU
     comms_dtype: str | None = None  # dtype for sending gradients: bfloat16 or float16 halves traffic, but rounds
     find_unused_parameters: bool = True  # argument of DistributedDataParallel; not used by fsdp
-    timeout_mins: float = 30  # minutes without an answer until a process counts as lost
-    strategy: str = "ddp"  # ddp or fsdp; fsdp shards weights, gradients and optimizer state
+    timeout_mins: float = 30  # minutes until a process that does not answer counts as lost
+    strategy: str = "ddp"  # "ddp" or "fsdp"; fsdp shards weights, gradients and optimizer state
 
     def __post_init__(self) -> None:
         for name, known in (("backend", (None, *BACKENDS)), ("comms_dtype", (None, *AMP_DTYPES))):

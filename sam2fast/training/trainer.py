@@ -40,27 +40,28 @@ MODES = ("train", "train_only", "val")
 class Trainer(TrainerState):
     """Trains a model on batches of clips.
 
-    A run is a function of its configuration. A run that is killed and restarted with the same folder resumes from its
-    last checkpoint. On the CPU and wherever torch is deterministic, the run reaches bitwise the same weights. In
-    distributed training, every process makes a trainer.
+    The result of a run depends only on the configuration. A killed run that is restarted with the same folder resumes
+    from the last checkpoint. Where torch is deterministic, as on the CPU, an interrupted run and an uninterrupted run
+    have bitwise equal weights. In distributed training, every process constructs a trainer.
 
     Args:
-        model: model, on any device.
-        data: loader ``train`` of this process's samples, and optionally ``val`` of all samples in every process.
-        loss: loss for each batch key; ``all`` is the default.
-        optim, checkpoint, logging, ema, distributed: see :mod:`sam2fast.training.settings`.
-        max_epochs: number of epochs; schedules run over all epochs.
-        mode: ``train``, ``train_only`` (without validation), or ``val`` (only one validation).
-        accelerator: ``cuda``, ``cpu``, ``mps`` or ``auto``.
-        seed_value: seed of the global generators.
+        model: model to train, on any device.
+        data: mapping with the loader ``train``, which yields this process's samples, and optionally the loader ``val``,
+            which yields all validation samples.
+        loss: mapping from batch keys to losses; batches with other keys use the loss ``all``.
+        optim, checkpoint, logging, ema, distributed: settings, see :mod:`sam2fast.training.settings`.
+        max_epochs: number of epochs of the training. Schedules run over all epochs.
+        mode: ``train`` (training with validation), ``train_only`` (training) or ``val`` (one validation).
+        accelerator: device type, ``cuda``, ``cpu``, ``mps`` or ``auto``.
+        seed_value: seed of the global random generators.
         val_epoch_freq: number of epochs between validations; the last epoch is always validated.
-        auxiliary: another task, see :class:`~sam2fast.training.objective.Objective`. Parameters of this module are
-            trained, but do not belong to the model.
+        auxiliary: module of an additional task that is trained with the model, see
+            :class:`~sam2fast.training.objective.Objective`. Parameters of the module do not belong to the model.
 
     Source: ``training.trainer.Trainer``.
 
     Raises:
-        ValueError: If settings are invalid.
+        ValueError: If settings are invalid or contradict each other.
         RuntimeError: If the accelerator is not available.
         LostRankError: If another process did not join.
     """
@@ -115,7 +116,7 @@ class Trainer(TrainerState):
         if self._is_sharded:
             if optim.amp.enabled and optim.amp.dtype == torch.float16:
                 raise ValueError("strategy fsdp has no gradient scaler for float16: use amp_dtype=bfloat16")
-            self._initialize()  # before sharding; a checkpoint in the folder replaces these weights
+            self._initialize()  # loads initial weights before sharding; a checkpoint replaces them
         with self.ranks.reporting_lost_ranks():
             self.parallel = wrap(objective, self.ranks, distributed)
         self.optimizer: Optimizer = construct_optimizer(
@@ -134,17 +135,17 @@ class Trainer(TrainerState):
     def run(
         self, stop: Callable[[], bool] = lambda: False, started: Callable[[], None] = lambda: None
     ) -> dict[str, float]:
-        """Trains to the end and returns the measures of the last validation, if any.
+        """Trains until all epochs are completed, and returns the measures of the last validation, if any.
 
         Args:
-            stop: function called after every update and before validations. If it returns True, the run saves a
+            stop: function called after every update and before validations. If ``stop`` returns True, the run saves a
                 checkpoint and returns.
             started: function called once after the folder's checkpoint, if any, is restored.
 
         Raises:
-            NonFiniteError: If a loss or gradient is not finite. No checkpoint of this update is saved.
+            NonFiniteError: If a loss or gradient is not finite. Weights of the failed update are not saved.
             CheckpointError: If the folder's checkpoints are unreadable, belong to another configuration or are in use.
-            DataError: If the data are unusable.
+            DataError: If a data set is unusable or too many clips are bad.
             ValueError: If an epoch has fewer batches than an update, or a loss depends on no trainable parameter.
             ImportError: If a setting needs a package of the extra ``train`` that is not installed.
             LostRankError: If another process of the run has exited.
@@ -156,13 +157,14 @@ class Trainer(TrainerState):
             self._start()
             started()
             resumed_at = None if self.mode == "val" else self.steps
-            # Within an epoch, its validation is repeated, even if a killed run already reported it.
+            # If the run resumes within an epoch, the epoch's validation is repeated, even if a killed run has reported
+            # it.
             folder, is_validated = Path(self.logging.log_dir), not self.steps_in_epoch
             reporter = Reporter(folder, resumed_at, self.logging.tensorboard, is_validated) if is_main else None
             return self._validate(reporter) if self.mode == "val" else self._train(reporter, stop)
 
     def _train(self, reporter: Reporter | None, stop_requested: Callable[[], bool]) -> dict[str, float]:
-        def stop() -> bool:  # returns the same value in all processes
+        def stop() -> bool:  # True in all processes if any process must stop
             return self.ranks.any(stop_requested())
 
         measures: dict[str, float] = {}
@@ -189,7 +191,10 @@ class Trainer(TrainerState):
         return (self.epoch + self.steps_in_epoch / self.steps_per_epoch) / self.max_epochs
 
     def _start(self) -> None:
-        """Resumes from the folder's checkpoint, or starts from the initial weights or the model's current weights."""
+        """Resumes from the folder's checkpoint.
+
+        Without a checkpoint, starts from initial weights or the current weights.
+        """
         if self.mode != "val" and not self.steps_per_epoch:
             raise ValueError(
                 f"an epoch has {len(self.data['train'])} batches, fewer than the {self.conf.accumulate} of an update"
@@ -207,7 +212,7 @@ class Trainer(TrainerState):
                 self.ema = ExponentialMovingAverage(self.model, self.ema.decay, self.ema.warmup)
 
     def _initialize(self) -> None:
-        """Loads initial weights in place. The file has weights without adapters."""
+        """Loads initial weights into the model in place. The file with initial weights has no adapters."""
         if self.checkpoint.initialize_from is not None:
             with without_adapters(self.model):
                 path, keep = self.checkpoint.initialize_from, self.checkpoint.missing_weights == "draw"
@@ -216,14 +221,17 @@ class Trainer(TrainerState):
     def check_initial_weights(self) -> None:
         """Checks that the file of initial weights exists, unless :meth:`run` would resume from the folder's checkpoint.
 
-        Raises the errors of :func:`sam2fast.checkpoints.find_weights`.
+        Raises the same errors as :func:`sam2fast.checkpoints.find_weights`.
         """
         path = self.checkpoint.initialize_from
         if path is not None and not checkpointing.checkpoints_in(Path(self.checkpoint.save_dir)):
             find_weights(path)
 
     def _train_epoch(self, reporter: Reporter | None, stop: Callable[[], bool]) -> bool:
-        """Trains the rest of the current epoch; returns False if it was stopped before the end."""
+        """Trains the rest of the current epoch.
+
+        Returns False if ``stop`` ended the training before the end of the epoch.
+        """
         self.model.train()
         batches = self.data["train"].epoch(self.epoch, self.steps_in_epoch * self.conf.accumulate)
         bar = tqdm(
@@ -285,7 +293,7 @@ class Trainer(TrainerState):
         return torch.autocast(self.device.type, amp.dtype, enabled=amp.enabled)
 
     def _add(self, sums: dict[str, float], losses: dict[str, Tensor], batch: ClipBatch) -> None:
-        """Adds the batch's contribution to an update to ``sums``, or raises an error if a term is not finite."""
+        """Adds the mean losses of a batch to ``sums``. Raises ``NonFiniteError`` if the total loss is not finite."""
         local = torch.stack([x.detach() for x in losses.values()]).tolist()
         values = dict(zip(losses, self.ranks.mean(local), strict=True))
         self._raise_if_nonfinite(

@@ -41,26 +41,29 @@ class TrainerState:
     ema: ExponentialMovingAverage | None
     mode: str
     seed_value: int
-    epoch: int  # number of epochs completed
-    steps: int  # number of updates so far
-    steps_in_epoch: int  # updates in the current epoch so far
+    epoch: int  # number of completed epochs
+    steps: int  # number of updates of the run so far
+    steps_in_epoch: int  # number of updates of the current epoch so far
     max_epochs: int
     best: dict[str, float]  # measures of the best validation so far
 
     @property
     def is_complete(self) -> bool:
-        """True if all epochs are completed."""
+        """True if all epochs of the run are completed."""
         return self.epoch >= self.max_epochs
 
     @property
     def steps_per_epoch(self) -> int:
-        """The number of updates in the current epoch."""
+        """Number of updates in the current epoch."""
         return self.data["train"].num_batches(self.epoch) // self.conf.accumulate
 
     def save(self, is_kept: bool = False) -> None:
-        """Writes the checkpoint and the weights for predictors; with ``is_kept``, also copies configured epochs."""
+        """Writes the checkpoint and the weights for predictors.
+
+        If ``is_kept`` is True and ``save_freq`` or ``save_list`` selects the epoch, keeps a copy of the checkpoint.
+        """
         folder = Path(self.checkpoint.save_dir)
-        # All processes gather sharded tensors. The first process writes them.
+        # All processes take part in gathering sharded tensors. Only the first process writes files.
         content = self._content()
         if not self.ranks.is_main:
             return
@@ -74,11 +77,11 @@ class TrainerState:
         conf = self.checkpoint
         if is_kept and ((conf.save_freq and self.epoch % conf.save_freq == 0) or self.epoch in conf.save_list):
             checkpointing.save(content, folder / f"checkpoint_{self.epoch}.pt")
-        # The current checkpoint is written last: if the run is killed before, a resumed run writes all files again.
+        # The current checkpoint is written last. If the run is killed earlier, the resumed run writes all files again.
         checkpointing.save_current(content, folder)
 
     def save_weights(self, name: str) -> None:
-        """Writes the weights for predictors to a file of the folder."""
+        """Writes the model's weights for predictors to the file ``name`` in the folder of checkpoints."""
         gather = self.parallel.gather
         weights, ema = gather(self.model.state_dict()), None if self.ema is None else gather(self.ema.state_dict())
         if self.ranks.is_main:
@@ -86,14 +89,15 @@ class TrainerState:
             checkpointing.save(merged, Path(self.checkpoint.save_dir) / name)
 
     def restore(self, content: dict[str, Any]) -> None:
-        """Continues from a checkpoint.
+        """Restores the state of a run from the content of a checkpoint.
 
         Raises:
-            CheckpointError: If the checkpoint belongs to another configuration. In this case, nothing is restored.
+            CheckpointError: If the checkpoint belongs to a different configuration. In the case of an error, no state
+                is restored.
         """
         self._check(content)
         current = type(self.optimizer.optimizer).__qualname__
-        if content.get("optimizer_class", current) != current:  # older checkpoints do not name the optimizer's class
+        if content.get("optimizer_class", current) != current:  # old checkpoints do not name the optimizer's class
             raise self._mismatch(f"optim.optimizer: {content['optimizer_class']}, now {current}")
         shard = self.parallel.shard
         try:
@@ -115,7 +119,7 @@ class TrainerState:
         self.best = content["best"]
         if self.mode != "val" and not self.is_complete:
             now, before = self.steps_per_epoch, content.get("steps_per_epoch", self.steps_per_epoch)
-            if now != before:  # keeps the completed fraction of the epoch
+            if now != before:  # converts to the same completed fraction of the epoch
                 self.steps_in_epoch = self.steps_in_epoch * now // before
                 if self.ranks.is_main:
                     text = "an epoch has %d updates now, and had %d: resuming from the same share of it, update %d"
@@ -123,7 +127,10 @@ class TrainerState:
         restore_random_states(content, self.ranks, self.seed_value)
 
     def _content(self) -> dict[str, Any]:
-        """Returns the content of a checkpoint. All processes except the first get None for sharded tensors."""
+        """Returns the content of a checkpoint of the current state.
+
+        In processes other than the first, sharded tensors are None.
+        """
         gather = self.parallel.gather
         own, *others = self.ranks.gather(random_state(self.ranks.device))
         return {
@@ -145,7 +152,7 @@ class TrainerState:
         }
 
     def _check(self, content: dict[str, Any]) -> None:
-        """Raises an error if any part of the checkpoint does not fit the trainer. Restores nothing."""
+        """Raises an error if any part of the checkpoint does not fit the trainer. The trainer is not changed."""
         head = None if self.auxiliary is None else self.auxiliary.state_dict()
         parts: dict[str, tuple[Any, Any]] = {
             "model": (content["model"], self.model.state_dict()),
@@ -160,7 +167,7 @@ class TrainerState:
             different = [key for key in shapes[0].keys() | shapes[1].keys() if shapes[0].get(key) != shapes[1].get(key)]
             if different:
                 raise self._mismatch(f"{name}: {len(different)} tensors, such as {min(different)}")
-        if list(content["model"]) != list(self.model.state_dict()):  # optimizer states have this order
+        if list(content["model"]) != list(self.model.state_dict()):  # optimizer states have the order of the parameters
             raise self._mismatch("the order of parameters")
         if bool(content["scaler"]) != self.scaler.is_enabled():
             raise self._mismatch("optim.amp")
@@ -173,7 +180,7 @@ class TrainerState:
 
 
 def _with_average(weights: Mapping[str, Tensor], ema: Mapping[str, Any] | None) -> dict[str, Tensor]:
-    """Returns a model's full state dict. If ``ema`` is given, its averages replace the weights."""
+    """Returns a copy of ``weights`` in which the averages of ``ema``, if given, replace the trained weights."""
     average = {} if ema is None else ema["average"]
     return {**weights, **{name: value.to(weights[name].dtype) for name, value in average.items()}}
 
@@ -192,7 +199,10 @@ def random_state(device: torch.device) -> dict[str, Any]:
 
 
 def restore_random_states(content: dict[str, Any], ranks: Ranks, seed: int) -> None:
-    """Restores this process's random state from a checkpoint. A process without a saved state gets a new seed."""
+    """Restores this process's random state from a checkpoint.
+
+    If the checkpoint has no state for this process, seeds the process anew.
+    """
     states = [content["random_state"], *content.get("random_states_of_others", ())]
     if ranks.rank >= len(states):
         seed_everything(seed + ranks.rank)

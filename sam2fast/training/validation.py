@@ -1,4 +1,4 @@
-"""Measures J&F of a model on clips. Prompts follow the model's settings for evaluation."""
+"""Measures J&F of a model on clips. Prompts are sampled with the model's settings for evaluation."""
 
 from itertools import zip_longest
 
@@ -17,13 +17,14 @@ def validate(
 ) -> dict[str, float]:
     """Returns mean measures in percent over the objects of all batches. Batches are divided among the processes.
 
-    ``J``, ``F`` and ``J&F`` of an object are means over all frames except the first, prompted frame. If a clip has only
-    one frame, this frame counts. ``first`` is the IoU of the selected mask after the first prompt.
+    ``J``, ``F`` and ``J&F`` of an object are means over all frames except the first, prompted frame. For clips with
+    only one frame, the measures of this frame are used. ``first`` is the IoU of the selected mask after the first
+    prompt.
     """
     ranks = ranks or Ranks(device)
     batches = loader.epoch(0, min(ranks.rank, len(loader)), ranks.world_size) if ranks.is_group else loader.epoch(0)
     shares = ranks.gather([measure(model, batch, device) for batch in batches])
-    # Restores the original order of batches, so that rounding of sums does not depend on the number of processes.
+    # Restores the order of batches, so that rounding errors of sums do not depend on the number of processes.
     objects = [row for turn in zip_longest(*shares, fillvalue=[]) for of_batch in turn for row in of_batch]
     region, boundary, first = zip(*objects, strict=True)
     j, f = 100 * float(np.mean(region)), 100 * float(np.mean(boundary))

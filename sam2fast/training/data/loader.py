@@ -1,5 +1,4 @@
-"""Loads batches of clips from several data sets in worker processes. Resumed runs get the same batches as other runs.
-"""
+"""Loads batches of clips from data sets in worker processes. Resumed runs get the same batches as other runs."""
 
 import atexit
 import logging

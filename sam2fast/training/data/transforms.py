@@ -203,8 +203,9 @@ class RandomResizeAPI:
 def get_size_with_aspect_ratio(
     image_size: tuple[int, int], size: float, max_size: float | None = None
 ) -> tuple[int, int]:
-    """Returns the image size ``(height, width)`` whose shorter side is ``size``. The longer side is at most
-    ``max_size``.
+    """Returns the image size ``(height, width)`` whose shorter side is ``size``.
+
+    The longer side is at most ``max_size``.
 
     Args:
         image_size: image size ``(width, height)``.
@@ -285,8 +286,9 @@ class RandomGrayscale:
 
 
 class RandomMosaicVideoAPI:
-    """Tiles every frame with copies of itself, with probability ``prob``. Only one random tile keeps the objects'
-    masks.
+    """Tiles every frame with copies of itself, with probability ``prob``.
+
+    Only one random tile keeps the objects' masks.
 
     Args:
         use_random_hflip: if True, flips tiles at random, equally in all frames.
