@@ -201,7 +201,7 @@ def random_state(device: torch.device) -> dict[str, Any]:
 def restore_random_states(content: dict[str, Any], ranks: Ranks, seed: int) -> None:
     """Restores this process's random state from a checkpoint.
 
-    If the checkpoint has no state for this process, seeds the process anew.
+    If the checkpoint has no state for this process, seeds the process again.
     """
     states = [content["random_state"], *content.get("random_states_of_others", ())]
     if ranks.rank >= len(states):
