@@ -11,12 +11,12 @@ from torch import Tensor, nn
 class ExponentialMovingAverage:
     """Averages the parameters of a model in fp32 (fp64 for fp64 parameters).
 
-    Buffers are not averaged. The model must be on its device before the average is created. If a model or state has
-    parameters with other names or shapes, methods raise ``ValueError`` and change nothing.
+    Buffers of the model are not averaged. The model must be on its device before the average is created. If a model or
+    state has parameters with other names or shapes, methods of this class raise ``ValueError`` and change nothing.
 
     Args:
-        model: model whose parameters are the initial average. :meth:`update` reads this model's parameters.
-        decay: weight of the old average in an update, in [0, 1).
+        model: model whose parameters are averaged. The initial average is a copy of the model's parameters.
+        decay: weight of the previous average in each update, in [0, 1).
         warmup: if True, limits the decay to ``(1 + step) / (10 + step)``, so that the initial values decay quickly.
 
     Raises:
@@ -44,7 +44,7 @@ class ExponentialMovingAverage:
 
     @torch.no_grad()
     def copy_to(self, model: nn.Module) -> None:
-        """Copies the average into a model's parameters, rounded to their dtypes."""
+        """Copies the average into a model's parameters, converted to the dtypes of the parameters."""
         for name, value in self._parameters(model).items():
             value.copy_(self.average[name])
 
@@ -52,7 +52,7 @@ class ExponentialMovingAverage:
     def applied(self, model: nn.Module) -> Iterator[None]:
         """Context manager that replaces the model's parameters by the average, and restores the parameters bitwise.
 
-        Changes to the parameters inside the context are lost.
+        Changes that are made to the parameters inside the context are lost.
         """
         parameters = self._parameters(model)
         saved = {name: value.detach().clone() for name, value in parameters.items()}
@@ -65,12 +65,12 @@ class ExponentialMovingAverage:
                     value.copy_(saved[name])
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns ``{"average": tensors by name}``. Updates change the returned tensors, which are not copies."""
+        """Returns ``{"average": tensors by name}``. The tensors are not copies, so later updates change them."""
         return {"average": dict(self.average)}
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Loads the result of :meth:`state_dict`."""
+        """Loads the average from a result of :meth:`state_dict`."""
         average: Mapping[str, Tensor] = state_dict["average"]
         self._check(average, "the state")
         for name, value in self.average.items():

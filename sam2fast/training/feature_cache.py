@@ -23,23 +23,24 @@ _log = logging.getLogger(__name__)
 
 GIGABYTE = 10**9
 LARGEST_FP16 = torch.finfo(torch.float16).max
-# Exceptions from reading a damaged archive.
+# Types of exceptions that reading a damaged archive raises.
 DAMAGED = (OSError, ValueError, RuntimeError, EOFError, KeyError, struct.error, zlib.error, zipfile.BadZipFile)
 NO_ROOM = (*FULL, errno.EFBIG)  # EFBIG: the file system limits the size of files
 
 
 @dataclass
 class EncoderCacheConf:
-    """Location and size of the cache.
+    """Location and maximum size of an :class:`EncoderCache`.
 
     Args:
-        folder: folder with one file per frame. Later runs reuse the files. None keeps features in memory.
-        gigabytes: size limit in units of 10**9 bytes. If the cache is full, other frames are encoded at each use. Each
-            process counts files that exist at its start and files that it adds. Each combination of weights, image size
-            and precision has a separate limit.
+        folder: folder for feature files, one file per frame. Later runs reuse the files of the folder. If ``folder`` is
+            None, features are kept in memory.
+        gigabytes: maximum size of the cache in units of 10**9 bytes. Frames that do not fit are encoded at each use.
+            The size of a folder is the size of files that exist when a process starts, plus files that the process
+            adds. The limit applies separately to each combination of weights, image size and precision.
 
     Raises:
-        ValueError: If the limit is not positive.
+        ValueError: If ``gigabytes`` is not positive.
     """
 
     folder: str | None = None
@@ -51,13 +52,14 @@ class EncoderCacheConf:
 
 
 class EncoderCache:
-    """Cache of frames' feature levels in fp16. Keys are the pixels of a frame and the weights of the encoder.
+    """Cache of frames' feature levels in fp16.
 
-    Frames are encoded one by one, and features are rounded to fp16 even at the first use. Results thus do not depend on
-    cache hits or on other frames of a batch. ``found`` and ``computed`` count cache hits and misses.
+    The key of a cache entry is made from the pixels of a frame and the weights of the encoder. Frames are encoded one
+    by one, and features are rounded to fp16 even at the first use. Features thus do not depend on cache hits or on
+    other frames of a batch. The attributes ``found`` and ``computed`` count cache hits and misses.
 
     Args:
-        encode: Function from frames ``(1, S, S, 3)`` uint8 to levels ``(1, C_i, H_i, W_i)``.
+        encode: Function from frames ``(1, S, S, 3)`` uint8 to feature levels ``(1, C_i, H_i, W_i)``.
         modules: Frozen modules that ``encode`` uses, by name in the model. ``encode`` runs in evaluation mode.
     """
 
@@ -77,7 +79,7 @@ class EncoderCache:
         self.found = self.computed = 0
 
     def __call__(self, frames: Tensor) -> list[Tensor]:
-        """Returns detached fp32 levels ``(N, C_i, H_i, W_i)`` of ``frames (N, S, S, 3)`` uint8, on the same device."""
+        """Returns detached fp32 feature levels ``(N, C_i, H_i, W_i)`` of ``frames (N, S, S, 3)`` uint8."""
         store = self._store_for(frames)
         levels: dict[bytes, list[Tensor]] = {}
         names = [hashlib.blake2b(frame, digest_size=16).digest() for frame in frames.cpu().numpy()]
@@ -87,7 +89,10 @@ class EncoderCache:
         return [torch.stack(parts) for parts in zip(*(levels[name] for name in names), strict=True)]
 
     def clear(self) -> None:
-        """Clears the cache. Must be called after the weights change. Files of old weights stay, but are not used."""
+        """Clears the cache.
+
+        Callers must clear the cache after a change of the weights. Files for old weights stay on the disk, unused.
+        """
         self._store, self._weights = None, b""
 
     def _levels(self, store: "_Memory", name: bytes, frame: Tensor) -> list[Tensor]:
@@ -102,12 +107,12 @@ class EncoderCache:
         return levels
 
     def _store_for(self, frames: Tensor) -> "_Memory":
-        """Returns the store for the current weights, image size and precision. Makes a new store after a change."""
+        """Returns the store for the current weights, image size and precision, and makes the store if necessary."""
         device = frames.device.type
         precision = str(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else "full"
         setting = (frames.shape[1:], device, precision)
         if self._store is None or setting != self._setting:
-            if not self._weights:  # hash of all weights and of the modules' repr
+            if not self._weights:  # computes a hash of all weights and of the modules' repr
                 digest = hashlib.blake2b(digest_size=16)
                 for module in self._modules:
                     digest.update(repr(module).encode())
@@ -123,7 +128,7 @@ class EncoderCache:
 
 
 class _Memory:
-    """Stores levels in memory by name, up to ``limit`` bytes. Warns once when the limit is reached."""
+    """Store of feature levels by name in memory, up to ``limit`` bytes. Logs one warning when the limit is reached."""
 
     def __init__(self, limit: int, taken: int = 0) -> None:
         self._limit, self._taken, self._is_full = limit, taken, False
@@ -144,14 +149,14 @@ class _Memory:
         self._levels[name] = levels
 
     def _close(self, reason: str) -> None:
-        """Stops storing features; training continues."""
+        """Stops storing features and logs the reason once."""
         if not self._is_full:
             self._is_full = True
             _log.warning("encoder_cache: %s; further frames are encoded each time", reason)
 
 
 class _Folder(_Memory):
-    """Stores levels in one file per name. Several processes may share the folder."""
+    """Store of feature levels with one file per name. Several processes may share a folder."""
 
     def __init__(self, folder: Path, limit: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -191,7 +196,7 @@ def evaluating(modules: Sequence[nn.Module]) -> Iterator[None]:
 
 
 def write_levels(path: Path, levels: Sequence[Tensor]) -> bool:
-    """Writes feature levels to a file atomically. Returns False if the disk is full."""
+    """Writes feature levels to a file atomically. Returns False if the disk is full or the file is too large."""
     try:
         with atomic_path(path) as partial, partial.open("wb") as file:
             arrays: dict[str, Any] = {_name(i, len(levels)): level.numpy() for i, level in enumerate(levels)}
@@ -204,7 +209,7 @@ def write_levels(path: Path, levels: Sequence[Tensor]) -> bool:
 
 
 def read_levels(path: Path) -> list[Tensor]:
-    """Reads a file of :func:`write_levels` and verifies checksums. Raises one of ``DAMAGED`` if the file is damaged."""
+    """Reads a file of :func:`write_levels` and verifies checksums. Damaged files raise an exception of ``DAMAGED``."""
     with zipfile.ZipFile(path) as archive:
         infos = archive.infolist()
         expected = [f"{_name(i, len(infos))}.npy" for i in range(len(infos))]
@@ -212,7 +217,8 @@ def read_levels(path: Path) -> list[Tensor]:
             raise ValueError("some of its levels are missing")
         if any(info.compress_type != zipfile.ZIP_STORED for info in infos):
             raise ValueError("its levels are compressed, but this program writes them uncompressed")
-        # Reads members entirely, because zipfile verifies checksums at the end. numpy may stop reading earlier.
+        # Reads each file of the archive to the end, where zipfile verifies the checksum. numpy may stop reading
+        # earlier.
         contents = [archive.read(info) for info in infos]
     return [torch.from_numpy(np.load(BytesIO(content), allow_pickle=False)) for content in contents]
 

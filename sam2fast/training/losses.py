@@ -163,8 +163,7 @@ class MultiStepMultiMasksAndIous(nn.Module):
         self.focal_alpha_obj_score = focal_alpha_obj_score
 
     def forward(self, outputs: Sequence[PredictedFrame | Mapping[str, Any]], targets: Tensor) -> dict[str, Tensor]:
-        """Returns a dictionary of scalars: the unweighted loss terms, and the weighted sum of all terms as
-        ``core_loss``.
+        """Returns a dictionary of scalars: the unweighted loss terms, and the weighted sum ``core_loss`` of all terms.
 
         Args:
             outputs: predictions for T frames, as :class:`~sam2fast.training.model.PredictedFrame` or official

@@ -1,4 +1,4 @@
-"""Detects losses and gradients that are not finite. All processes of a run raise the same error."""
+"""Functions that detect losses and gradients that are not finite. All processes of a run raise the same error."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,13 +12,14 @@ from sam2fast.utils.errors import FixableError
 
 
 class NonFiniteError(FixableError, FloatingPointError):
-    """Raised if a loss or gradient is not finite. The message names the loss or parameter."""
+    """Raised if a loss or gradient is not finite. The error message names the loss or the parameter."""
 
 
 def find_nonfinite_loss(own: Mapping[str, float], total: float, clips: Sequence[str], ranks: Ranks) -> str | None:
-    """Returns a message if ``total``, the mean loss of all processes, is not finite. All processes get one message.
+    """Returns a message, equal in all processes, if ``total``, the mean loss of all processes, is not finite.
 
-    Collective. ``own`` has the loss terms of this process, and ``clips`` has the names of the clips in its batch.
+    Collective. ``own`` has the loss terms of this process, and ``clips`` has the names of the clips in this process's
+    batch.
     """
     if math.isfinite(total):
         return None

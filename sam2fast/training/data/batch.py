@@ -1,4 +1,4 @@
-"""Batches of clips. The objects of all clips are concatenated."""
+"""Batches of clips. The objects of all clips of a batch are concatenated."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,15 +12,15 @@ from sam2fast.training.data.clip import Clip
 
 @dataclass(frozen=True)
 class ClipBatch:
-    """Batch of B clips with T frames of S x S pixels. The clips have O objects in total."""
+    """Batch of B clips with T frames of S x S pixels. The B clips have O objects in total."""
 
     frames: Tensor  # (T, B, S, S, 3) uint8 RGB
     masks: Tensor  # (T, O, S, S) bool
-    video: Tensor  # (O,) int64: index of each object's clip
-    seeds: tuple[int, ...]  # one seed per clip, for sampling prompts from the clip's masks
-    plan_seed: int = 0  # seed of the prompt plan that all clips share
+    video: Tensor  # (O,) int64: index of the clip that each object belongs to
+    seeds: tuple[int, ...]  # seeds for sampling prompts from masks, one per clip
+    plan_seed: int = 0  # seed for choosing the frames that get prompts, in all clips
     names: tuple[str, ...] = ()  # names of the clips
-    key: str = "all"  # key that selects the trainer's loss
+    key: str = "all"  # key that selects the loss in the trainer
 
     @property
     def num_frames(self) -> int:
@@ -40,13 +40,13 @@ class ClipBatch:
         return replace(self, frames=frames, masks=masks, video=video)
 
     def pin_memory(self) -> "ClipBatch":
-        """Copies the tensors to page-locked memory. :meth:`to` copies page-locked tensors asynchronously."""
+        """Copies the batch's tensors to page-locked memory. :meth:`to` copies page-locked tensors asynchronously."""
         frames, masks, video = (x.pin_memory() for x in (self.frames, self.masks, self.video))
         return replace(self, frames=frames, masks=masks, video=video)
 
 
 def collate(clips: Sequence[Clip], seeds: Sequence[int], key: str = "all", plan_seed: int = 0) -> ClipBatch:
-    """Collates clips with at least one object each. Clips must have equal numbers of frames and equal square sizes."""
+    """Collates clips with objects to a batch. Clips must have equal numbers of frames and equal, square sizes."""
     shapes = {clip.frames.shape for clip in clips}
     if len(shapes) != 1:
         raise ValueError(f"the clips of a batch must have one shape (T, S, S, 3), got {sorted(shapes)}")

@@ -1,4 +1,4 @@
-"""Schedule of batches: the samples of each batch on every rank. Schedules depend only on the seed and the epoch."""
+"""Schedule of batches: the samples of each batch on every rank. A schedule depends only on the seed and the epoch."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -7,20 +7,20 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-# Spawn keys that separate the random streams of one seed. Without spawn keys, streams could be equal, because numpy
-# pads seeds with zeros.
+# Spawn keys that separate the random streams of one seed. Without spawn keys, random streams could be equal, because
+# numpy pads seeds with zeros.
 _CHOICES, _PERMUTATION, _PHASES = 0, 1, 2
 
-# Function from an epoch's number to the indices of a source's samples in this epoch, with repetitions.
+# Function from an epoch's number to the indices of a source's samples in the epoch. Indices may occur repeatedly.
 EpochIndices: TypeAlias = Callable[[int], NDArray[np.int64]]
 
 
 @dataclass(frozen=True)
 class BatchSample:
-    """One sample of a batch."""
+    """Indices of one sample of a batch."""
 
-    index: int  # index in the data set
-    position: int  # position in the order of the source's samples over all ranks; unique in the epoch
+    index: int  # index of the sample in the data set
+    position: int  # number of the sample among the source's samples of all ranks; unique in the epoch
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,12 @@ class BatchSchedule:
     """Schedule that draws a source for each batch, as ``training.dataset.sam2_datasets.TorchTrainMixedDataset`` does.
 
     If ``batches_per_epoch`` is None, an epoch is one pass over every source, and exhausted sources are not drawn again.
-    Otherwise, every batch draws its source by weight, and exhausted sources are reshuffled and start over.
+    If ``batches_per_epoch`` is given, sources are drawn by weight, and exhausted sources are reshuffled and start over.
     """
 
-    lengths: Sequence[int]  # number of samples of each source
+    lengths: Sequence[int]  # number of samples in each source
     batch_sizes: Sequence[int]  # batch size of each source per rank
-    weights: Sequence[float] | None  # unnormalized weights of sources; None weights sources by number of batches
+    weights: Sequence[float] | None  # unnormalized probabilities; None for numbers of batches
     batches_per_epoch: int | None
     seed: int
     shuffle: bool
@@ -49,7 +49,7 @@ class BatchSchedule:
     rank: int
     world_size: int
     phases: int  # number of epochs that make up one pass over every source
-    chosen: Sequence[EpochIndices | None]  # for each source, a function from a pass to sample indices; None for all
+    chosen: Sequence[EpochIndices | None]  # for each source, its EpochIndices; None for all samples
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -66,7 +66,7 @@ class BatchSchedule:
         for batch_size in self.batch_sizes:
             if batch_size < 1:
                 raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        last = self.phases - 1  # the last phase has the fewest samples
+        last = self.phases - 1  # the last phase of a pass has the fewest samples
         for number, batches in enumerate(self.available(last)):
             if batches == 0:
                 raise ValueError(
@@ -83,7 +83,7 @@ class BatchSchedule:
                 )
 
     def num_batches(self, epoch: int) -> int:
-        """Returns the number of batches of an epoch. Epochs differ only if ``phases`` > 1 or ``chosen`` is used."""
+        """Returns the number of batches of an epoch. The number varies only if ``phases`` > 1 or ``chosen`` is used."""
         if epoch < 0:
             raise ValueError(f"epoch must not be negative, got {epoch}")
         if self.batches_per_epoch is not None:
@@ -122,7 +122,7 @@ class BatchSchedule:
         return np.where(available > 0, weights, 0.0)
 
     def epoch(self, epoch: int) -> "EpochSchedule":
-        """Returns the batches of one epoch. All ranks draw the same sources."""
+        """Returns the schedule of one epoch. All ranks draw the same sources."""
         count, available = self.num_batches(epoch), self.available(epoch)
         weights = self._weights(available)
         if not weights.sum():
@@ -146,9 +146,9 @@ class EpochSchedule:
 
     schedule: BatchSchedule
     epoch: int
-    available: NDArray[np.int64]  # number of batches of each source in one pass
-    sources: NDArray[np.int64]  # index of each batch's source
-    ordinals: NDArray[np.int64]  # index of each batch among the batches of its source
+    available: NDArray[np.int64]  # number of batches of each source in one pass over the source
+    sources: NDArray[np.int64]  # index of the source of each batch
+    ordinals: NDArray[np.int64]  # index of each batch among the batches of the same source
     _order: dict[int, tuple[int, NDArray[np.int64]]] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
@@ -160,16 +160,16 @@ class EpochSchedule:
         number, within = divmod(ordinal, int(self.available[source]))
         order = self._pass(source, number)
         size, ranks = schedule.batch_sizes[source], schedule.world_size
-        # At the end of a pass without drop_last, the remaining samples are divided among the ranks.
+        # If drop_last is False, the ranks share the remaining samples at the end of a pass.
         size_here = min(size, -(-(len(order) - within * size * ranks) // ranks))
         first = within * size * ranks + schedule.rank * size_here
-        # If the number of remaining samples is not divisible, repeats first samples, as in DistributedSampler.
+        # If the number of ranks does not divide the number of samples, repeats first samples, as in DistributedSampler.
         indices = (int(order[(first + i) % len(order)]) for i in range(size_here))
         positions = ((ordinal * ranks + schedule.rank) * size + i for i in range(size_here))
         return BatchPlan(source, tuple(BatchSample(*sample) for sample in zip(indices, positions, strict=True)))
 
     def _pass(self, source: int, number: int) -> NDArray[np.int64]:
-        """Returns the order of a source's samples in pass ``number`` over this source."""
+        """Returns sample indices of a source in the order of pass ``number`` over the source."""
         if not self.schedule.shuffle:
             number = 0
         known = self._order.get(source)
@@ -186,20 +186,20 @@ class EpochSchedule:
 
 def _distribution(weights: NDArray[np.float64]) -> NDArray[np.float64]:
     cumulative = weights.cumsum()
-    return cumulative / cumulative[-1]  # the last value is exactly 1, and all draws are below 1
+    return cumulative / cumulative[-1]  # the last value is exactly 1, and all random draws are below 1
 
 
 def _choose_once_through(
     draws: NDArray[np.float64], weights: NDArray[np.float64], available: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Returns the index of a source for each draw. Source ``i`` is drawn at most ``available[i]`` times."""
+    """Returns the index of a source for each random draw. Source ``i`` is drawn at most ``available[i]`` times."""
     left = np.where(weights > 0, available, 0)
     chosen = np.empty(len(draws), dtype=np.int64)
     done = 0
     while done < len(draws):
         distribution = _distribution(np.where(left > 0, weights, 0.0))
         block = np.searchsorted(distribution, draws[done:], side="right")
-        # Choices in ``block`` are valid up to and including the first draw that exhausts a source.
+        # The choices in ``block`` are valid up to the draw that exhausts a source first, including this draw.
         ends = [np.flatnonzero(block == s)[n - 1] + 1 for s, n in enumerate(left) if 0 < n <= (block == s).sum()]
         end = min(ends, default=len(block))
         chosen[done : done + end] = block[:end]

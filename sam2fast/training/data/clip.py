@@ -1,4 +1,4 @@
-"""Clips, the samples of every training data set."""
+"""Clips are the samples of all training data sets."""
 
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -14,14 +14,17 @@ class Clip:
     """Consecutive frames of one video, or a single image, with ground-truth masks of some of its objects."""
 
     frames: NDArray[np.uint8]  # (T, H, W, 3) RGB
-    masks: NDArray[np.bool_]  # (T, O, H, W); empty masks for frames on which an object is not visible
+    masks: NDArray[np.bool_]  # (T, O, H, W); the mask is empty where an object is not visible
     name: str = ""  # name of the video, for messages
-    object_ids: tuple[int, ...] = ()  # ids of the O objects in the data set
-    frame_indices: tuple[int, ...] = ()  # positions of the T frames in the video
+    object_ids: tuple[int, ...] = ()  # the data set's ids of the O objects
+    frame_indices: tuple[int, ...] = ()  # positions of the T frames within the video
 
 
 class ClipDataset(Protocol):
-    """Data set of clips. Samples are reproducible, because all random numbers come from the given generator."""
+    """Data set of clips of videos or images.
+
+    Clips are reproducible, because all random numbers come from the argument ``rng``.
+    """
 
     def __len__(self) -> int: ...
 
@@ -32,20 +35,20 @@ class ClipDataset(Protocol):
 
 @runtime_checkable
 class EpochDataset(ClipDataset, Protocol):
-    """Data set that chooses the samples of each epoch."""
+    """Data set that chooses which clips are used in each epoch."""
 
     def epoch_indices(self, epoch: int) -> NDArray[np.int64]:
-        """Returns the indices ``(N,)`` of an epoch's samples in ascending order. Indices may occur several times."""
+        """Returns the indices ``(N,)`` of an epoch's clips in ascending order. An index may occur several times."""
         ...
 
 
 def name_of(dataset: ClipDataset) -> str:
-    """Returns a data set's ``name``, or the name of its class, for messages."""
+    """Returns a data set's attribute ``name``, or the name of the data set's class, for messages."""
     return str(getattr(dataset, "name", "") or type(dataset).__name__)
 
 
 class DataError(FixableError, RuntimeError):
     """Raised if training data are unusable and training must stop.
 
-    For a bad sample that may be skipped, :class:`~sam2fast.datasets.DatasetError` is raised.
+    If a bad clip may be skipped, :class:`~sam2fast.datasets.DatasetError` is raised instead.
     """

@@ -10,7 +10,7 @@ from sam2fast.datasets.dataset_files import DatasetError
 
 MAX_TRIES = 1000
 
-# Function from a frame's position in the video to the ids of its visible objects.
+# Function from a frame's position in the video to the ids of objects that are visible in the frame.
 VisibleObjects = Callable[[int], Sequence[int]]
 
 
@@ -18,12 +18,15 @@ VisibleObjects = Callable[[int], Sequence[int]]
 class SampledFramesAndObjects:
     """Frames and objects that a sampler has chosen for a clip."""
 
-    frames: tuple[int, ...]  # positions in the video, in the clip's order
+    frames: tuple[int, ...]  # positions of the frames in the video, in the clip's order
     object_ids: tuple[int, ...]
 
 
 class Sampler(Protocol):
-    """Chooses frames and objects of a clip. All random numbers come from the given generator."""
+    """Interface of classes that choose frames and objects of a clip.
+
+    All random numbers come from the argument ``rng``.
+    """
 
     def sample(
         self, num_frames: int, visible_objects: VisibleObjects, rng: np.random.Generator
@@ -37,14 +40,14 @@ class Sampler(Protocol):
 
 
 class RandomUniformSampler:
-    """Samples consecutive frames with a random start, and random objects that are visible in the clip's first frame.
+    """Samples consecutive frames with a random start, and random objects that are visible in the first frame.
 
     Follows the official ``training.dataset.vos_sampler.RandomUniformSampler``.
 
     Args:
         num_frames: number of frames of a clip.
         max_num_objects: maximum number of objects of a clip.
-        reverse_time_prob: probability that the clip runs backwards.
+        reverse_time_prob: probability that the frames of a clip are in reverse order.
     """
 
     def __init__(self, num_frames: int, max_num_objects: int, reverse_time_prob: float = 0.0) -> None:
@@ -73,7 +76,7 @@ class RandomUniformSampler:
 
 
 class EvalSampler:
-    """Chooses all frames and all objects that are visible in the first frame.
+    """Sampler that chooses all frames of a video and all objects that are visible in the first frame.
 
     Follows the official ``training.dataset.vos_sampler.EvalSampler``.
     """
