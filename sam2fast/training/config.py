@@ -25,7 +25,7 @@ from sam2fast.training.trainer import Trainer
 
 _log = logging.getLogger(__name__)
 
-# Classes and functions that a training configuration may name, in addition to those of models.
+# Classes and functions that a training configuration may name as targets, in addition to the targets of models.
 _ALLOWED = {
     "sam2fast.training.trainer": "Trainer",
     "sam2fast.training.settings": "OptimConf AmpConf CheckpointConf LoggingConf EmaConf DistributedConf",
@@ -47,11 +47,11 @@ _ALLOWED = {
     "sam2fast.training.data.transforms": "ComposeAPI RandomHorizontalFlip RandomAffine RandomResizeAPI "
     "RandomMosaicVideoAPI RandomGrayscale ColorJitter ToTensorAPI NormalizeAPI",
     "torch.optim": "AdamW Adam SGD NAdam RAdam RMSprop Adagrad",
-    # Optimizers with 8-bit states or states paged to host memory. These optimizers run only on CUDA.
+    # Optimizers with 8-bit states or states paged to host memory. 8-bit and paged optimizers run only on CUDA.
     "bitsandbytes.optim": "AdamW8bit PagedAdamW8bit PagedAdamW",
 }
 TRAINING_TARGETS = TARGETS | {f"{module}.{name}" for module, names in _ALLOWED.items() for name in names.split()}
-# Default _target_ of nodes.
+# Default ``_target_`` of configuration nodes, by key.
 IMPLIED = {
     "trainer": "trainer.Trainer",
     "trainer.model.adapters": "adapters.AdapterConf",
@@ -72,15 +72,16 @@ def load_training_config(
 ) -> DictConfig:
     """Loads a training configuration of sam2fast or of the official trainer.
 
-    The key ``model_config`` names the model's configuration. ``trainer.model`` overrides parts of this configuration.
+    The key ``model_config`` of a training configuration names the model's configuration. Entries of ``trainer.model``
+    override entries of the model's configuration.
 
     Args:
-        name, overrides: see :func:`sam2fast.config.load_config`.
+        name, overrides: arguments of :func:`sam2fast.config.load_config`.
         report: function called with each note on the conversion of an official configuration.
 
     Raises:
         FileNotFoundError: If the configuration does not exist.
-        ConfigError: If the configuration is not for training, or an override does not fit.
+        ConfigError: If the configuration is not a training configuration, or an override does not fit.
     """
     config, notes = read_config(name), Notes()
     try:
@@ -93,13 +94,13 @@ def load_training_config(
         return _completed(config, name)
     except ConfigError:
         raise
-    # Malformed nodes, such as a mapping instead of a list, raise any of these exceptions.
+    # Malformed configuration nodes, such as a mapping instead of a list, raise exceptions of the following types.
     except (OmegaConfBaseException, TypeError, ValueError, LookupError, AttributeError, AssertionError) as error:
         raise ConfigError(f"{name} is not a valid training configuration: {error}") from error
 
 
 def _completed(config: DictConfig, name: str | Path) -> DictConfig:
-    """Adds the model named by ``model_config`` and default targets to ``config`` in place. Returns ``config``."""
+    """Adds default targets and the model that ``model_config`` names to ``config`` in place. Returns ``config``."""
     if not isinstance(OmegaConf.select(config, "trainer"), DictConfig):
         raise ConfigError(f"{name} is not a training configuration: it has no section 'trainer'")
     if "model_config" in config:
@@ -114,7 +115,7 @@ def _completed(config: DictConfig, name: str | Path) -> DictConfig:
         if isinstance(node, DictConfig) and "_target_" not in node:
             node._target_ = f"sam2fast.training.{target}"
     validation = OmegaConf.select(config, "trainer.data.val")
-    if isinstance(validation, DictConfig):  # validation uses all clips in order
+    if isinstance(validation, DictConfig):  # by default, validation uses all clips in order
         for key in ("drop_last", "shuffle"):
             validation.setdefault(key, False)
     optimizer = OmegaConf.select(config, "trainer.optim.optimizer")
@@ -126,7 +127,7 @@ def _completed(config: DictConfig, name: str | Path) -> DictConfig:
 
 
 def build_trainer(config: DictConfig, allow_targets: Sequence[str] = ()) -> Trainer:
-    """Builds the trainer that a configuration describes; ``trainer.seed_value`` seeds the initial weights.
+    """Builds the trainer that a configuration describes. ``trainer.seed_value`` seeds the initial weights.
 
     In distributed training, ``trainer.data.train`` yields only this rank's samples.
 
@@ -134,7 +135,7 @@ def build_trainer(config: DictConfig, allow_targets: Sequence[str] = ()) -> Trai
         allow_targets: dotted prefixes of custom classes that the configuration may name.
 
     Raises:
-        ConfigError: If a target is not allowed, or its arguments are wrong.
+        ConfigError: If a target is not allowed, or the arguments of a target are wrong.
     """
     torch.manual_seed(config.trainer.get("seed_value", 123))
     node = _of_this_process(config.trainer, allow_targets)
@@ -145,13 +146,13 @@ def build_trainer(config: DictConfig, allow_targets: Sequence[str] = ()) -> Trai
 
 
 def check_training_config(config: DictConfig, allow_targets: Sequence[str] = ()) -> None:
-    """Checks the targets and data sets of a configuration without building the model.
+    """Checks the targets and data sets of a training configuration without building the model.
 
     Args:
         allow_targets: see :func:`build_trainer`.
 
     Raises:
-        ConfigError: If a target is not allowed, or a data set's arguments or data are wrong or missing.
+        ConfigError: If a target is not allowed, or the arguments or files of a data set are wrong or missing.
     """
     check_targets(config.trainer, allow_targets, TRAINING_TARGETS)
     for loader in (config.trainer.get("data") or {}).values():

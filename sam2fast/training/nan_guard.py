@@ -29,7 +29,7 @@ def find_nonfinite_loss(own: Mapping[str, float], total: float, clips: Sequence[
 
 
 def find_nonfinite_gradient(norm: float, model: nn.Module, clips: Sequence[str], ranks: Ranks) -> str | None:
-    """Returns a message if the gradient's ``norm`` is not finite. All processes get one message. Collective."""
+    """Returns a message, equal in all processes, if the gradient's ``norm`` is not finite. Collective."""
     if math.isfinite(norm):
         return None
     everyones = ", ".join(name for share in ranks.gather(list(clips)) for name in share)

@@ -8,7 +8,7 @@ from typing import Any
 from sam2fast.config import ConfigError
 
 MAPPED, CHANGED, LEFT_OUT, NOT_SUPPORTED, TO_DO = "mapped", "changed", "left out", "not supported", "to do"
-# Keys that Hydra reads.
+# Keys of configuration nodes that only Hydra reads.
 _OF_HYDRA = ("_partial_", "_recursive_", "_convert_")
 # Official modules whose classes have counterparts with the same names in `sam2fast.training`.
 MODULES = frozenset(
@@ -32,10 +32,10 @@ CLIPS = "training.dataset.vos_dataset.VOSDataset"
 
 @dataclass(frozen=True)
 class Note:
-    """A note on one part of a configuration."""
+    """Note on the conversion of one part of a configuration."""
 
     kind: str  # MAPPED, CHANGED, LEFT_OUT, NOT_SUPPORTED or TO_DO
-    key: str  # key in the official configuration
+    key: str  # key of the part in the official configuration
     text: str
 
     def __str__(self) -> str:
@@ -43,14 +43,14 @@ class Note:
 
 
 class Notes(list[Note]):
-    """Notes in the order of the conversion."""
+    """Notes on a conversion, in the order in which entries are converted."""
 
     def add(self, kind: str, key: str, text: str) -> None:
         self.append(Note(kind, key, text))
 
 
 class Fields:
-    """Entries of a configuration node. The node must be a mapping. :meth:`close` adds notes on unused entries."""
+    """Entries of a configuration node. :meth:`close` adds notes on entries that are not used."""
 
     def __init__(self, node: Any, key: str, notes: Notes) -> None:
         if not isinstance(node, dict):
@@ -59,7 +59,7 @@ class Fields:
         self.key, self._notes = key, notes
 
     def take(self, name: str, default: Any = None) -> Any:
-        """Removes and returns an entry."""
+        """Removes the entry ``name`` of the node and returns the entry's value."""
         return self._left.pop(name, default)
 
     def keep(self, *names: str) -> dict[str, Any]:
@@ -67,11 +67,11 @@ class Fields:
         return {name: self._left.pop(name) for name in names if name in self._left}
 
     def leave_out(self, why: str, *names: str) -> None:
-        """Removes entries and notes that sam2fast has no use for them. Empty entries get no note."""
+        """Removes entries and adds notes that sam2fast does not use the entries. An empty entry of the node gets no note."""
         self._unless_empty(LEFT_OUT, why, names)
 
     def to_do(self, what: str, *names: str) -> None:
-        """Removes entries and notes what the user must set instead. Empty entries get no note."""
+        """Removes entries and adds notes on settings that the user must make instead. An empty entry of the node gets no note."""
         self._unless_empty(TO_DO, what, names)
 
     def _unless_empty(self, kind: str, text: str, names: tuple[str, ...]) -> None:
@@ -84,7 +84,7 @@ class Fields:
         self._notes.add(kind, f"{self.key}.{name}" if name else self.key, text)
 
     def close(self) -> None:
-        """Adds a note for each remaining entry."""
+        """Adds a note for each entry of the node that has not been removed."""
         for name, value in self._left.items():
             if value is not None:
                 self.note(NOT_SUPPORTED, "there is no such setting here; it has no effect", name)
@@ -92,11 +92,11 @@ class Fields:
 
 
 class Classes:
-    """Replaces official classes by sam2fast's classes.
+    """Mapping of official classes in a configuration to sam2fast's classes.
 
     Args:
-        targets: targets that a training configuration may have.
-        notes: list to which notes are added.
+        targets: names of classes that a training configuration may have as ``_target_``.
+        notes: list to which notes on the conversion are added.
     """
 
     def __init__(self, targets: Collection[str], notes: Notes) -> None:
@@ -105,7 +105,10 @@ class Classes:
         self._notes = notes
 
     def mapped(self, value: Any, key: str) -> Any:
-        """Replaces targets in a node recursively. Unknown targets stay, and building such a node fails."""
+        """Replaces targets in a node recursively.
+
+        Unknown targets are not replaced, and building a node with an unknown target fails.
+        """
         if isinstance(value, dict):
             out = {name: self.mapped(child, f"{key}.{name}") for name, child in value.items()}
             return {**out, "_target_": self.target(str(out["_target_"]), key)} if "_target_" in out else out
@@ -132,7 +135,7 @@ class Classes:
         return target
 
     def loader(self, node: Any, key: str, seed: int) -> dict[str, Any]:
-        """Converts a mixture of data sets. Raises ``ConfigError`` for any other node."""
+        """Converts a node that mixes data sets. Raises ``ConfigError`` if the node has another target."""
         fields = Fields(node, key, self._notes)
         target = fields.take("_target_")
         if target != LOADER:

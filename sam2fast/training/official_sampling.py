@@ -1,6 +1,6 @@
-"""Official functions that sample prompts. ``as_sam2`` provides these functions under the official names.
+"""Official functions that sample prompts. The module ``as_sam2`` provides the functions under the official names.
 
-Arguments and results are the same as in ``sam2.modeling.sam2_utils``.
+The functions have the arguments and results of ``sam2.modeling.sam2_utils``.
 """
 
 import torch
@@ -18,9 +18,9 @@ def sample_box_points(
 ) -> tuple[Tensor, Tensor]:
     """Returns corners ``(B, 2, 2)`` fp32 of noisy boxes around ``masks (B, 1, H, W)``, with labels ``(B, 2)`` int32.
 
-    See :func:`~sam2fast.training.prompt_sampling.sample_box`. The noise comes from torch's generator.
+    See :func:`~sam2fast.training.prompt_sampling.sample_box`. The random noise comes from torch's generator.
     """
-    # If ``noise`` is 0, torch's generator must not advance.
+    # Draws no random numbers if ``noise`` is 0, because torch's generator must not advance.
     draws = torch.rand if noise > 0 else torch.zeros
     corners = sample_box(masks, draws(len(masks), 4, device=masks.device), noise, float(noise_bound))["point_coords"]
     labels = torch.tensor([top_left_label, bottom_right_label], dtype=torch.int32, device=masks.device)
@@ -30,13 +30,13 @@ def sample_box_points(
 def sample_random_points_from_errors(
     gt_masks: Tensor, pred_masks: Tensor | None, num_pt: int = 1
 ) -> tuple[Tensor, Tensor]:
-    """Samples clicks ``(B, num_pt, 2)`` fp32 in the XOR of bool masks ``(B, 1, H, W)``; labels ``(B, num_pt)`` int32.
+    """Samples clicks ``(B, num_pt, 2)`` fp32 on wrong pixels of masks ``(B, 1, H, W)``; labels ``(B, num_pt)`` int32.
 
-    See :func:`~sam2fast.training.prompt_sampling.sample_error_point`. Uses torch's generator, but draws fewer numbers
-    than the official function. Without errors the label is 0, even if there is no background.
+    See :func:`~sam2fast.training.prompt_sampling.sample_error_point`. Random numbers come from torch's generator. The
+    official function draws more numbers. If no pixel is wrong, the label is 0, even if the mask covers the whole image.
     """
     wrong = gt_masks if pred_masks is None else gt_masks ^ pred_masks
-    # fp32 cannot index all pixels of a large image. MPS has no fp64.
+    # Draws fp64 random numbers, because fp32 cannot index all pixels of a large image. MPS has no fp64.
     dtype = torch.float32 if gt_masks.device.type == "mps" else torch.float64
     draws = torch.rand(num_pt, len(gt_masks), 1, dtype=dtype, device=gt_masks.device)
     points = gt_masks.new_zeros(len(gt_masks), num_pt, 2, dtype=torch.float32)
@@ -51,7 +51,8 @@ def sample_random_points_from_errors(
 def sample_one_point_from_error_center(
     gt_masks: Tensor, pred_masks: Tensor | None, padding: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """Returns clicks ``(B, 1, 2)`` fp32 at the error pixel farthest from the error's edge; labels ``(B, 1)`` int32.
+    """Returns clicks ``(B, 1, 2)`` fp32 at wrong pixels farthest from their regions' edges, and labels ``(B, 1)``
+    int32.
 
     See :func:`~sam2fast.training.prompt_sampling.sample_error_center`, which needs scipy instead of OpenCV.
     """
@@ -62,7 +63,7 @@ def sample_one_point_from_error_center(
 def get_next_point(gt_masks: Tensor, pred_masks: Tensor | None, method: str) -> tuple[Tensor, Tensor]:
     """Samples one click with :func:`sample_random_points_from_errors` if ``method`` is ``uniform``.
 
-    If ``method`` is ``center``, uses :func:`sample_one_point_from_error_center`.
+    If ``method`` is ``center``, calls :func:`sample_one_point_from_error_center`.
     """
     if method == "uniform":
         return sample_random_points_from_errors(gt_masks, pred_masks)

@@ -1,6 +1,6 @@
-"""Converts configurations of the official trainer to those of sam2fast, with a note on each part.
+"""Converts configurations of the official trainer to configurations of sam2fast, with a note on each part.
 
-Every dropped entry has a note.
+Each configuration entry that is dropped has a note.
 """
 
 import math
@@ -17,8 +17,8 @@ TRAINER = "training.trainer.Trainer"
 TENSORBOARD = "training.utils.logger.make_tensorboard_logger"
 INITIALIZER = "training.utils.checkpoint_utils.load_state_dict_into_model"
 READER = "training.utils.checkpoint_utils.load_checkpoint_and_apply_kernels"
-LARGEST, LARGEST_POWER = 1_000_000, 1_000  # larger lists and powers could exhaust memory
-# Resolvers of official interpolations, such as ${times:2,3}.
+LARGEST, LARGEST_POWER = 1_000_000, 1_000  # limits, because larger lists and powers could exhaust memory
+# Resolvers of interpolations in official configurations, such as ${times:2,3}.
 RESOLVERS: dict[str, Callable[..., Any]] = {
     "add": lambda x, y: x + y,
     "subtract": lambda x, y: x - y,
@@ -51,22 +51,23 @@ def is_official(config: DictConfig) -> bool:
 def from_official(
     config: DictConfig, name: str, overrides: Sequence[str], targets: Collection[str]
 ) -> tuple[DictConfig, Notes]:
-    """Converts a configuration of the official trainer. Returns the resolved configuration and notes.
+    """Converts a configuration of the official trainer. Returns the resolved configuration of sam2fast and the notes.
 
     Args:
-        config: unresolved configuration; changed in place.
-        name: name of the configuration. Without ``launcher.experiment_log_dir``, results go to ``sam2_logs/<name>``.
-        overrides: overrides with official keys, see :func:`sam2fast.config.load_config`.
+        config: unresolved official configuration, which is changed in place.
+        name: name of the official configuration. Without ``launcher.experiment_log_dir``, results go to
+            ``sam2_logs/<name>``.
+        overrides: overrides of official keys, in the format of :func:`sam2fast.config.load_config`.
         targets: targets that a training configuration may have.
 
     Raises:
-        ConfigError: If an override does not fit, or the configuration is inconsistent.
+        ConfigError: If an override does not fit the configuration, or the configuration is inconsistent.
     """
     if OmegaConf.select(config, "launcher.experiment_log_dir") is None:
         stem = PurePath(name).name.removesuffix(".yaml")
         OmegaConf.update(config, "launcher.experiment_log_dir", f"sam2_logs/{stem}", force_add=True)
     new = {resolver: function for resolver, function in RESOLVERS.items() if not OmegaConf.has_resolver(resolver)}
-    for resolver, function in new.items():  # OmegaConf has one global registry of resolvers
+    for resolver, function in new.items():  # registers resolvers temporarily, because OmegaConf's registry is global
         OmegaConf.register_new_resolver(resolver, function)
     try:
         plain: Any = OmegaConf.to_container(finish_config(config, name, overrides), resolve=True)
@@ -80,7 +81,10 @@ def from_official(
 
 
 def _number(value: Any, largest: float = math.inf) -> Any:
-    """Returns ``value`` if ``value`` is a number up to ``largest``. Raises ``ValueError`` for text and other values."""
+    """Returns ``value`` if it is a number of magnitude up to ``largest``.
+
+    Raises ``ValueError`` for all other values.
+    """
     if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > largest:
         raise ValueError(f"expected a number up to {largest:,}, got {str(value)[:60]}")
     return value
@@ -95,14 +99,14 @@ class _Translation:
         return Fields(node, key, self.notes)
 
     def trainer(self, node: Any) -> dict[str, Any]:
-        """Converts the node ``trainer``."""
+        """Converts the configuration node ``trainer``."""
         fields = self._fields(node, "trainer")
         target = fields.take("_target_", TRAINER)
         out = fields.keep("mode", "max_epochs", "accelerator", "seed_value", "val_epoch_freq")
         fields.note(MAPPED, _as_they_are(out))
         if target != TRAINER:
             out["_target_"] = self._classes.target(target, "trainer")
-        out.update(fields.keep("ema", "auxiliary"))  # settings of sam2fast, which an override may add
+        out.update(fields.keep("ema", "auxiliary"))  # settings that only sam2fast has, added by overrides
         parts = {
             "model": self._model,
             "optim": self._optim,
@@ -145,7 +149,7 @@ class _Translation:
         out: dict[str, Any] = {}
         if (amp := fields.take("amp")) is not None:
             of_amp = self._fields(amp, f"{key}.amp")
-            out["amp"] = {"amp_dtype": "float16", **of_amp.keep("enabled", "amp_dtype")}  # the original's default
+            out["amp"] = {"amp_dtype": "float16", **of_amp.keep("enabled", "amp_dtype")}  # the official default
             of_amp.close()
         for name in ("optimizer", "gradient_clip", "param_group_modifiers", "options"):
             if (value := fields.take(name)) is not None:
@@ -204,7 +208,7 @@ class _Translation:
         return out
 
     def _initial_weights(self, node: Any, key: str) -> dict[str, Any]:
-        """Returns the file of initial weights, and the handling of missing weights."""
+        """Returns the settings ``initialize_from`` and ``missing_weights`` for an official initializer."""
         fields = self._fields(node, key)
         reader = self._fields(fields.take("state_dict", {}), f"{key}.state_dict")
         path = reader.take("checkpoint_path")
@@ -235,7 +239,7 @@ class _Translation:
         return out
 
     def surroundings(self, plain: dict[str, Any]) -> None:
-        """Converts all nodes other than ``trainer``."""
+        """Converts all configuration nodes except ``trainer``."""
         launcher = self._fields(plain.pop("launcher", None) or {}, "launcher")
         nodes, gpus = launcher.take("num_nodes", 1), launcher.take("gpus_per_node", 1)
         launcher.note(MAPPED, f"results go to {launcher.take('experiment_log_dir')}", "experiment_log_dir")

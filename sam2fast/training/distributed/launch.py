@@ -1,4 +1,4 @@
-"""Starts the processes of a run on this machine and reports in one line why they ended."""
+"""Starts the processes of a run on this machine and reports in one line why the processes ended."""
 
 import json
 import logging
@@ -12,16 +12,19 @@ from typing import Any
 
 from sam2fast.utils.errors import FixableError
 
-# Environment variable of started processes: folder for their messages to the launcher.
+# Environment variable of started processes that names the folder for messages to the launcher.
 LAUNCHED = "SAM2FAST_LAUNCHED"
-LAUNCHER = "SAM2FAST_LAUNCHER"  # process id of the launcher
+LAUNCHER = "SAM2FAST_LAUNCHER"  # environment variable with the process id of the launcher
 ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
 SECONDS_TO_MEET = 900  # timeout of the rendezvous of machines
-SECONDS_TO_SAVE = 600  # time after Ctrl-C until processes are killed
+SECONDS_TO_SAVE = 600  # time after Ctrl-C until processes that still run are killed
 
 
 class LaunchError(FixableError, RuntimeError):
-    """Raised if a process of the run failed or was killed. The message names the process and the reason."""
+    """Raised if a process of the run failed or was killed.
+
+    The error message names the failed process and the reason.
+    """
 
 
 def launch(
@@ -30,14 +33,15 @@ def launch(
     """Runs ``python ARGUMENTS`` in ``processes`` processes of this machine and waits until all processes end.
 
     Forwards Ctrl-C and SIGTERM once to all processes, so that the processes can save and exit. If a process fails, all
-    processes are stopped. If this process is killed, processes that call :func:`is_abandoned` can save and stop.
+    processes are stopped. If the launching process is killed, started processes that call :func:`is_abandoned` can save
+    and stop.
 
     Args:
         arguments: arguments of the Python interpreter.
         processes: number of processes on this machine.
-        restarts: maximum number of restarts of all processes after a failure.
-        nodes: number of machines of the run. Each machine calls this function.
-        rendezvous: ``HOST:PORT`` with a free port of one of the machines; required for several machines.
+        restarts: maximum number of times that all processes are restarted after a failure.
+        nodes: number of machines of the run. This function must be called on each machine.
+        rendezvous: address ``HOST:PORT`` with a free port of one of the machines; required for several machines.
 
     Raises:
         LaunchError: If a process failed and no restarts are left, a process did not stop in time, or the rendezvous
@@ -49,14 +53,14 @@ def launch(
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     for name in list(logging.root.manager.loggerDict):
-        if name.startswith("torch.distributed.elastic"):  # replaces torch's long messages by one line
+        if name.startswith("torch.distributed.elastic"):  # hides torch's long messages
             logging.getLogger(name).setLevel(logging.CRITICAL)
     host = (rendezvous or "127.0.0.1:0").rpartition(":")[0]
     is_loopback = host in ("localhost", "[::1]", "::1") or host.startswith("127.")
     # Divides the cores among the processes, unless the user has set the number of threads.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(SECONDS_TO_SAVE))
-    # Makes a new store at each restart. In a shared store, a process may find addresses of exited processes.
+    # Makes a new rendezvous store at each restart, because a shared store may contain addresses of exited processes.
     os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     with tempfile.TemporaryDirectory(prefix="sam2fast-") as folder:
         os.environ[LAUNCHED], os.environ[LAUNCHER] = folder, str(os.getpid())
@@ -68,7 +72,7 @@ def launch(
             rdzv_backend="c10d",
             rdzv_endpoint=rendezvous or "127.0.0.1:0",
             rdzv_configs={"join_timeout": SECONDS_TO_MEET},
-            # On one machine, uses the loopback address. If None, torch uses the machine's name.
+            # Uses the loopback address on one machine. If ``local_addr`` is None, torch uses the machine's name.
             local_addr="127.0.0.1" if is_loopback else None,
             max_restarts=restarts,
             logs_specs=DefaultLogsSpecs(log_dir=folder),
@@ -95,7 +99,10 @@ def is_launched() -> bool:
 
 
 def is_abandoned() -> bool:
-    """Returns True if :func:`launch` started this process and was killed afterwards. Always False on Windows."""
+    """Returns True if :func:`launch` started this process and was killed afterwards.
+
+    On Windows, the result is always False.
+    """
     # On Windows, the parent's process id never changes, and in a virtual environment the parent is not the launcher.
     return is_launched() and sys.platform != "win32" and os.getppid() != int(os.environ[LAUNCHER])
 
@@ -107,13 +114,19 @@ def ended() -> None:
 
 
 def record(message: str, is_lost: bool) -> None:
-    """Reports an error of this process to :func:`launch`. If ``is_lost``, the loss of another process is the cause."""
+    """Reports an error of this process to :func:`launch`.
+
+    ``is_lost`` is True if the loss of another process caused the error.
+    """
     content = {"message": message, "extraInfo": {"timestamp": 0, "lost": is_lost}}
     Path(os.environ[ERROR_FILE]).write_text(json.dumps({"message": content}), encoding="utf-8")
 
 
 def _reason(failures: dict[int, Any], world_size: int) -> str:
-    """Returns the reason for the failures of all ranks. Prefers errors that no other process has caused."""
+    """Returns one reason for the failures of all ranks.
+
+    Prefers errors that the failure of another process did not cause.
+    """
 
     def weight(rank: int) -> tuple[bool, bool, int]:
         content = _reported_error(failures[rank])

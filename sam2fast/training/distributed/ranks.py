@@ -18,9 +18,9 @@ from sam2fast.utils.errors import FixableError
 # Environment variables set by torchrun and other launchers.
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
 RENDEZVOUS_VARIABLES = ("MASTER_ADDR", "MASTER_PORT")
-# Collectives on CPU tensors use gloo, so that the CPU does not wait for a GPU.
+# Collective operations on CPU tensors use the backend gloo, so that the CPU does not wait for a GPU.
 BACKENDS = {"nccl": "cpu:gloo,cuda:nccl", "gloo": "gloo"}
-# Substrings by which messages about lost or silent connections are recognized.
+# Substrings of error messages about lost or silent connections to other processes.
 _GONE = (
     "gloo",
     "NCCL",
@@ -38,13 +38,13 @@ class LostRankError(FixableError, RuntimeError):
 
 @dataclass(frozen=True)
 class Ranks:
-    """Ranks of this process. The defaults describe a single process."""
+    """Ranks of this process in a distributed run. The default values describe a run with a single process."""
 
     device: torch.device
     rank: int = 0
     world_size: int = 1
-    local_rank: int = 0  # rank on this machine
-    is_group: bool = False  # True if a process group exists, even with one process
+    local_rank: int = 0  # rank among the processes on this machine
+    is_group: bool = False  # True if a process group exists, also with one process
 
     @property
     def is_main(self) -> bool:
@@ -52,7 +52,7 @@ class Ranks:
         return self.rank == 0
 
     def any(self, flag: bool) -> bool:
-        """Returns True if ``flag`` is True in any process. Collective: all processes must call this method."""
+        """Returns True if ``flag`` is True in any process. All processes must call this collective method."""
         if not self.is_group:
             return flag
         count = torch.tensor(int(flag))
@@ -60,7 +60,10 @@ class Ranks:
         return bool(count)
 
     def mean(self, values: Sequence[float]) -> list[float]:
-        """Returns the mean of each value over all processes. Collective. Means of NaN or infinite values stay so."""
+        """Returns the mean of each of ``values`` over all processes.
+
+        Collective. A mean over NaN or infinite values is not finite.
+        """
         if not self.is_group:
             return list(values)
         sums = torch.tensor(values, dtype=torch.float64)
@@ -76,7 +79,7 @@ class Ranks:
         return values
 
     def barrier(self) -> None:
-        """Waits for all processes. Collective."""
+        """Waits until all processes call this method. Collective."""
         self.any(False)
 
     @contextmanager
@@ -105,14 +108,14 @@ def join(conf: DistributedConf | None = None, accelerator: str = "auto") -> Rank
     process group must support CPU tensors, as gloo does.
 
     Args:
-        conf: settings of distributed training.
+        conf: settings of distributed training, such as the backend.
         accelerator: ``cuda`` (the device with the local rank), ``cpu``, ``mps`` or ``auto``.
 
     Raises:
-        ValueError: If the environment is incomplete or inconsistent, several processes cannot share the accelerator, or
-            ``accelerator`` is ``auto`` and a process of several has no GPU.
+        ValueError: If environment variables are missing or inconsistent, several processes cannot share the
+            accelerator, or ``accelerator`` is ``auto`` and one of several processes has no GPU.
         RuntimeError: If the accelerator is not available.
-        LostRankError: If another process did not join.
+        LostRankError: If another process of the run did not join the process group.
     """
     conf = conf or DistributedConf()
     device = available_device(accelerator)
@@ -126,11 +129,11 @@ def join(conf: DistributedConf | None = None, accelerator: str = "auto") -> Rank
                 "start as many processes as there are GPUs"
             )
         device = torch.device("cuda", local_rank)
-        torch.cuda.set_device(device)  # fully_shard uses the current device
+        torch.cuda.set_device(device)  # sets the current device, which fully_shard uses
     elif device.type != "cpu":
         raise ValueError(f"several processes need CUDA or the CPU, not {device}; set trainer.accelerator=cpu")
     elif accelerator == "auto":
-        # A silent fallback to the CPU would waste the machines.
+        # Raises an error, because silent training on the CPU would waste machines with GPUs.
         raise ValueError(
             f"no CUDA here for process {rank} of {world_size}; set trainer.accelerator=cpu to train on the CPU"
         )
@@ -148,7 +151,7 @@ def join(conf: DistributedConf | None = None, accelerator: str = "auto") -> Rank
 
 
 def _read_ranks() -> tuple[int, int, int]:
-    """Reads the rank, local rank and world size."""
+    """Returns the rank, local rank and world size from the process group or the environment."""
     if dist.is_initialized():
         rank = dist.get_rank()
         return rank, int(os.environ.get("LOCAL_RANK", rank)), dist.get_world_size()

@@ -1,4 +1,7 @@
-"""Submits a run as a SLURM job with submitit, one task per process. Tested only with submitit's local executor."""
+"""Submits a run as a SLURM job with submitit, one task per process.
+
+This module is tested only with submitit's local executor.
+"""
 
 import os
 import random
@@ -13,18 +16,18 @@ from sam2fast.utils.errors import FixableError
 
 PORTS = (10000, 65000)
 MOST_TIMEOUTS = 1000  # maximum number of timeouts after which the job is requeued
-SECONDS_TO_SAVE = 300  # time between the signal and a job's timeout
+SECONDS_TO_SAVE = 300  # time from the signal to the timeout of a job
 
 
 class SubmissionError(FixableError, RuntimeError):
-    """Raised if the job cannot be submitted. The message gives the reason."""
+    """Raised if a SLURM job cannot be submitted. The error message gives the reason."""
 
 
 @dataclass(frozen=True)
 class Job:
     """Resources of a SLURM job. ``partition``, ``account`` and ``qos`` are options of ``sbatch``."""
 
-    folder: Path  # folder for logs and submissions, on a shared file system
+    folder: Path  # folder on a shared file system for logs and submissions
     nodes: int = 1
     processes: int = 1  # number of processes per node
     gpus: bool = True  # if True, each process gets a GPU
@@ -38,11 +41,11 @@ class Job:
 
 @dataclass(frozen=True)
 class ClusterRun:
-    """Function of one process of a run. submitit calls this object, and calls it again after preemption."""
+    """Callable for one process of a run. submitit calls this object, and calls the object again after preemption."""
 
-    run: Callable[[Callable[[], bool]], None]  # called with a function that returns True if the run must save and stop
+    run: Callable[[Callable[[], bool]], None]  # gets a function that returns True if the run must save and stop
     folder: Path  # working directory
-    port: int  # port on the first node at which the processes meet
+    port: int  # rendezvous port on the first node
 
     def __call__(self) -> None:
         import submitit
@@ -58,11 +61,11 @@ class ClusterRun:
         )
         with Interruption() as interruption:
             self.run(interruption.is_asked)
-        # After all processes have saved, the first process requeues the job.
+        # The first process requeues the job after all processes have saved checkpoints.
         interruption.go_on()
 
     def checkpoint(self) -> Any:
-        """Requeues the call of this object. submitit calls this method on preemption or timeout."""
+        """Returns a submission that calls this object again. submitit calls this method on preemption or timeout."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
@@ -77,7 +80,7 @@ class Interruption:
 
     def __init__(self) -> None:
         preempted = getattr(signal, "SIG" + os.environ.get("SUBMITIT_PREEMPT_SIGNAL", "USR2"))
-        self._numbers = tuple(dict.fromkeys((preempted, signal.SIGTERM)))  # first: the signal that requeues the job
+        self._numbers = tuple(dict.fromkeys((preempted, signal.SIGTERM)))  # first: the signal that requeues jobs
         self._asked: set[int] = set()
         self._handlers: dict[int, Any] = {}
 
@@ -95,7 +98,10 @@ class Interruption:
         return bool(self._asked)
 
     def go_on(self) -> None:
-        """Calls submitit's handler of the received signal. Prefers the handler that requeues the job."""
+        """Calls submitit's handler for the received signal, if any.
+
+        If several signals were received, calls the handler that requeues the job.
+        """
         for number in self._numbers:
             if number in self._asked:
                 if callable(self._handlers[number]):
@@ -124,7 +130,7 @@ def submit(job: Job, run: Callable[[Callable[[], bool]], None]) -> Any:
             cpus_per_task=job.cpus,
             timeout_min=max(1, round(60 * job.hours)),
             slurm_signal_delay_s=min(SECONDS_TO_SAVE, round(1800 * job.hours)),
-            slurm_srun_args=["--kill-on-bad-exit=1"],  # a run cannot continue without one of its processes
+            slurm_srun_args=["--kill-on-bad-exit=1"],  # a run cannot continue if one of its processes is lost
             **{f"slurm_{name}": value for name, value in settings.items() if value is not None},
         )
         return executor.submit(ClusterRun(run, Path.cwd(), random.SystemRandom().randint(*PORTS)))

@@ -15,31 +15,38 @@ from sam2fast.training.settings import AMP_DTYPES, DistributedConf
 
 
 class SingleProcess:
-    """Runs the objective in one process. Base class of the other strategies.
+    """Runs the objective in one process. Base class of the strategies for several processes.
 
     Args:
-        objective: objective on its device. The names of its parameters do not change.
+        objective: objective, already on the device of this process. The strategy keeps the names of parameters.
     """
 
     def __init__(self, objective: Objective) -> None:
         self.objective = objective
 
     def __call__(self, batch: Any) -> dict[str, Tensor]:
-        """Returns the losses of a batch. The backward pass of ``loss`` averages gradients over processes."""
+        """Returns the losses of a batch. The backward pass of the entry ``loss`` averages gradients over processes."""
         return self.objective(batch)
 
     def accumulating(self, is_last: bool) -> AbstractContextManager[Any]:
-        """Returns a context for a batch's forward and backward pass. Only the last batch synchronizes gradients."""
+        """Returns a context for a batch's forward and backward pass.
+
+        Gradients are synchronized only if ``is_last`` is True.
+        """
         return nullcontext()
 
     def evaluating(self) -> AbstractContextManager[Any]:
-        """Returns a context without gradients. Inside it, processes may call the model a different number of times."""
+        """Returns a context for evaluation without gradients.
+
+        Inside the context, processes may call the model different numbers of times.
+        """
         return nullcontext()
 
     def gather(self, tree: Any) -> Any:
         """Replaces sharded tensors in nested dictionaries and lists by full tensors. Collective.
 
-        Sharded tensors are gathered on the CPU of the first process. Other processes get None for each sharded tensor.
+        Sharded tensors are gathered on the CPU of the first process. Other processes than the first get None for each
+        sharded tensor.
         """
         return tree
 
@@ -53,13 +60,14 @@ class SingleProcess:
 
 
 class DDP(SingleProcess):
-    """DistributedDataParallel: every process has all tensors, and gradients are averaged."""
+    """Strategy DistributedDataParallel: every process has all parameters, and gradients are averaged."""
 
     def __init__(self, objective: Objective, conf: DistributedConf) -> None:
         from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook, fp16_compress_hook
 
         super().__init__(objective)
-        # Disables the synchronization of buffers, which never change. Versions of torch name this option differently.
+        # Disables the synchronization of buffers, because buffers never change. The name of the option depends on
+        # torch's version.
         names = inspect.signature(nn.parallel.DistributedDataParallel).parameters
         switch = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
         options: dict[str, Any] = {switch: False, "find_unused_parameters": conf.find_unused_parameters}
@@ -77,10 +85,10 @@ class DDP(SingleProcess):
 
 
 class FSDP(SingleProcess):
-    """``fully_shard`` (FSDP2): every process has a shard of each parameter and of its optimizer state.
+    """Strategy ``fully_shard`` (FSDP2): every process has a shard of each parameter and of the optimizer state.
 
-    Parameters of trunk blocks and memory attention layers are gathered for each use. Raises ``ValueError`` for an
-    auxiliary task, because scalar parameters cannot be sharded, and for an encoder cache.
+    Parameters of each trunk block and memory attention layer are gathered when the layer runs. Raises ``ValueError``
+    for an auxiliary task, because scalar parameters cannot be sharded, and for an encoder cache.
     """
 
     def __init__(self, objective: Objective, ranks: Ranks, conf: DistributedConf) -> None:
@@ -97,7 +105,7 @@ class FSDP(SingleProcess):
         super().__init__(objective)
         self._ranks = ranks
         reduce_dtype = None if conf.comms_dtype is None else AMP_DTYPES[conf.comms_dtype]
-        # Names the device, because by default torch would use a GPU even for a run on the CPU.
+        # Names the device type of the mesh, because torch would otherwise use a GPU even for a run on the CPU.
         mesh = init_device_mesh(ranks.device.type, (ranks.world_size,))
         options: dict[str, Any] = {"mesh": mesh, "mp_policy": MixedPrecisionPolicy(reduce_dtype=reduce_dtype)}
         block: Any
@@ -110,7 +118,8 @@ class FSDP(SingleProcess):
 
     def __call__(self, batch: Any) -> dict[str, Tensor]:
         with warnings.catch_warnings():
-            # Ignores a warning on in-place changes of blocks' outputs. No code changes the outputs in place.
+            # Ignores a warning on in-place changes of blocks' outputs. The training code does not change outputs of
+            # blocks in place.
             warnings.filterwarnings("ignore", "FSDP2-wrapped module", UserWarning)
             return super().__call__(batch)
 
@@ -157,7 +166,7 @@ class FSDP(SingleProcess):
 
 
 def wrap(objective: Objective, ranks: Ranks, conf: DistributedConf) -> SingleProcess:
-    """Returns the strategy for the objective. FSDP replaces the objective's parameters."""
+    """Returns the strategy that ``conf`` selects for the objective. FSDP replaces the objective's parameters."""
     if not ranks.is_group:
         return SingleProcess(objective)
     return FSDP(objective, ranks, conf) if conf.strategy == "fsdp" else DDP(objective, conf)
@@ -169,7 +178,7 @@ def is_sharded(tensor: Any) -> bool:
 
 
 def _map_sharded(tree: Any, by: Callable[[Any], Any]) -> Any:
-    """Replaces each DTensor in nested dictionaries and lists by ``by(tensor)``, in the order of the tree."""
+    """Replaces each DTensor in nested dictionaries and lists by ``by(tensor)``, in order of occurrence."""
     if isinstance(tree, Mapping):
         return {key: _map_sharded(value, by) for key, value in tree.items()}
     if isinstance(tree, list | tuple):
@@ -178,7 +187,10 @@ def _map_sharded(tree: Any, by: Callable[[Any], Any]) -> Any:
 
 
 def _shard_like(value: Tensor, like: Any) -> Tensor:
-    """Shards a full tensor like ``like``, or returns the tensor if ``like`` is not sharded. All processes need it."""
+    """Shards a full tensor like ``like``, or returns the tensor if ``like`` is not sharded.
+
+    All processes must call this function with the full tensor.
+    """
     from torch.distributed.tensor import distribute_tensor
 
     return distribute_tensor(value.to(like.device), like.device_mesh, like.placements) if is_sharded(like) else value

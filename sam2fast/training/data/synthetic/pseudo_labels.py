@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 class ObjectSearch(NamedTuple):
-    """Thresholds for predicted masks to count as objects."""
+    """Settings of the grid of clicks, and thresholds for predicted masks to count as objects."""
 
-    points_per_side: int = 12  # side of the grid of clicks
+    points_per_side: int = 12  # number of clicks along each side of the grid
     least_iou: float = 0.85  # minimum predicted IoU
     least_stability: float = 0.9  # minimum IoU between the masks at logits 1 and -1
     areas: tuple[float, float] = (0.01, 0.6)  # minimum and maximum area of a mask, as fractions of the image
@@ -39,12 +39,13 @@ def write_cutouts(
 
     Args:
         images: Paths of photographs. Unreadable photographs are skipped.
-        predictor: Model that predicts the masks.
-        out: Media folder, see :class:`~sam2fast.training.data.synthetic.media.Media`.
-        longest: Maximum side in pixels; larger images are scaled down.
+        predictor: Image predictor of the model that finds the objects.
+        out: Media folder to write to, see :class:`~sam2fast.training.data.synthetic.media.Media`.
+        longest: Maximum side of a photograph in pixels. Larger photographs are scaled down.
 
     Yields:
-        The path of each image, with the number of its cut-outs after they are written, or the error of reading it.
+        Pairs of an image path and the number of cut-outs written for the image, or the error if the image is
+        unreadable.
     """
     folder = out / "cutouts"
     folder.mkdir(parents=True, exist_ok=True)
@@ -58,14 +59,17 @@ def write_cutouts(
         for number, alpha in enumerate(alphas):
             cutout = image.copy()
             cutout.putalpha(Image.fromarray(alpha))
-            # Crops to pixels with alpha above 127, because faint pixels may lie anywhere.
+            # Crops the cut-out to pixels with alpha above 127, because pixels with small alpha may lie anywhere.
             box = Image.fromarray(alpha > 127).getbbox()
             cutout.crop(box).save(folder / f"{path.name.replace('.', '_')}_{number:02d}.png")
         yield path, len(alphas)
 
 
 def read_photograph(path: Path, longest: int) -> Image.Image:
-    """Reads a photograph, upright and scaled down. Raises ``IMAGE_READ_ERRORS``."""
+    """Reads a photograph, rotated by the EXIF orientation and scaled down to ``longest``.
+
+    Raises ``IMAGE_READ_ERRORS``.
+    """
     with open_image(path) as opened:
         image = ImageOps.exif_transpose(opened).convert("RGB")
     image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
@@ -73,19 +77,19 @@ def read_photograph(path: Path, longest: int) -> Image.Image:
 
 
 def find_objects(image: Image.Image, predictor: "SAM2ImagePredictor", search: ObjectSearch) -> list[NDArray[np.uint8]]:
-    """Returns the alpha ``(H, W)`` of each object, best first."""
+    """Returns the alpha ``(H, W)`` of each object that is found, in descending order of predicted IoU."""
     predictor.set_image(np.asarray(image))
     alphas, scores = [], []
     for points in _grid(image.size, search.points_per_side, search.batch):
         labels = np.ones(points.shape[:2], dtype=np.int32)
         logits, ious, _ = predictor.predict(points, labels, multimask_output=True, return_logits=True)
-        # The result of a single click has no batch dimension.
+        # Reshapes the masks, because the masks of a single click have no batch dimension.
         for mask, iou in zip(logits.reshape(-1, *logits.shape[-2:]), ious.reshape(-1), strict=True):
             if iou <= search.least_iou:
                 continue
             share, stability = float((mask > 0).mean()), (mask > 1).sum() / max(1, (mask > -1).sum())
             if search.areas[0] <= share <= search.areas[1] and stability > search.least_stability:
-                alpha = np.round(255 / (1 + np.exp(-2 * np.clip(mask, -10, 10))))  # half of 255 at logit 0
+                alpha = np.round(255 / (1 + np.exp(-2 * np.clip(mask, -10, 10))))  # alpha is half of 255 at logit 0
                 alphas.append(np.where(alpha < 8, 0, alpha).astype(np.uint8))
                 scores.append(float(iou))
     return [alphas[index] for index in _distinct(alphas, scores, search.most_overlap)]
@@ -100,7 +104,7 @@ def _grid(size: tuple[int, int], points_per_side: int, batch: int) -> Iterator[N
 
 
 def _distinct(masks: list[NDArray[np.uint8]], scores: list[float], most_overlap: float) -> list[int]:
-    """Returns the indices of masks, best first. Leaves out masks that are duplicates of better masks."""
+    """Returns the indices of masks in descending order of scores, without duplicates of masks with higher scores."""
     distinct: list[int] = []
     for index in np.argsort(scores)[::-1].tolist():
         mask = masks[index] > 127

@@ -9,14 +9,15 @@ from PIL import Image, ImageDraw
 
 Points = NDArray[np.float64]  # (N, 2) x, y in [0, 1]
 
-# Factor by which shapes are drawn larger and then averaged. The alpha of an edge pixel is thus its covered fraction.
+# Factor by which shapes are drawn larger before pixels are averaged. The alpha of an edge pixel is thus the covered
+# fraction of the pixel.
 OVERSAMPLING = 3
-MARGIN = 0.04  # empty border, as a fraction of the side
+MARGIN = 0.04  # width of the empty border, as a fraction of the side
 
 
 @dataclass(frozen=True)
 class Stroke:
-    """Filled polygon. If ``width`` is positive, a thick line with round ends."""
+    """Filled polygon. If ``width`` is positive, the stroke is a thick line with round ends instead."""
 
     points: Points
     width: float = 0.0
@@ -35,7 +36,7 @@ def random_shape(rng: np.random.Generator) -> Shape:
 
 
 def fit(shape: Shape) -> Shape:
-    """Translates and scales the shape into the unit square with a margin. Keeps the shape's proportions."""
+    """Translates and scales the shape into the unit square with a margin. The shape's proportions do not change."""
     low = np.min([(stroke.points - stroke.width / 2).min(axis=0) for stroke in shape], axis=0)
     high = np.max([(stroke.points + stroke.width / 2).max(axis=0) for stroke in shape], axis=0)
     scale = (1 - 2 * MARGIN) / (high - low).max()

@@ -16,11 +16,12 @@ NOISE_SIDE, NOISE_COUNT = 384, 10
 def random_texture(
     rng: np.random.Generator, size: tuple[int, int], near: Floats | None = None, photograph: Photograph | None = None
 ) -> Image.Image:
-    """Draws an RGB image of ``size`` (width, height).
+    """Draws a random texture as an RGB image of ``size`` (width, height).
 
     Args:
         near: colors ``(N, 3)`` to which the texture stays close, for camouflaged objects.
-        photograph: function that draws a photograph. If not None, the texture is often a crop of a photograph.
+        photograph: function that draws a photograph. If ``photograph`` is given, the texture is often a crop of a
+            photograph.
     """
     if photograph is not None and near is None and rng.random() < 0.45:
         return random_crop(rng, photograph(rng), size)
@@ -30,9 +31,9 @@ def random_texture(
 def random_crop(rng: np.random.Generator, image: Image.Image, size: tuple[int, int]) -> Image.Image:
     """Crops the image at random, flips it with probability 0.5 and resizes it to ``size`` (width, height)."""
     largest = min(image.width / size[0], image.height / size[1])
-    # Avoids small crops, because enlarged crops would be blurred.
+    # Limits the scale from below, because small crops would be blurred when enlarged.
     scale = largest * rng.uniform(min(1.0, 0.8 / largest), 1)
-    # Rounding may make the largest crop larger than the image.
+    # Clamps the crop's size, because rounding may make the largest crop larger than the image.
     width, height = min(size[0] * scale, image.width), min(size[1] * scale, image.height)
     left, top = rng.uniform(0, image.width - width), rng.uniform(0, image.height - height)
     filter = Image.Resampling.BILINEAR
@@ -41,7 +42,7 @@ def random_crop(rng: np.random.Generator, image: Image.Image, size: tuple[int, i
 
 
 def paint(grey: Image.Image, colours: NDArray[np.uint8]) -> Image.Image:
-    """Replaces the grey values of an L image by colors ``(256, 3)``."""
+    """Replaces the grey values of an L image by the colors of a table ``(256, 3)``."""
     image = grey.copy()
     image.putpalette(colours.tobytes())
     return image.convert("RGB")
@@ -60,7 +61,10 @@ def random_colours(rng: np.random.Generator, count: int, near: Floats | None = N
 
 
 def ramp(rng: np.random.Generator, colours: Floats) -> NDArray[np.uint8]:
-    """Returns colors ``(256, 3)`` for all grey values. ``colours`` are interpolated or used in steps."""
+    """Returns a color table ``(256, 3)`` for all grey values.
+
+    The argument ``colours`` is interpolated or used in steps.
+    """
     grey = np.arange(256)
     stops = np.sort(rng.uniform(20, 236, len(colours)))
     if rng.random() < 0.45:
@@ -69,7 +73,7 @@ def ramp(rng: np.random.Generator, colours: Floats) -> NDArray[np.uint8]:
 
 
 def field(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
-    """Draws an L image of ``size`` (width, height): noise, stripes, checks, dots, rings or a gradient."""
+    """Draws an L image of ``size`` (width, height) with noise, stripes, checks, dots, rings or a gradient."""
     draw = rng.random()
     if draw < 0.35:
         return noise(rng, size)
@@ -99,7 +103,7 @@ def field(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
 
 
 def noise(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
-    """Draws an L image of fractal noise. The noise is smooth to grainy."""
+    """Draws fractal noise as an L image. The graininess of the noise is random."""
     bank = _noise_bank()
     image = bank[rng.integers(len(bank))]
     longest = max(size)
@@ -116,7 +120,7 @@ def _wave(x: Floats) -> Floats:
 
 @cache
 def _noise_bank() -> list[Image.Image]:
-    """Returns fractal noise as L images, computed once per process from a fixed seed."""
+    """Returns L images of fractal noise, which are computed once per process from a fixed seed."""
     rng = np.random.default_rng(20)
     bank = []
     for i in range(NOISE_COUNT):
@@ -126,7 +130,7 @@ def _noise_bank() -> list[Image.Image]:
             side = 3 * 2 ** (octave - 1)
             coarse = Image.fromarray(rng.normal(size=(side, side)).astype(np.float32))
             total += slope**octave * np.asarray(coarse.resize((NOISE_SIDE,) * 2, Image.Resampling.BICUBIC))
-        # Replaces values by their ranks, so that all grey values are equally frequent.
+        # Replaces noise values by ranks, so that all grey values are equally frequent.
         ranks = np.empty(total.size, dtype=np.float32)
         ranks[np.argsort(total, axis=None)] = np.linspace(0, 255, total.size)
         bank.append(Image.fromarray(ranks.reshape(total.shape).astype(np.uint8)))
