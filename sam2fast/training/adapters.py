@@ -139,7 +139,10 @@ def without_adapters(model: nn.Module) -> Iterator[None]:
 
 
 def merge_adapters(model: nn.Module) -> None:
-    """Merges all adapters of a model into the weights and removes the adapters. The model's outputs stay the same."""
+    """Merges all adapters of a model into the weights and removes the adapters.
+
+    Merging does not change the model's outputs.
+    """
     for name, module in adapted_layers(model).items():
         if hasattr(module, "merge"):
             module.merge()

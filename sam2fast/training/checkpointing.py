@@ -1,4 +1,4 @@
-"""Checkpoint files of a training run: atomic writes, loading, and a lock on their folder."""
+"""Checkpoint files of a training run: atomic writes, loading, and a lock on the folder of checkpoints."""
 
 import errno
 import logging
@@ -104,7 +104,7 @@ def load_on_all_ranks(folder: Path, ranks: Ranks) -> dict[str, Any] | None:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Loads a training checkpoint with ``weights_only``; raises :class:`CheckpointError` for other files."""
+    """Loads a training checkpoint with ``weights_only``. Other files raise :class:`CheckpointError`."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except MemoryError:

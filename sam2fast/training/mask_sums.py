@@ -70,7 +70,8 @@ class _MaskSums(torch.autograd.Function):
             on, off = grad[..., i, 0, None], grad[..., i, 1, None]
             return torch.addcmul(off, on - off, foreground)
 
-        # Derivative by the logit of the wrong class: s' = s (1 - s) and ce' = s.
+        # Derivatives of the probability s and the cross entropy ce by the wrong class's logit: s' = s (1 - s) and ce' =
+        # s.
         right = 1 - wrong
         result = weight(0).mul_(right).mul_(wrong)
         result += entropy.mul_(right).mul_(ctx.gamma).add_(wrong).mul_(wrong**ctx.gamma).mul_(weight(1))

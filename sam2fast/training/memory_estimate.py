@@ -55,7 +55,7 @@ def bytes_saved(model: SAM2Train, loss: nn.Module, shape: BatchShape, amp: AmpCo
     """
     from torch._subclasses.fake_tensor import FakeTensorMode  # slow to import
 
-    # ``video`` is a real tensor, because the model reads its values.
+    # The indices ``video`` are a real tensor, because the model reads the values.
     video = torch.arange(shape.num_clips).repeat_interleave(shape.num_objects)
     side = model.image_size
     fake = FakeTensorMode(allow_non_fake_inputs=True)

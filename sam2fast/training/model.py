@@ -49,7 +49,7 @@ class PredictedFrame:
     prompts: list[Prompt | None] = field(default_factory=list)
 
     def add(self, heads: Heads, prompt: Prompt | None) -> Tensor:
-        """Appends the seven outputs of the SAM heads. Returns the object pointers ``(O, C)``."""
+        """Appends the outputs of the SAM heads for a prompt. Returns the object pointers ``(O, C)``."""
         multimasks, multimasks_high_res, ious, masks, masks_high_res, pointer, scores = heads
         self.multimasks.append(multimasks)
         self.multimasks_high_res.append(multimasks_high_res)
@@ -86,13 +86,14 @@ class _Tracking:
 
 
 class SAM2Train(SAM2Base):
-    """SAM 2 with sampled prompts. See "training" in the official configurations for the arguments.
+    """SAM 2 for training, with prompts that are sampled from ground-truth masks.
 
-    Additional arguments: ``freeze`` freezes the parameters whose names match a pattern, such as
-    ``image_encoder.trunk.*``. ``use_act_ckpt_image_encoder`` runs the image encoder frame by frame with activation
-    checkpointing. ``adapters`` adds low-rank adapters, see :class:`AdapterConf`. ``encoder_cache`` caches features
-    of a frozen image encoder. ``identity_memory`` initializes memory attention as the identity (see
-    :func:`identity_init`), for training memory attention from scratch on a frozen encoder.
+    See "training" in the official configurations for the arguments. Additional arguments: ``freeze`` freezes the
+    parameters whose names match a pattern, such as ``image_encoder.trunk.*``. ``use_act_ckpt_image_encoder`` runs the
+    image encoder frame by frame with activation checkpointing. ``adapters`` adds low-rank adapters, see
+    :class:`AdapterConf`. ``encoder_cache`` caches features of a frozen image encoder. ``identity_memory`` initializes
+    memory attention as the identity (see :func:`identity_init`), for training memory attention from scratch on a frozen
+    encoder.
 
     Source: ``training.model.sam2.SAM2Train``. Unlike in the official class, prompts depend only on the batch's seeds.
 

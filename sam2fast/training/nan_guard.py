@@ -1,4 +1,7 @@
-"""Functions that detect losses and gradients that are not finite. All processes of a run raise the same error."""
+"""Functions that detect losses and gradients that are not finite.
+
+All processes of a run raise the same NonFiniteError.
+"""
 
 import math
 from collections.abc import Mapping, Sequence

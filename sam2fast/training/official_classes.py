@@ -63,15 +63,15 @@ class Fields:
         return self._left.pop(name, default)
 
     def keep(self, *names: str) -> dict[str, Any]:
-        """Removes and returns the existing entries among ``names``, which have the same meaning in sam2fast."""
+        """Removes and returns entries of the node that have the same meaning in sam2fast."""
         return {name: self._left.pop(name) for name in names if name in self._left}
 
     def leave_out(self, why: str, *names: str) -> None:
-        """Removes entries and adds notes that sam2fast does not use the entries. An empty entry of the node gets no note."""
+        """Removes entries and adds notes that sam2fast does not use the entries. Empty entries are ignored."""
         self._unless_empty(LEFT_OUT, why, names)
 
     def to_do(self, what: str, *names: str) -> None:
-        """Removes entries and adds notes on settings that the user must make instead. An empty entry of the node gets no note."""
+        """Removes entries and adds notes on settings that the user must make. Empty entries get no note."""
         self._unless_empty(TO_DO, what, names)
 
     def _unless_empty(self, kind: str, text: str, names: tuple[str, ...]) -> None:

@@ -51,8 +51,7 @@ def sample_random_points_from_errors(
 def sample_one_point_from_error_center(
     gt_masks: Tensor, pred_masks: Tensor | None, padding: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """Returns clicks ``(B, 1, 2)`` fp32 at wrong pixels farthest from their regions' edges, and labels ``(B, 1)``
-    int32.
+    """Returns clicks ``(B, 1, 2)`` fp32 in the middle of regions of wrong pixels, and labels ``(B, 1)`` int32.
 
     See :func:`~sam2fast.training.prompt_sampling.sample_error_center`, which needs scipy instead of OpenCV.
     """

@@ -19,7 +19,10 @@ Scheduler = Callable[..., float]
 
 @dataclass(frozen=True)
 class ScheduledOption:
-    """Schedule of one option for some parameters. If the schedule is None, the option keeps the optimizer's default."""
+    """Schedule of one optimizer option for some parameters.
+
+    If ``scheduler`` is None, the option keeps the optimizer's default.
+    """
 
     option: str
     parameter_names: frozenset[str]
@@ -48,8 +51,8 @@ class Optimizer:
 
     Args:
         optimizer: torch optimizer.
-        schedulers: for each group, a mapping from options to schedulers. If ``schedulers`` is None, no options are
-            scheduled.
+        schedulers: mapping from options to schedulers, for each parameter group. If ``schedulers`` is None, no options
+            are scheduled.
     """
 
     def __init__(
@@ -68,7 +71,7 @@ class Optimizer:
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
-        """The groups of the torch optimizer."""
+        """Parameter groups of the torch optimizer."""
         return self.optimizer.param_groups
 
     def step_schedulers(self, where: float, step: int | None = None) -> None:
@@ -93,7 +96,7 @@ class Optimizer:
         return self.optimizer.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Loads the result of :meth:`state_dict`. Options without a scheduler keep their configured values.
+        """Loads a state that :meth:`state_dict` returned. Options without a scheduler keep their configured values.
 
         Raises ``ValueError`` if the groups of ``state_dict`` do not match the optimizer's groups.
         """
@@ -117,7 +120,8 @@ def construct_optimizer(
 
     Args:
         model: model to train.
-        optimizer: function from groups to a torch optimizer, e.g. ``functools.partial(torch.optim.AdamW, eps=1e-6)``.
+        optimizer: function from parameter groups to a torch optimizer, such as ``functools.partial(torch.optim.AdamW,
+            eps=1e-6)``.
         options: list of entries for each optimizer option, such as ``lr``. Each entry has a ``scheduler`` and may have
             ``param_names`` (name patterns such as ``*bias*``) and ``module_cls_names`` (classes such as
             ``torch.nn.LayerNorm``). ``module_cls_names`` selects direct parameters of modules of the named classes and
@@ -225,7 +229,7 @@ class GradientClipper:
         self.norm_type = norm_type
 
     def __call__(self, model: nn.Module | Iterable[Tensor]) -> Tensor:
-        """Clips the gradients of a module or of parameters. Returns the total norm before clipping as a scalar."""
+        """Clips the gradients of a module or of parameters. Returns the total gradient norm before clipping."""
         parameters = list(model.parameters() if isinstance(model, nn.Module) else model)
         if self.max_norm is None:
             norms = [torch.linalg.vector_norm(p.grad, self.norm_type) for p in parameters if p.grad is not None]

@@ -97,7 +97,10 @@ class LoggingConf:
 
 @dataclass
 class EmaConf:
-    """Settings of the weights' moving average. The average replaces the weights in validation and exported files."""
+    """Settings of the weights' moving average.
+
+    The moving average replaces the weights in validation and exported files.
+    """
 
     decay: float = 0.999
     warmup: bool = True
@@ -112,7 +115,7 @@ class DistributedConf:
     """
 
     backend: str | None = None  # backend of torch.distributed; by default nccl on GPUs, gloo on the CPU
-    comms_dtype: str | None = None  # dtype for sending gradients: bfloat16 or float16 halves traffic, but rounds
+    comms_dtype: str | None = None  # dtype of gradients that processes exchange; None for fp32
     find_unused_parameters: bool = True  # argument of DistributedDataParallel; not used by fsdp
     timeout_mins: float = 30  # minutes until a process that does not answer counts as lost
     strategy: str = "ddp"  # "ddp" or "fsdp"; fsdp shards weights, gradients and optimizer state

@@ -1,4 +1,4 @@
-"""State of a training run: the content of its checkpoints, and how to save and restore it."""
+"""State of a training run: saving to checkpoints and restoring from checkpoints."""
 
 import logging
 import random
@@ -101,7 +101,7 @@ class TrainerState:
             raise self._mismatch(f"optim.optimizer: {content['optimizer_class']}, now {current}")
         shard = self.parallel.shard
         try:
-            # The optimizer compares its groups with the checkpoint's groups before it loads any state.
+            # The optimizer raises ValueError before any state is loaded if the checkpoint has other parameter groups.
             self.optimizer.load_state_dict(
                 self.parallel.shard_optimizer_state(content["optimizer"], self.optimizer.param_groups)
             )
@@ -152,7 +152,10 @@ class TrainerState:
         }
 
     def _check(self, content: dict[str, Any]) -> None:
-        """Raises an error if any part of the checkpoint does not fit the trainer. The trainer is not changed."""
+        """Raises ``CheckpointError`` if any part of a checkpoint does not fit the trainer.
+
+        The trainer is not changed.
+        """
         head = None if self.auxiliary is None else self.auxiliary.state_dict()
         parts: dict[str, tuple[Any, Any]] = {
             "model": (content["model"], self.model.state_dict()),

@@ -1,4 +1,7 @@
-"""Measures J&F of a model on clips. Prompts are sampled with the model's settings for evaluation."""
+"""Measures the video segmentation accuracy J&F of a model on clips.
+
+Prompts are sampled with the model's settings for evaluation.
+"""
 
 from itertools import zip_longest
 

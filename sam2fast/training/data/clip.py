@@ -11,7 +11,7 @@ from sam2fast.utils.errors import FixableError
 
 @dataclass(frozen=True)
 class Clip:
-    """Consecutive frames of one video, or a single image, with ground-truth masks of some of its objects."""
+    """Consecutive frames of one video, or a single image, with ground-truth masks of O objects."""
 
     frames: NDArray[np.uint8]  # (T, H, W, 3) RGB
     masks: NDArray[np.bool_]  # (T, O, H, W); the mask is empty where an object is not visible

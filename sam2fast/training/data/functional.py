@@ -77,8 +77,7 @@ class Affine:
     shear: tuple[float, float] = (0.0, 0.0)
 
     def source_of(self, center: tuple[float, float]) -> tuple[float, float, float, float, float, float]:
-        """Returns the matrix ``(a, b, c, d, e, f)`` from output to input positions, for a transform about
-        ``center``."""
+        """Returns the matrix ``(a, b, c, d, e, f)`` from output positions to input positions around ``center``."""
         angle, (shear_x, shear_y) = math.radians(self.angle), map(math.radians, self.shear)
         # The forward matrix, rotation @ shear along y @ shear along x, has determinant 1. Inversion of the matrix thus
         # needs no division.
@@ -122,7 +121,7 @@ class MaskWarp:
         self._index = ((taken[1] - 1) * width + taken[0] - 1).clamp_(min=0).numpy()
 
     def __call__(self, masks: Masks) -> Masks:
-        """Warps masks ``(..., H, W)``."""
+        """Applies the affine transform to masks ``(..., H, W)``."""
         out = np.empty_like(masks)
         flat, out_flat = masks.reshape(-1, masks.shape[-2] * masks.shape[-1]), out.reshape(-1, *masks.shape[-2:])
         for mask, result in zip(flat, out_flat, strict=True):

@@ -143,7 +143,7 @@ class ClipLoader:
 
     @property
     def share(self) -> tuple[int, int]:
-        """The pair ``(rank, world_size)``."""
+        """Rank and world size of this loader, as a pair."""
         return self._schedule.rank, self._schedule.world_size
 
     def epoch(self, epoch: int, start: int = 0, step: int = 1) -> Iterator[ClipBatch]:
