@@ -9,15 +9,17 @@ from torch import Tensor, nn
 
 
 class ExponentialMovingAverage:
-    """Averages the parameters of a model in fp32 (fp64 for fp64 parameters).
+    """Exponential moving average of a model's parameters in fp32, or in fp64 for fp64 parameters.
 
-    Buffers of the model are not averaged. The model must be on its device before the average is created. If a model or
-    state has parameters with other names or shapes, methods of this class raise ``ValueError`` and change nothing.
+    Buffers of the model are not averaged. The model must be on the training device before the average is created. If a
+    model or state has parameters with other names or shapes, methods of this class raise ``ValueError`` and change
+    nothing.
 
     Args:
         model: model whose parameters are averaged. The initial average is a copy of the model's parameters.
         decay: weight of the previous average in each update, in [0, 1).
-        warmup: if True, limits the decay to ``(1 + step) / (10 + step)``, so that the initial values decay quickly.
+        warmup: if True, limits the decay to ``(1 + step) / (10 + step)``, so that the weight of the initial parameters
+            decays quickly.
 
     Raises:
         ValueError: If ``decay`` is not in [0, 1).

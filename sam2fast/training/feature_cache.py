@@ -25,7 +25,7 @@ GIGABYTE = 10**9
 LARGEST_FP16 = torch.finfo(torch.float16).max
 # Types of exceptions that reading a damaged archive raises.
 DAMAGED = (OSError, ValueError, RuntimeError, EOFError, KeyError, struct.error, zlib.error, zipfile.BadZipFile)
-NO_ROOM = (*FULL, errno.EFBIG)  # EFBIG: the file system limits the size of files
+NO_ROOM = (*FULL, errno.EFBIG)  # EFBIG: the file is too large for the file system
 
 
 @dataclass
@@ -52,7 +52,7 @@ class EncoderCacheConf:
 
 
 class EncoderCache:
-    """Cache of frames' feature levels in fp16.
+    """Cache of the image encoder's feature levels in fp16.
 
     The key of a cache entry is made from the pixels of a frame and the weights of the encoder. Frames are encoded one
     by one, and features are rounded to fp16 even at the first use. Features thus do not depend on cache hits or on

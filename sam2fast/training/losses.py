@@ -1,6 +1,6 @@
 """Losses on all predictions for a clip: every frame, every prompt and every mask of the multimask output.
 
-Targets that are not binary raise ``ValueError``. In loss classes, shapes that do not match raise ``ValueError``.
+Target masks that are not binary raise ``ValueError``. In loss classes, mismatched shapes raise ``ValueError``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ MIN_IOU = 1e-6  # minimum to which predicted IoUs are clamped before the logarit
 
 
 def _binary(targets: Tensor) -> Tensor:
-    """Converts targets to bool. Raises ``ValueError`` if targets are not binary."""
+    """Converts target masks to bool. Raises ``ValueError`` if targets are not binary."""
     if targets.dtype == torch.bool:
         return targets
     on = targets != 0
@@ -44,9 +44,9 @@ def dice_loss(inputs: Tensor, targets: Tensor, num_objects: float | Tensor, loss
 
     Args:
         inputs: logits ``(O, ...)``, or ``(O, M, H, W)`` with ``loss_on_multimask``.
-        targets: binary masks of the same shape, or of a shape that expands to it.
-        num_objects: divisor of the loss.
-        loss_on_multimask: if True, returns ``(O, M)`` instead of the sum.
+        targets: binary masks of a shape that expands to the shape of ``inputs``.
+        num_objects: number of objects, by which the loss is divided.
+        loss_on_multimask: if True, returns the losses ``(O, M)`` instead of a scalar.
 
     Source: ``training.loss_fns.dice_loss``.
     """
@@ -68,12 +68,12 @@ def sigmoid_focal_loss(
     Args:
         inputs: logits ``(O, K, ...)``, averaged over K and summed over the rest, or ``(O, M, H, W)``, averaged over
             pixels.
-        targets: binary masks of the same shape, or of a shape that expands to it.
-        num_objects: divisor of the loss.
+        targets: binary masks of a shape that expands to the shape of ``inputs``.
+        num_objects: number of objects, by which the loss is divided.
         alpha: weight of foreground pixels. Background pixels have weight ``1 - alpha``. If ``alpha`` is negative, all
             pixels have weight 1.
         gamma: exponent of the wrong class's probability; 0 gives cross entropy.
-        loss_on_multimask: if True, returns ``(O, M)`` instead of the sum.
+        loss_on_multimask: if True, returns the losses ``(O, M)`` instead of a scalar.
 
     Source: ``training.loss_fns.sigmoid_focal_loss``.
     """
@@ -83,7 +83,10 @@ def sigmoid_focal_loss(
 
 
 def _mask_ious(inputs: Tensor, targets: Tensor) -> Tensor:
-    """Returns IoUs ``(O, M)`` of predicted masks (positive logits) and targets. The IoU of two empty masks is 0."""
+    """Returns IoUs ``(O, M)`` of predicted masks (positive logits) and targets.
+
+    If both masks are empty, the IoU is 0.
+    """
     x, y = _pixels(inputs, targets, True)
     predicted = x > 0
     overlap = (predicted & y).sum(-1)
@@ -103,10 +106,10 @@ def iou_loss(
 
     Args:
         inputs: mask logits ``(O, M, H, W)``. Pixels with positive logits belong to the mask.
-        targets: binary masks of the same shape, or of a shape that expands to it.
+        targets: binary masks of a shape that expands to the shape of ``inputs``.
         pred_ious: predicted IoUs ``(O, M)``.
-        num_objects: divisor of the loss.
-        loss_on_multimask: if True, returns ``(O, M)`` instead of the sum.
+        num_objects: number of objects, by which the loss is divided.
+        loss_on_multimask: if True, returns the losses ``(O, M)`` instead of a scalar.
         use_l1_loss: if True, uses the absolute instead of the squared error.
 
     Source: ``training.loss_fns.iou_loss``.
@@ -123,11 +126,12 @@ class MultiStepMultiMasksAndIous(nn.Module):
     per rank. Loss terms are computed in fp32, even under autocast.
 
     Args:
-        weight_dict: weights of ``loss_mask`` (focal), ``loss_dice``, ``loss_iou`` and ``loss_class`` (default 0).
+        weight_dict: weights of the terms ``loss_mask`` (focal), ``loss_dice``, ``loss_iou`` and ``loss_class`` (default
+            0).
         focal_alpha, focal_gamma: parameters of the focal loss of masks.
         supervise_all_iou: if True, uses the mean IoU error of all masks instead of the best mask's error.
         iou_use_l1_loss: if True, uses absolute instead of squared IoU errors.
-        pred_obj_scores: if True, supervises object scores, and all other terms are 0 for objects that are not visible.
+        pred_obj_scores: if True, supervises object scores. All other loss terms are then 0 for invisible objects.
         focal_gamma_obj_score, focal_alpha_obj_score: parameters of the focal loss of object scores. The default
             parameters give cross entropy.
 
@@ -253,15 +257,15 @@ class FromScratchLoss(MultiStepMultiMasksAndIous):
     cross entropy should decay, because balanced cross entropy makes masks too large.
 
     Args:
-        bce_weight: weight of the cross entropy, averaged over pixels (``loss_bce``).
+        bce_weight: weight of ``loss_bce``, the cross entropy averaged over all pixels.
         balanced_bce_weight: weight of the balanced cross entropy (``loss_balanced_bce``), which is the mean of the
             average over foreground pixels and the average over background pixels. The average over an empty foreground
             or background is 0.
-        balanced_bce_until: completed fraction of the training at which ``balanced_bce_weight`` has decayed linearly to
-            0. The fraction must be positive. If it is infinite, the weight does not decay.
+        balanced_bce_until: completed fraction of the training at which the linear decay of ``balanced_bce_weight``
+            reaches 0. The fraction must be positive. If it is infinite, the weight does not decay.
         iou_entropy: if True, the error of a predicted IoU is the KL divergence between actual and predicted IoU.
             Gradients of absolute and squared errors vanish if predicted IoUs saturate at 0 early in the training.
-        weight_dict, **kwargs: see :class:`MultiStepMultiMasksAndIous`.
+        weight_dict, **kwargs: arguments of :class:`MultiStepMultiMasksAndIous`.
 
     Attributes:
         where: completed fraction of the training in [0, 1], set by the trainer.
@@ -309,7 +313,7 @@ def balanced_bce_and_dice(inputs: Tensor, targets: Tensor) -> Tensor:
 
     Args:
         inputs: logits ``(..., H, W)``.
-        targets: binary masks of the same shape.
+        targets: binary masks of the shape of ``inputs``.
     """
     x, y = inputs.flatten(-2), _binary(targets).flatten(-2)
     sums, area = mask_sums(x, y, with_entropy=True), y.sum(-1)
@@ -331,9 +335,8 @@ def _steps(frame: PredictedFrame | Mapping[str, Any]) -> list[tuple[Tensor, Tens
 class AtResolution(nn.Module):
     """Computes the loss of another module on masks of ``size`` x ``size`` pixels.
 
-    The side of the decoder's masks is a quarter of the image's side. For small models, upsampling masks to the image's
-    side and computing the loss cost as much as the model. If ``size`` is half the image's side, accuracy hardly
-    changes.
+    The side of the decoder's masks is a quarter of the image's side. For small models, computing the loss at the
+    image's resolution takes as long as the model. If ``size`` is half the image's side, accuracy hardly changes.
 
     Args:
         loss: loss module that is applied to the resized masks.

@@ -24,7 +24,7 @@ MAX_NAMED = 5  # maximum number of names in an error message
 
 
 class NamedVideoDataset(ABC):
-    """Base class of data sets with named videos. An image is treated as a video of identical frames.
+    """Base class of data sets with named videos. A data set of images treats each image as a video of identical frames.
 
     Constructors raise :class:`DataError` if a folder or list is missing, there are no videos, or frames or masks are
     missing. Subclasses have the following arguments in common.
@@ -167,7 +167,7 @@ class FolderVideo:
 
     name: str
     frames: tuple[tuple[FrameKey, Path], ...]
-    frame_indices: tuple[int, ...]  # positions of the frames in their video or folder
+    frame_indices: tuple[int, ...]  # positions of the frames in the video or folder
     annotations: Annotations
     upright: bool = False  # if True, rotates frames by their EXIF orientation
 
@@ -175,7 +175,7 @@ class FolderVideo:
         return len(self.frames)
 
     def visible_objects(self, position: int) -> tuple[int, ...]:
-        """Returns the ids of the objects with a mask in the ``position``-th frame."""
+        """Returns the ids of the objects that have a mask in frame number ``position``."""
         return self.annotations.visible_objects(self.frames[position][0])
 
     def read_frames(self, positions: Sequence[int]) -> list[NDArray[np.uint8]]:

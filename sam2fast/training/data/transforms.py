@@ -222,10 +222,10 @@ def get_size_with_aspect_ratio(
 
 
 class ColorJitter:
-    """Jitters brightness, contrast, saturation and hue in random order; without ``consistent_transform``, per frame.
+    """Jitters brightness, contrast, saturation and hue in random order, for each frame if not ``consistent_transform``.
 
     Args:
-        brightness, contrast, saturation: ranges of factors, or the maximum difference from 1; None for no change.
+        brightness, contrast, saturation: range of factors, or maximum difference of factors from 1; None for no change.
         hue: range of rotations as fractions of the hue circle, or the maximum rotation; None for no change.
     """
 
@@ -291,7 +291,7 @@ class RandomMosaicVideoAPI:
     Only one random tile keeps the objects' masks.
 
     Args:
-        use_random_hflip: if True, flips tiles at random, equally in all frames.
+        use_random_hflip: if True, flips each tile with probability 0.5, equally in all frames.
     """
 
     def __init__(self, prob: float = 0.15, grid_h: int = 2, grid_w: int = 2, use_random_hflip: bool = False) -> None:
@@ -340,7 +340,7 @@ class NormalizeAPI:
 
 
 def check_normalisation(part: Any, mean: Sequence[float], std: Sequence[float]) -> None:
-    """Compares mean and std of the model with every :class:`NormalizeAPI` in a data set and its wrapped data sets.
+    """Compares mean and std of the model with every :class:`NormalizeAPI` in a data set or a data set that it wraps.
 
     Raises:
         ValueError: If mean or std of a transform differ from the model's mean or std.

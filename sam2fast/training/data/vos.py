@@ -14,14 +14,15 @@ from sam2fast.training.data.transforms import Transform
 
 
 class VOSDataset:
-    """Samples clips from videos and applies transforms. Is a :class:`~sam2fast.training.data.clip.ClipDataset`.
+    """Data set that samples clips from videos and applies transforms.
 
-    Follows the official ``training.dataset.vos_dataset.VOSDataset``, except that the length counts repetitions.
+    Is a :class:`~sam2fast.training.data.clip.ClipDataset`. Follows the official
+    ``training.dataset.vos_dataset.VOSDataset``, except that the length counts repetitions.
 
     Args:
         transforms: one transform, or several transforms that are applied in order.
-        training: if True, bad videos raise ``DatasetError`` and may be skipped. If ``training`` is False, bad videos
-            raise ``DataError``.
+        training: if True, bad videos raise ``DatasetError``, so that the loader can skip bad videos. If ``training`` is
+            False, bad videos raise ``DataError``.
         multiplier: number of times that each video occurs in an epoch. A fractional part of the multiplier adds random
             videos.
         always_target, target_segments_available: arguments of the official class; both must be True. Objects that are
@@ -61,7 +62,8 @@ class VOSDataset:
         return max(1, round(len(self.video_dataset) * self.multiplier))
 
     def sample(self, index: int, rng: np.random.Generator) -> Clip:
-        """Returns a clip of video ``index % len(video_dataset)``, or of a random video for the multiplier's fraction.
+        """Returns a clip of video number ``index % len(video_dataset)``, or of a random video for a fractional
+        repetition.
 
         Raises:
             DatasetError: If ``training`` is True and the video is too short, has no objects or cannot be read.
@@ -80,7 +82,7 @@ class VOSDataset:
         return np.full(len(self.video_dataset), self.multiplier, dtype=np.float32)
 
     def sample_once(self, index: int, rng: np.random.Generator) -> Clip:
-        """Returns a clip of video number ``index``, without the multiplier.
+        """Returns a clip of video number ``index``, where ``index`` does not count repetitions.
 
         Raises the same errors as :meth:`sample`.
         """

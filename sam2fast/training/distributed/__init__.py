@@ -1,1 +1,1 @@
-"""Distributed training on one machine or several. See docs/distributed_training.md."""
+"""Distributed training on one machine or several machines. See docs/distributed_training.md."""

@@ -16,7 +16,7 @@ from sam2fast.utils.errors import FixableError
 LAUNCHED = "SAM2FAST_LAUNCHED"
 LAUNCHER = "SAM2FAST_LAUNCHER"  # environment variable with the process id of the launcher
 ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
-SECONDS_TO_MEET = 900  # timeout of the rendezvous of machines
+SECONDS_TO_MEET = 900  # timeout for the rendezvous of all machines
 SECONDS_TO_SAVE = 600  # time after Ctrl-C until processes that still run are killed
 
 

@@ -1,4 +1,4 @@
-"""Process group of a run: the rank of this process and collective operations."""
+"""Process group of a training run: the rank of this process, and collective operations."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -109,7 +109,7 @@ def join(conf: DistributedConf | None = None, accelerator: str = "auto") -> Rank
 
     Args:
         conf: settings of distributed training, such as the backend.
-        accelerator: ``cuda`` (the device with the local rank), ``cpu``, ``mps`` or ``auto``.
+        accelerator: device type: ``cuda`` (the GPU whose index is the local rank), ``cpu``, ``mps`` or ``auto``.
 
     Raises:
         ValueError: If environment variables are missing or inconsistent, several processes cannot share the

@@ -15,7 +15,7 @@ from typing import Any
 from sam2fast.utils.errors import FixableError
 
 PORTS = (10000, 65000)
-MOST_TIMEOUTS = 1000  # maximum number of timeouts after which the job is requeued
+MOST_TIMEOUTS = 1000  # maximum number of times that a job is requeued after a timeout
 SECONDS_TO_SAVE = 300  # time from the signal to the timeout of a job
 
 
@@ -72,10 +72,10 @@ class ClusterRun:
 
 
 class Interruption:
-    """Delays submitit's handling of preemption and timeout signals until the run has saved.
+    """Delays submitit's handling of preemption and timeout signals until the run has saved a checkpoint.
 
-    On ``SUBMITIT_PREEMPT_SIGNAL`` (default USR2), submitit requeues the job. On SIGTERM, SLURM's default signal for
-    preemption, the job ends, and SLURM requeues the job if SLURM is configured to.
+    On the signal named by ``SUBMITIT_PREEMPT_SIGNAL`` (default USR2), submitit requeues the job. On SIGTERM, SLURM's
+    default signal for preemption, the job ends, and SLURM requeues the job if SLURM is configured to.
     """
 
     def __init__(self) -> None:
@@ -110,7 +110,7 @@ class Interruption:
 
 
 def submit(job: Job, run: Callable[[Callable[[], bool]], None]) -> Any:
-    """Submits a picklable ``run`` (see :class:`ClusterRun`). Returns submitit's job with ``job_id`` and ``paths``.
+    """Submits a picklable ``run`` (see :class:`ClusterRun`). Returns submitit's job object.
 
     Raises:
         SubmissionError: If submitit is not installed, or SLURM rejects the job.

@@ -29,7 +29,7 @@ class SingleProcess:
         return self.objective(batch)
 
     def accumulating(self, is_last: bool) -> AbstractContextManager[Any]:
-        """Returns a context for a batch's forward and backward pass.
+        """Returns a context for the forward and backward pass of a batch.
 
         Gradients are synchronized only if ``is_last`` is True.
         """
@@ -87,8 +87,8 @@ class DDP(SingleProcess):
 class FSDP(SingleProcess):
     """Strategy ``fully_shard`` (FSDP2): every process has a shard of each parameter and of the optimizer state.
 
-    Parameters of each trunk block and memory attention layer are gathered when the layer runs. Raises ``ValueError``
-    for an auxiliary task, because scalar parameters cannot be sharded, and for an encoder cache.
+    Parameters of each trunk block and memory attention layer are gathered when the layer runs. Raises ``ValueError`` if
+    the objective has an auxiliary module, because scalars cannot be sharded, or an encoder cache.
     """
 
     def __init__(self, objective: Objective, ranks: Ranks, conf: DistributedConf) -> None:
@@ -118,8 +118,8 @@ class FSDP(SingleProcess):
 
     def __call__(self, batch: Any) -> dict[str, Tensor]:
         with warnings.catch_warnings():
-            # Ignores a warning on in-place changes of blocks' outputs. The training code does not change outputs of
-            # blocks in place.
+            # Ignores torch's warning about in-place changes of outputs of FSDP blocks. The training code does not
+            # change outputs of blocks in place.
             warnings.filterwarnings("ignore", "FSDP2-wrapped module", UserWarning)
             return super().__call__(batch)
 
@@ -166,7 +166,10 @@ class FSDP(SingleProcess):
 
 
 def wrap(objective: Objective, ranks: Ranks, conf: DistributedConf) -> SingleProcess:
-    """Returns the strategy that ``conf`` selects for the objective. FSDP replaces the objective's parameters."""
+    """Returns the strategy that ``conf`` selects for the objective.
+
+    FSDP replaces the parameters of the objective by sharded parameters.
+    """
     if not ranks.is_group:
         return SingleProcess(objective)
     return FSDP(objective, ranks, conf) if conf.strategy == "fsdp" else DDP(objective, conf)
@@ -187,7 +190,7 @@ def _map_sharded(tree: Any, by: Callable[[Any], Any]) -> Any:
 
 
 def _shard_like(value: Tensor, like: Any) -> Tensor:
-    """Shards a full tensor like ``like``, or returns the tensor if ``like`` is not sharded.
+    """Shards a full tensor like the tensor ``like``, or returns the full tensor if ``like`` is not sharded.
 
     All processes must call this function with the full tensor.
     """

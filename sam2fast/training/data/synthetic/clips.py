@@ -22,18 +22,18 @@ ATTEMPTS = 4
 
 
 class SyntheticClips:
-    """A :class:`~sam2fast.training.data.clip.ClipDataset` of random scenes, rendered on access.
+    """Data set of random scenes that are rendered on access, a :class:`~sam2fast.training.data.clip.ClipDataset`.
 
-    A labeled object's mask is exactly its visible pixels. All labeled objects are visible in the first frame. In later
-    frames, labeled objects may be occluded, leave the frame and return. Scenes may contain unlabeled objects that look
-    like labeled objects.
+    The mask of a labeled object has exactly the object's visible pixels. All labeled objects are visible in the first
+    frame. In later frames, labeled objects may be occluded, leave the frame and return. Scenes may contain unlabeled
+    objects that look like labeled objects.
 
     Args:
         size: side of the square frames, in pixels.
         num_frames: number of frames of a clip. A clip with one frame is an image.
         max_objects: maximum number of labeled objects of a clip, at least 1.
         media: folder or folders of photographs and cut-outs, see
-            :class:`~sam2fast.training.data.synthetic.media.Media`; None for procedural shapes and textures only.
+            :class:`~sam2fast.training.data.synthetic.media.Media`; if None, all objects and backgrounds are procedural.
         length: number of clips in the data set.
         motion: factor by which all speeds are multiplied; 0 gives still objects.
         procedural: fraction of procedural objects and backgrounds if ``media`` is given.
@@ -86,7 +86,7 @@ class SyntheticClips:
         """Renders a clip. The clip depends only on the constructor's arguments, the index and the generator's state.
 
         Returns:
-            Frames ``(T, S, S, 3)`` and masks ``(T, O, S, S)`` with 1 <= O <= ``max_objects``.
+            Clip with frames ``(T, S, S, 3)`` and masks ``(T, O, S, S)``, where 1 <= O <= ``max_objects``.
         """
         if not 0 <= index < self._length:
             raise IndexError(f"clip {index} of {self._length}")
@@ -105,7 +105,7 @@ class SyntheticClips:
         return Clip(np.stack(frames), np.stack(masks), f"synthetic/{index}", ids, tuple(range(self._num_frames)))
 
     def _draw_objects(self, rng: np.random.Generator, scene: Scene) -> tuple[list[SceneObject], list[int]]:
-        """Returns the objects of a scene, far to near, and the indices of objects visible enough to be labeled."""
+        """Returns the objects of a scene, from far to near, and the indices of objects visible enough to be labeled."""
         are_crossing = self._crossing > 0 and rng.random() < self._crossing
         for attempt in range(100):
             count = int(rng.integers(1, self._max_objects + 1)) if attempt < ATTEMPTS else 1

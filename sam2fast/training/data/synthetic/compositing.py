@@ -1,4 +1,4 @@
-"""Compositing of frames from far to near, with object maps, and a camera's photometric effects."""
+"""Compositing of objects into frames, from far to near, with object maps, and photometric effects of a camera."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -13,7 +13,7 @@ from sam2fast.training.data.synthetic.motion import Floats, Warp
 from sam2fast.training.data.synthetic.sprites import Sprite, SpritePart
 
 Matrix = tuple[float, float, float, float, float, float]  # x' = a x + b y + c, y' = d x + e y + f
-ObjectMap = NDArray[np.uint8]  # (S, S): 0 for background, else 1 + the index of the visible object
+ObjectMap = NDArray[np.uint8]  # (S, S): 0 for background, 1 + index of the visible object otherwise
 
 # Minimum alpha of pixels that belong to an object. Alpha 128 means that the object covers half of the pixel.
 OPAQUE = 128
@@ -50,7 +50,7 @@ class Shadow:
 
 @dataclass(frozen=True)
 class SceneObject:
-    """Sprite and its motion over N exposure times."""
+    """Object in a scene: a sprite and the sprite's motion over N exposure times."""
 
     sprite: Sprite
     path: Floats  # (N, 2, 3) matrices from the sprite's pixels to the frame's pixels, one per exposure time

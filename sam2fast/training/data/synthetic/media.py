@@ -17,7 +17,7 @@ from sam2fast.utils.errors import FixableError
 
 _log = logging.getLogger(__name__)
 
-# Cache limits of each worker process.
+# Limits of the image caches of each worker process, in bytes.
 PHOTOGRAPH_BYTES, CUTOUT_BYTES = 80 << 20, 30 << 20
 # Minimum area of a cut-out in pixels. Smaller cut-outs would be blurred when enlarged.
 LEAST_PIXELS = 256
@@ -28,7 +28,7 @@ class MediaError(FixableError, ValueError):
     """Raised if a media folder has no usable images, or an image lacks required content."""
 
 
-# Function called with the path of the first skipped image, the error, and the number of skipped images.
+# Function that is called with the path of the first skipped image, the error, and the number of skipped images.
 OnLeftOut: TypeAlias = Callable[[Path, Exception, int], None]
 
 
@@ -90,13 +90,13 @@ class _Files:
 class Media:
     """Random photographs and cut-outs of objects from media folders.
 
-    A folder has ``backgrounds/`` with photographs, ``cutouts/`` with RGBA images, or both, possibly in subfolders; or
-    ``images/`` and ``masks/`` with matching stems, where a mask's pixels are 0 or object ids. A folder's probability
-    is proportional to the square root of its number of files, so that a few hundred photographed objects still occur
-    among thousands of drawings.
+    A media folder has subfolders ``backgrounds/`` with photographs and ``cutouts/`` with RGBA images, or only one of
+    the two. Another layout is ``images/`` and ``masks/`` with matching stems, where pixels of masks are 0 or object
+    ids. The probability of a folder is proportional to the square root of the number of files in the folder, so that
+    small folders still occur.
 
     Args:
-        folders: media folders; at least one.
+        folders: paths of media folders, at least one.
         longest: maximum side of cut-outs, and maximum shorter side of photographs, in pixels. Images may exceed
             ``longest`` by a third.
         on_left_out: function called once for each unusable image, and once for each folder that has images without
@@ -181,7 +181,7 @@ class Media:
         self._cutouts.add(images.get("cutouts", []))
 
     def _read(self, path: Path, opener: Callable[[Path], Image.Image], cache: _Cache) -> Image.Image | None:
-        """Returns the image from the cache or its file. Returns None if the image file is unusable."""
+        """Returns an image from the cache, or reads the image file. Returns None if the image file is unusable."""
         image = cache.get(path)
         if image is None and path not in self._unreadable:
             try:
@@ -269,7 +269,7 @@ def _images(folder: Path) -> list[Path]:
 
 
 def _opened(path: Path) -> Image.Image:
-    # Reads the whole file first, because the PNG decoder would make many small reads.
+    # Reads the whole file before decoding, because the PNG decoder would make many small reads.
     return open_image(BytesIO(path.read_bytes()))
 
 
@@ -281,4 +281,4 @@ def _shrink(image: Image.Image, scale: float) -> Image.Image:
 
 
 def _bytes(image: Image.Image) -> int:
-    return image.width * image.height * 4  # Pillow also stores RGB with four bytes per pixel
+    return image.width * image.height * 4  # Pillow stores RGB with four bytes per pixel, like RGBA

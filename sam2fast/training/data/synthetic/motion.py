@@ -46,7 +46,7 @@ def object_path(rng: np.random.Generator, times: Floats, start: Floats, size: in
     if draw > 0.12:
         x, y = (wander(rng, times, size * rng.uniform(0.1, 0.5), speed * rng.uniform(0.3, 1)) for _ in range(2))
     if draw > 0.9:
-        # The object leaves the frame and comes back.
+        # Adds a path on which the object leaves the frame and comes back.
         direction, reach = rng.uniform(0, 2 * np.pi), size * rng.uniform(0.9, 1.3)
         away = reach * np.sin(np.pi * np.minimum(1, times / rng.uniform(5, 16))) ** 2
         x, y = x + away * np.cos(direction), y + away * np.sin(direction)
@@ -79,7 +79,7 @@ def passing_path(rng: np.random.Generator, times: Floats, size: int) -> Floats:
 def meeting_places(rng: np.random.Generator, times: Floats, count: int, reach: float, size: int) -> Floats:
     """Returns the positions ``(count, N, 2)`` of objects that start on a circle and meet in the circle's centre.
 
-    At the last time, the objects have either passed one another or turned back at the meeting point.
+    By the last of ``times``, the objects have either passed one another or turned back at the meeting point.
 
     Args:
         reach: longest side of each object in pixels. ``reach`` determines the radius of the circle.
@@ -109,7 +109,7 @@ def camera_path(rng: np.random.Generator, times: Floats, size: int) -> Floats:
         angle = wander(rng, times, rng.uniform(0.02, 0.1), rng.uniform(0.005, 0.02))
     if rng.random() < 0.15:
         x, y = (v + wander(rng, times, size * rng.uniform(0.002, 0.01), size * 0.03) for v in (x, y))
-    # The camera rotates and zooms about the frame's centre.
+    # Makes the camera rotate and zoom about the frame's centre.
     turn = affine(np.exp(zoom), angle, still, still, still, still)
     centre = np.full(2, size / 2)
     turn[:, :, 2] = np.stack([x, y], axis=1) + (np.eye(2) - turn[:, :, :2]) @ centre

@@ -23,7 +23,7 @@ from sam2fast.training.data.synthetic.textures import Photograph, random_crop, r
 
 # Minimum and maximum area of an object, as fractions of the frame.
 SMALLEST, LARGEST = 0.01, 0.45
-# Maximum side of an object, in sides of the frame.
+# Maximum side of an object, as a multiple of the frame's side.
 LONGEST = 1.3
 # Exposure times of a frame with motion blur, relative to the frame's time, as fractions of the frame interval.
 SHUTTER = (-0.25, 0.0, 0.25)
@@ -35,7 +35,7 @@ class Scene:
     """Background, camera and photometric effects of a scene. The objects of the scene are passed to :meth:`render`."""
 
     size: int
-    times: Floats  # (N,) exposure times in frames, multiplied by the factor of speeds; N is ``steps`` per frame
+    times: Floats  # (N,) exposure times in frames, times the factor of speeds; ``steps`` per frame
     steps: int  # number of exposure times per frame
     camera: Floats  # (N, 2, 3) matrices from the scene to the frame
     backdrop: Image.Image  # RGBX image of the background
@@ -52,7 +52,7 @@ class Scene:
     def render(
         self, rng: np.random.Generator, objects: list[SceneObject], frame: int
     ) -> tuple[NDArray[np.uint8], ObjectMap]:
-        """Returns the pixels ``(S, S, 3)`` uint8 of a frame and its object map ``(S, S)``."""
+        """Returns the pixels ``(S, S, 3)`` uint8 and the object map ``(S, S)`` of a frame."""
         object_map: ObjectMap = np.zeros((self.size, self.size), dtype=np.uint8)
         images = []
         for step in range(frame * self.steps, (frame + 1) * self.steps):
@@ -152,7 +152,7 @@ def random_objects(rng: np.random.Generator, scene: Scene, count: int, only_one:
 
 
 def crossing_objects(rng: np.random.Generator, scene: Scene, count: int) -> list[SceneObject]:
-    """Draws the objects of a scene, far to near: ``count`` similar objects that meet, touch and occlude one another."""
+    """Draws ``count`` similar objects of a scene that meet, touch and occlude one another, from far to near."""
     sprite = _random_sprite(rng, scene, 2 * count)
     reach = max(max(part.image.size) for part in sprite)
     objects = []
@@ -192,7 +192,7 @@ def random_background(
 
     Args:
         photograph: function that draws a photograph; None if there are no photographs.
-        procedural: fraction of procedural backgrounds if there are photographs.
+        procedural: probability of a procedural background if there are photographs.
     """
     if photograph is not None and rng.random() >= procedural:
         return random_crop(rng, photograph(rng), size)
@@ -205,7 +205,7 @@ def random_background(
 
 
 def _room(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
-    """Draws a wall with a floor in perspective."""
+    """Draws an image of a wall with a floor in perspective."""
     width, height = size
     image, floor = random_texture(rng, size), random_texture(rng, size)
     horizon = round(height * rng.uniform(0.2, 0.7))

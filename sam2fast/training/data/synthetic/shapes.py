@@ -1,4 +1,4 @@
-"""Random shapes: closed, spiky, with holes, branched or in several pieces."""
+"""Random shapes: blobs, stars, polygons, rings, branched shapes, tubes and clusters."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -164,7 +164,7 @@ def _worm(rng: np.random.Generator) -> Shape:
 
 
 def _cluster(rng: np.random.Generator) -> Shape:
-    """Returns some overlapping blobs and boxes."""
+    """Returns a shape of two to five overlapping blobs and boxes."""
     shape: Shape = []
     centre = np.array([0.5, 0.5])
     for _ in range(rng.integers(2, 6)):

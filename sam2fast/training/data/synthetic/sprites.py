@@ -42,8 +42,8 @@ def random_sprite(
     Args:
         area: area of the sprite, in pixels.
         max_side: maximum side of the sprite, in pixels.
-        near: colors ``(N, 3)`` of the surroundings. The sprite's colors are similar to ``near``.
-        photograph: function that draws a photograph, for textures.
+        near: colors ``(N, 3)`` of the object's surroundings. The sprite's colors are similar to ``near``.
+        photograph: function that draws a photograph for textures; None for none.
     """
     if rng.random() < 0.12:
         return _figure(rng, area, max_side, near, photograph)
@@ -170,7 +170,7 @@ def with_border(colours: Image.Image, alpha: Image.Image) -> Image.Image:
 
 
 def _bleed_colours(image: Image.Image) -> Image.Image:
-    """Returns the RGB channels of an RGBA image, with the colors extended slightly into its transparent pixels."""
+    """Returns the RGB channels of an RGBA image, with the object's colors extended slightly into transparent pixels."""
     premultiplied = image.convert("RGBa").filter(ImageFilter.BoxBlur(2))
     around = premultiplied.convert("RGBA").convert("RGB")
     around.paste(image.convert("RGB"), mask=image.getchannel("A").point([255 * (a > 8) for a in range(256)]))

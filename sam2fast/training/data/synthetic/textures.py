@@ -20,8 +20,8 @@ def random_texture(
 
     Args:
         near: colors ``(N, 3)`` to which the texture stays close, for camouflaged objects.
-        photograph: function that draws a photograph. If ``photograph`` is given, the texture is often a crop of a
-            photograph.
+        photograph: function that draws a photograph, or None. If ``photograph`` is given, the texture is often a crop
+            of a photograph.
     """
     if photograph is not None and near is None and rng.random() < 0.45:
         return random_crop(rng, photograph(rng), size)
