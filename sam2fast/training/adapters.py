@@ -139,10 +139,7 @@ def without_adapters(model: nn.Module) -> Iterator[None]:
 
 
 def merge_adapters(model: nn.Module) -> None:
-    """Merges all adapters of a model into the weights and removes the adapters.
-
-    Merging does not change the model's outputs.
-    """
+    """Merges all adapters into the weights and removes the adapters. Merging does not change the model's outputs."""
     for name, module in adapted_layers(model).items():
         if hasattr(module, "merge"):
             module.merge()

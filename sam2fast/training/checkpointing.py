@@ -37,10 +37,7 @@ def save(content: dict[str, Any], path: Path) -> None:
 
 
 def save_current(content: dict[str, Any], folder: Path) -> None:
-    """Writes a folder's current checkpoint atomically.
-
-    An existing current checkpoint becomes the previous checkpoint.
-    """
+    """Writes a folder's current checkpoint atomically. An existing current checkpoint becomes the previous one."""
     current, previous = folder / CURRENT, resolve_symlinks(folder / PREVIOUS)
     if current.exists():
         # Links the existing checkpoint before writing, so that the folder has a complete checkpoint at all times.

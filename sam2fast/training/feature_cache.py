@@ -89,10 +89,7 @@ class EncoderCache:
         return [torch.stack(parts) for parts in zip(*(levels[name] for name in names), strict=True)]
 
     def clear(self) -> None:
-        """Clears the cache.
-
-        Callers must clear the cache after a change of the weights. Files for old weights stay on the disk, unused.
-        """
+        """Clears the cache. Callers must do so after weights change. Files for old weights stay on the disk, unused."""
         self._store, self._weights = None, b""
 
     def _levels(self, store: "_Memory", name: bytes, frame: Tensor) -> list[Tensor]:

@@ -83,10 +83,7 @@ def sigmoid_focal_loss(
 
 
 def _mask_ious(inputs: Tensor, targets: Tensor) -> Tensor:
-    """Returns IoUs ``(O, M)`` of predicted masks (positive logits) and targets.
-
-    If both masks are empty, the IoU is 0.
-    """
+    """Returns IoUs ``(O, M)`` of predicted masks (positive logits) and targets. IoUs of two empty masks are 0."""
     x, y = _pixels(inputs, targets, True)
     predicted = x > 0
     overlap = (predicted & y).sum(-1)

@@ -38,10 +38,7 @@ def focal_from_sums(sums: Tensor, alpha: float) -> Tensor:
 
 
 def balanced_entropy_from_sums(sums: Tensor, area: Tensor, num_pixels: int) -> Tensor:
-    """Averages the mean cross entropies of foreground and background.
-
-    The mean of an empty foreground or background is 0.
-    """
+    """Averages the mean cross entropies of foreground and background. A mean over an empty region is 0."""
     on, off = sums[..., 2, 0], sums[..., 2, 1]
     return 0.5 * (on / area.clamp(min=1) + off / (num_pixels - area).clamp(min=1))
 

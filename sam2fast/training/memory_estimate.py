@@ -115,10 +115,7 @@ def _cpu_copy_with_gpu_attention(model: SAM2Train) -> SAM2Train:
 
 
 class _Saved:
-    """Sums the sizes of storages that autograd saves.
-
-    Each storage counts once, and storages of parameters do not count.
-    """
+    """Sums the sizes of storages that autograd saves. Each storage counts once, and parameters do not count."""
 
     def __init__(self, model: nn.Module) -> None:
         self._parameters = {p.untyped_storage()._cdata for p in model.parameters()}
@@ -175,10 +172,7 @@ class MemoryEstimate:
 
 
 def describe_memory(trainer: Trainer) -> list[str]:
-    """Returns a trainer's memory estimate as lines of text.
-
-    For validation and distributed training, returns no lines.
-    """
+    """Returns a trainer's memory estimate as lines of text. Validation and distributed training give no lines."""
     if trainer.mode == "val" or trainer.ranks.is_group:
         return []
     return estimate_memory(trainer).lines(trainer.model.image_size)

@@ -309,10 +309,7 @@ class SAM2Train(SAM2Base):
         initial: bool,
         clips: _Tracking,
     ) -> Tensor:
-        """Adds correction clicks one by one and predicts masks after each click.
-
-        Returns the last object pointers ``(O, C)``.
-        """
+        """Adds correction clicks one by one and predicts masks after each click. Returns the last object pointers."""
         for _ in range(self.num_correction_pt_per_frame):
             from_truth = self.training and self.prob_to_sample_from_gt_for_train > 0
             from_truth = from_truth and bool(clips.rng.random() < self.prob_to_sample_from_gt_for_train)
@@ -329,10 +326,7 @@ class SAM2Train(SAM2Base):
 
 
 def _clear_cache(model: Any, _: object) -> None:
-    """Clears the encoder cache of ``model``.
-
-    The hook has the argument ``model``, so that it works for copied models.
-    """
+    """Clears the encoder cache of ``model``. The hook gets ``model`` as argument, so that copied models can use it."""
     model.encoder_cache.clear()
 
 

@@ -1,7 +1,4 @@
-"""Functions that detect losses and gradients that are not finite.
-
-All processes of a run raise the same NonFiniteError.
-"""
+"""Detects losses and gradients that are not finite. All processes of a run raise the same NonFiniteError."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -50,10 +50,7 @@ class Objective(nn.Module):
 
 
 def check_gradient(loss: Tensor, plan: PromptPlan, batch: ClipBatch) -> None:
-    """Raises ``ValueError`` if a batch's loss depends on no trainable parameter.
-
-    The message names settings to change.
-    """
+    """Raises ``ValueError`` with settings to change if a batch's loss depends on no trainable parameter."""
     if loss.requires_grad:
         return
     wrong = f"the loss of clips {', '.join(batch.names)} depends on no trainable parameter"

@@ -105,10 +105,7 @@ class Classes:
         self._notes = notes
 
     def mapped(self, value: Any, key: str) -> Any:
-        """Replaces targets in a node recursively.
-
-        Unknown targets are not replaced, and building a node with an unknown target fails.
-        """
+        """Replaces targets in a node recursively. Unknown targets stay, and building a node with them fails."""
         if isinstance(value, dict):
             out = {name: self.mapped(child, f"{key}.{name}") for name, child in value.items()}
             return {**out, "_target_": self.target(str(out["_target_"]), key)} if "_target_" in out else out

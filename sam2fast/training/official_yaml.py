@@ -81,10 +81,7 @@ def from_official(
 
 
 def _number(value: Any, largest: float = math.inf) -> Any:
-    """Returns ``value`` if it is a number of magnitude up to ``largest``.
-
-    Raises ``ValueError`` for all other values.
-    """
+    """Returns ``value`` if it is a number of magnitude up to ``largest``. Raises ``ValueError`` for other values."""
     if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > largest:
         raise ValueError(f"expected a number up to {largest:,}, got {str(value)[:60]}")
     return value

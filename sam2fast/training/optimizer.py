@@ -19,10 +19,7 @@ Scheduler = Callable[..., float]
 
 @dataclass(frozen=True)
 class ScheduledOption:
-    """Schedule of one optimizer option for some parameters.
-
-    If ``scheduler`` is None, the option keeps the optimizer's default.
-    """
+    """Schedule of one optimizer option for some parameters. If ``scheduler`` is None, the default value is kept."""
 
     option: str
     parameter_names: frozenset[str]
@@ -238,10 +235,7 @@ class GradientClipper:
 
 
 def _own_parameters(modules: list[tuple[str, nn.Module]]) -> dict[str, nn.Parameter]:
-    """Returns all parameters by name in the order of ``named_parameters``.
-
-    A parameter that several modules share occurs once.
-    """
+    """Returns all parameters by name in the order of ``named_parameters``. Shared parameters occur only once."""
     named: dict[str, nn.Parameter] = {}
     seen: set[nn.Parameter] = set()
     for prefix, module in modules:

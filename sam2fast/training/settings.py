@@ -45,10 +45,7 @@ class AmpConf:
 
 @dataclass
 class OptimConf:
-    """Settings of the optimizer.
-
-    The fields ``optimizer``, ``options`` and ``param_group_modifiers`` are arguments of :func:`construct_optimizer`.
-    """
+    """Settings of the optimizer. The first three fields are arguments of :func:`construct_optimizer`."""
 
     optimizer: Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
     options: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
@@ -97,10 +94,7 @@ class LoggingConf:
 
 @dataclass
 class EmaConf:
-    """Settings of the weights' moving average.
-
-    The moving average replaces the weights in validation and exported files.
-    """
+    """Settings of the weights' moving average. The average replaces the weights in validation and exported files."""
 
     decay: float = 0.999
     warmup: bool = True

@@ -191,10 +191,7 @@ class Trainer(TrainerState):
         return (self.epoch + self.steps_in_epoch / self.steps_per_epoch) / self.max_epochs
 
     def _start(self) -> None:
-        """Resumes from the folder's checkpoint.
-
-        Without a checkpoint, starts from initial weights or the current weights.
-        """
+        """Resumes from the folder's checkpoint. Without a checkpoint, starts from initial or current weights."""
         if self.mode != "val" and not self.steps_per_epoch:
             raise ValueError(
                 f"an epoch has {len(self.data['train'])} batches, fewer than the {self.conf.accumulate} of an update"
@@ -228,10 +225,7 @@ class Trainer(TrainerState):
             find_weights(path)
 
     def _train_epoch(self, reporter: Reporter | None, stop: Callable[[], bool]) -> bool:
-        """Trains the rest of the current epoch.
-
-        Returns False if ``stop`` ended the training before the end of the epoch.
-        """
+        """Trains the rest of the current epoch. Returns False if ``stop`` ended the training within the epoch."""
         self.model.train()
         batches = self.data["train"].epoch(self.epoch, self.steps_in_epoch * self.conf.accumulate)
         bar = tqdm(

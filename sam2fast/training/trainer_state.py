@@ -127,10 +127,7 @@ class TrainerState:
         restore_random_states(content, self.ranks, self.seed_value)
 
     def _content(self) -> dict[str, Any]:
-        """Returns the content of a checkpoint of the current state.
-
-        In processes other than the first, sharded tensors are None.
-        """
+        """Returns the content of a checkpoint. In processes other than the first, sharded tensors are None."""
         gather = self.parallel.gather
         own, *others = self.ranks.gather(random_state(self.ranks.device))
         return {
@@ -152,10 +149,7 @@ class TrainerState:
         }
 
     def _check(self, content: dict[str, Any]) -> None:
-        """Raises ``CheckpointError`` if any part of a checkpoint does not fit the trainer.
-
-        The trainer is not changed.
-        """
+        """Raises ``CheckpointError`` if any part of a checkpoint does not fit the trainer. Changes nothing."""
         head = None if self.auxiliary is None else self.auxiliary.state_dict()
         parts: dict[str, tuple[Any, Any]] = {
             "model": (content["model"], self.model.state_dict()),

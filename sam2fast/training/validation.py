@@ -1,7 +1,4 @@
-"""Measures the video segmentation accuracy J&F of a model on clips.
-
-Prompts are sampled with the model's settings for evaluation.
-"""
+"""Measures J&F, the segmentation accuracy of a model on clips. Prompts follow the model's evaluation settings."""
 
 from itertools import zip_longest
 

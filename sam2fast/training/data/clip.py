@@ -21,10 +21,7 @@ class Clip:
 
 
 class ClipDataset(Protocol):
-    """Data set of clips of videos or images.
-
-    Clips are reproducible, because all random numbers come from the argument ``rng``.
-    """
+    """Data set of clips. Clips are reproducible, because all random numbers come from the argument ``rng``."""
 
     def __len__(self) -> int: ...
 

@@ -11,10 +11,7 @@ from sam2fast.training.data.clip import Clip, ClipDataset, name_of
 
 
 def repeat_factors_of(dataset: ClipDataset) -> NDArray[np.float32]:
-    """Returns the repeat factors ``(N,)`` of a data set's N videos.
-
-    If the data set has no ``repeat_factors``, returns ones.
-    """
+    """Returns the repeat factors ``(N,)`` of N videos. If the data set has no ``repeat_factors``, returns ones."""
     factors = getattr(dataset, "repeat_factors", None)
     return np.ones(len(dataset), dtype=np.float32) if factors is None else np.asarray(factors, dtype=np.float32)
 
@@ -115,10 +112,7 @@ class ConcatDataset:
 
 
 class Subset(_OfOneDataset):
-    """Data set of the videos of another data set at ``indices``.
-
-    Follows the official ``training.dataset.utils.Subset``.
-    """
+    """Data set of another data set's videos at ``indices``. Follows the official ``training.dataset.utils.Subset``."""
 
     def __init__(self, dataset: ClipDataset, indices: Sequence[int]) -> None:
         factors = repeat_factors_of(dataset)

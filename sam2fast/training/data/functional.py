@@ -135,10 +135,7 @@ def adjust_brightness(frame: Frames, factor: float) -> Frames:
 
 
 def adjust_contrast(frame: Frames, factor: float) -> Frames:
-    """Blends a frame with the frame's mean grey level.
-
-    Factor 0 gives a grey frame, and factor 1 the unchanged frame.
-    """
+    """Blends a frame with the frame's mean grey level. Factor 0 gives a grey frame, and factor 1 leaves the frame."""
     grey = np.asarray(Image.fromarray(frame).convert("L"))
     return _blend_with_grey(frame, int(grey.mean() + 0.5), factor)
 

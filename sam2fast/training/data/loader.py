@@ -133,10 +133,7 @@ class ClipLoader:
         return self.num_batches(0)
 
     def num_batches(self, epoch: int) -> int:
-        """Returns the number of batches of an epoch.
-
-        Lengths of epochs differ with ``phases_per_epoch`` or repeat factors.
-        """
+        """Returns the number of batches of an epoch. Epochs differ with ``phases_per_epoch`` or repeat factors."""
         if epoch not in self._counts:
             self._counts[epoch] = self._schedule.num_batches(epoch)
         return self._counts[epoch]

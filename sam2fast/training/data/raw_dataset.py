@@ -56,10 +56,7 @@ class NamedVideoDataset(ABC):
 
 
 def require_folder(argument: str, folder: PathLike | None, expected: str) -> Path:
-    """Returns ``folder`` as a path, or raises ``DataError`` if the folder does not exist.
-
-    ``expected`` describes the folder's content for error messages.
-    """
+    """Returns ``folder`` as a path, or raises ``DataError`` with a description of the ``expected`` content."""
     if folder is None:  # the configuration does not set the folder
         raise DataError(f"{argument} is not set: it must be a folder with {expected}")
     if not Path(folder).is_dir():
@@ -68,10 +65,7 @@ def require_folder(argument: str, folder: PathLike | None, expected: str) -> Pat
 
 
 def read_list(argument: str, path: PathLike, present: Collection[str] = ()) -> list[str]:
-    """Reads names from a text file, one per line, without file extensions.
-
-    Names in ``present`` keep their extensions.
-    """
+    """Reads names from a text file, one per line, without file extensions. Names in ``present`` keep extensions."""
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:

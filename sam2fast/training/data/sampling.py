@@ -23,10 +23,7 @@ class SampledFramesAndObjects:
 
 
 class Sampler(Protocol):
-    """Interface of classes that choose frames and objects of a clip.
-
-    All random numbers come from the argument ``rng``.
-    """
+    """Interface for choosing frames and objects of a clip. All random numbers come from the argument ``rng``."""
 
     def sample(
         self, num_frames: int, visible_objects: VisibleObjects, rng: np.random.Generator

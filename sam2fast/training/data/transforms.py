@@ -66,10 +66,7 @@ class ComposeAPI:
 
 
 class RandomHorizontalFlip:
-    """Flips a clip horizontally with probability ``p``.
-
-    Without ``consistent_transform``, each frame is flipped separately.
-    """
+    """Flips a clip horizontally with probability ``p``, or each frame separately if not ``consistent_transform``."""
 
     def __init__(self, consistent_transform: bool, p: float = 0.5) -> None:
         self.consistent_transform, self.p = consistent_transform, p

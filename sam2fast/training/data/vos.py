@@ -62,8 +62,7 @@ class VOSDataset:
         return max(1, round(len(self.video_dataset) * self.multiplier))
 
     def sample(self, index: int, rng: np.random.Generator) -> Clip:
-        """Returns a clip of video number ``index % len(video_dataset)``, or of a random video for a fractional
-        repetition.
+        """Returns a clip of video ``index % len(video_dataset)``, or of a random video for a fractional repetition.
 
         Raises:
             DatasetError: If ``training`` is True and the video is too short, has no objects or cannot be read.
@@ -82,10 +81,7 @@ class VOSDataset:
         return np.full(len(self.video_dataset), self.multiplier, dtype=np.float32)
 
     def sample_once(self, index: int, rng: np.random.Generator) -> Clip:
-        """Returns a clip of video number ``index``, where ``index`` does not count repetitions.
-
-        Raises the same errors as :meth:`sample`.
-        """
+        """Returns a clip of video number ``index``, without repetitions. Raises the same errors as :meth:`sample`."""
         try:
             clip = self._make(self.video_dataset.get_video(index), rng)
         except DatasetError as error:

@@ -21,10 +21,7 @@ SECONDS_TO_SAVE = 600  # time after Ctrl-C until processes that still run are ki
 
 
 class LaunchError(FixableError, RuntimeError):
-    """Raised if a process of the run failed or was killed.
-
-    The error message names the failed process and the reason.
-    """
+    """Raised if a process of the run failed or was killed. The message names the failed process and the reason."""
 
 
 def launch(
@@ -99,10 +96,7 @@ def is_launched() -> bool:
 
 
 def is_abandoned() -> bool:
-    """Returns True if :func:`launch` started this process and was killed afterwards.
-
-    On Windows, the result is always False.
-    """
+    """Returns True if :func:`launch` started this process and was killed later. Returns False on Windows."""
     # On Windows, the parent's process id never changes, and in a virtual environment the parent is not the launcher.
     return is_launched() and sys.platform != "win32" and os.getppid() != int(os.environ[LAUNCHER])
 
@@ -114,19 +108,13 @@ def ended() -> None:
 
 
 def record(message: str, is_lost: bool) -> None:
-    """Reports an error of this process to :func:`launch`.
-
-    ``is_lost`` is True if the loss of another process caused the error.
-    """
+    """Reports this process's error to :func:`launch`. ``is_lost`` is True if loss of another process is the cause."""
     content = {"message": message, "extraInfo": {"timestamp": 0, "lost": is_lost}}
     Path(os.environ[ERROR_FILE]).write_text(json.dumps({"message": content}), encoding="utf-8")
 
 
 def _reason(failures: dict[int, Any], world_size: int) -> str:
-    """Returns one reason for the failures of all ranks.
-
-    Prefers errors that the failure of another process did not cause.
-    """
+    """Returns one reason for the failures of all ranks. Prefers errors that no other process's failure caused."""
 
     def weight(rank: int) -> tuple[bool, bool, int]:
         content = _reported_error(failures[rank])

@@ -60,10 +60,7 @@ class Ranks:
         return bool(count)
 
     def mean(self, values: Sequence[float]) -> list[float]:
-        """Returns the mean of each of ``values`` over all processes.
-
-        Collective. A mean over NaN or infinite values is not finite.
-        """
+        """Returns the mean of each value over all processes. Collective. The mean of NaN or infinity is not finite."""
         if not self.is_group:
             return list(values)
         sums = torch.tensor(values, dtype=torch.float64)

@@ -1,7 +1,4 @@
-"""Submits a run as a SLURM job with submitit, one task per process.
-
-This module is tested only with submitit's local executor.
-"""
+"""Submits a run as a SLURM job with submitit, one task per process. Tests use only submitit's local executor."""
 
 import os
 import random
@@ -98,10 +95,7 @@ class Interruption:
         return bool(self._asked)
 
     def go_on(self) -> None:
-        """Calls submitit's handler for the received signal, if any.
-
-        If several signals were received, calls the handler that requeues the job.
-        """
+        """Calls submitit's handler for a received signal. Prefers the handler for the signal that requeues the job."""
         for number in self._numbers:
             if number in self._asked:
                 if callable(self._handlers[number]):

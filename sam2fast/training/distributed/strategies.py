@@ -29,17 +29,11 @@ class SingleProcess:
         return self.objective(batch)
 
     def accumulating(self, is_last: bool) -> AbstractContextManager[Any]:
-        """Returns a context for the forward and backward pass of a batch.
-
-        Gradients are synchronized only if ``is_last`` is True.
-        """
+        """Returns a context for a batch's forward and backward pass. Gradients are synchronized if ``is_last``."""
         return nullcontext()
 
     def evaluating(self) -> AbstractContextManager[Any]:
-        """Returns a context for evaluation without gradients.
-
-        Inside the context, processes may call the model different numbers of times.
-        """
+        """Returns a context for evaluation, in which processes may call the model different numbers of times."""
         return nullcontext()
 
     def gather(self, tree: Any) -> Any:
@@ -166,10 +160,7 @@ class FSDP(SingleProcess):
 
 
 def wrap(objective: Objective, ranks: Ranks, conf: DistributedConf) -> SingleProcess:
-    """Returns the strategy that ``conf`` selects for the objective.
-
-    FSDP replaces the parameters of the objective by sharded parameters.
-    """
+    """Returns the strategy that ``conf`` selects for the objective. FSDP shards the objective's parameters."""
     if not ranks.is_group:
         return SingleProcess(objective)
     return FSDP(objective, ranks, conf) if conf.strategy == "fsdp" else DDP(objective, conf)
@@ -190,10 +181,7 @@ def _map_sharded(tree: Any, by: Callable[[Any], Any]) -> Any:
 
 
 def _shard_like(value: Tensor, like: Any) -> Tensor:
-    """Shards a full tensor like the tensor ``like``, or returns the full tensor if ``like`` is not sharded.
-
-    All processes must call this function with the full tensor.
-    """
+    """Shards a full tensor like ``like``, if ``like`` is sharded. All processes must call this function."""
     from torch.distributed.tensor import distribute_tensor
 
     return distribute_tensor(value.to(like.device), like.device_mesh, like.placements) if is_sharded(like) else value

@@ -9,10 +9,7 @@ Floats = NDArray[np.float64]
 
 
 def wander(rng: np.random.Generator, times: Floats, amplitude: float, speed: float) -> Floats:
-    """Returns the values ``(N,)`` of a smooth oscillation that is 0 at time 0.
-
-    The oscillation changes by about ``speed`` per unit of time.
-    """
+    """Returns values ``(N,)`` of an oscillation that is 0 at time 0 and changes by about ``speed`` per unit of time."""
     total = np.zeros_like(times)
     for share in (0.75, 0.25):
         frequency = speed / max(amplitude, 1e-6) * rng.uniform(0.7, 1.4) * (0.5 / share)

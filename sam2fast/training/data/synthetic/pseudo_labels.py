@@ -66,10 +66,7 @@ def write_cutouts(
 
 
 def read_photograph(path: Path, longest: int) -> Image.Image:
-    """Reads a photograph, rotated by the EXIF orientation and scaled down to ``longest``.
-
-    Raises ``IMAGE_READ_ERRORS``.
-    """
+    """Reads a photograph, rotated by EXIF orientation and scaled down to ``longest``. Raises ``IMAGE_READ_ERRORS``."""
     with open_image(path) as opened:
         image = ImageOps.exif_transpose(opened).convert("RGB")
     image.thumbnail((longest, longest), Image.Resampling.LANCZOS)

@@ -107,10 +107,7 @@ def _patches(rng: np.random.Generator, side: int) -> Image.Image:
 
 
 def _shaded(rng: np.random.Generator, colours: Image.Image, alpha: Image.Image) -> Image.Image:
-    """Darkens the colors towards the edge and on one side, as on a round object.
-
-    With probability 0.15, draws a dark outline.
-    """
+    """Darkens colors towards the edge and on one side, as on a round object. Sometimes draws a dark outline."""
     small = alpha.resize((24, 24), Image.Resampling.BOX).filter(ImageFilter.GaussianBlur(rng.uniform(1, 4)))
     left, top = rng.uniform(-3, 3, 2)
     box = (max(left, 0), max(top, 0), 24 + min(left, 0), 24 + min(top, 0))

@@ -61,10 +61,7 @@ def random_colours(rng: np.random.Generator, count: int, near: Floats | None = N
 
 
 def ramp(rng: np.random.Generator, colours: Floats) -> NDArray[np.uint8]:
-    """Returns a color table ``(256, 3)`` for all grey values.
-
-    The argument ``colours`` is interpolated or used in steps.
-    """
+    """Returns a color table ``(256, 3)`` for grey values. ``colours`` are interpolated or used in steps."""
     grey = np.arange(256)
     stops = np.sort(rng.uniform(20, 236, len(colours)))
     if rng.random() < 0.45:
