@@ -44,7 +44,7 @@ def save_current(content: dict[str, Any], folder: Path) -> None:
         with temporary_path(previous) as link:
             try:
                 os.link(os.path.realpath(current), link)  # links the file itself, even if ``current`` is a symlink
-            except OSError:  # raised if the file system has no hard links
+            except OSError:  # os.link fails if the file system has no hard links
                 with annotate_oserror(link):
                     shutil.copyfile(current, link)
             link.replace(previous)  # renaming does nothing if ``link`` and ``previous`` are the same file

@@ -337,7 +337,8 @@ class AtResolution(nn.Module):
 
     Args:
         loss: loss module that is applied to the resized masks.
-        size: side of the masks in pixels. The images' side must be a multiple of ``size``.
+        size: side in pixels of the masks on which the loss is computed. The images' side must be a multiple of
+            ``size``.
     """
 
     def __init__(self, loss: nn.Module, size: int) -> None:

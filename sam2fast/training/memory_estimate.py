@@ -141,7 +141,7 @@ class MemoryEstimate:
     gradients: int
     optimizer: int | None  # size of the optimizer's state; None if the optimizer needs a GPU
     average: int  # size of the moving average of weights; 0 without an average
-    saved: dict[BatchShape, int]  # bytes saved for backward, by batch shape; empty if unknown
+    saved: dict[BatchShape, int]  # bytes that autograd saves, by batch shape; empty if unknown
 
     @property
     def total(self) -> int | None:

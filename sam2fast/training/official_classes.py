@@ -67,7 +67,7 @@ class Fields:
         return {name: self._left.pop(name) for name in names if name in self._left}
 
     def leave_out(self, why: str, *names: str) -> None:
-        """Removes entries and adds notes that sam2fast does not use the entries. Empty entries are ignored."""
+        """Removes entries and adds notes that sam2fast does not use the entries. Empty entries get no note."""
         self._unless_empty(LEFT_OUT, why, names)
 
     def to_do(self, what: str, *names: str) -> None:

@@ -166,8 +166,8 @@ def layer_decay_param_modifier(
 ) -> list[list[ScheduledOption]]:
     """Decays learning rates layer by layer, towards the input of a part of the model.
 
-    The learning rate of layer i of n is multiplied by ``layer_decay_value ** (n + 1 - i)``. Learning rates of
-    parameters outside the part are unchanged.
+    The learning rate of layer i of n is multiplied by ``layer_decay_value ** (n + 1 - i)``. Learning rates of other
+    parameters of the model are unchanged.
 
     Args:
         scheduler_cfgs: list of scheduled options for each option name; only ``lr`` is changed.

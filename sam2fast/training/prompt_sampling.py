@@ -146,7 +146,7 @@ class PromptSettings:
 
 
 class PromptPlan(NamedTuple):
-    """Frames on which objects of a batch get prompts. All clips of the batch have the same plan."""
+    """Frames on which objects of a batch get prompts. All clips of a batch have the same prompt plan."""
 
     use_points: bool  # True for clicks or boxes on initial frames, False for masks
     initial: list[int]  # frame numbers prompted before tracking, starting with frame 0

@@ -56,7 +56,8 @@ class Trainer(TrainerState):
         seed_value: seed of the global random generators.
         val_epoch_freq: number of epochs between validations; the last epoch is always validated.
         auxiliary: module of an additional task that is trained with the model, see
-            :class:`~sam2fast.training.objective.Objective`. Parameters of the module do not belong to the model.
+            :class:`~sam2fast.training.objective.Objective`. Parameters of an auxiliary module do not belong to the
+            model.
 
     Source: ``training.trainer.Trainer``.
 
@@ -116,7 +117,7 @@ class Trainer(TrainerState):
         if self._is_sharded:
             if optim.amp.enabled and optim.amp.dtype == torch.float16:
                 raise ValueError("strategy fsdp has no gradient scaler for float16: use amp_dtype=bfloat16")
-            self._initialize()  # loads initial weights before sharding; a checkpoint replaces them
+            self._initialize()  # loads initial weights before parameters are sharded
         with self.ranks.reporting_lost_ranks():
             self.parallel = wrap(objective, self.ranks, distributed)
         self.optimizer: Optimizer = construct_optimizer(

@@ -1,4 +1,4 @@
-"""Clips of still images under a moving virtual camera."""
+"""Makes clips from still images with a moving virtual camera."""
 
 from dataclasses import dataclass, replace
 

@@ -16,7 +16,7 @@ class Clip:
     frames: NDArray[np.uint8]  # (T, H, W, 3) RGB
     masks: NDArray[np.bool_]  # (T, O, H, W); the mask is empty where an object is not visible
     name: str = ""  # name of the video, for messages
-    object_ids: tuple[int, ...] = ()  # the data set's ids of the O objects
+    object_ids: tuple[int, ...] = ()  # ids that the O objects have in the data set
     frame_indices: tuple[int, ...] = ()  # positions of the T frames within the video
 
 

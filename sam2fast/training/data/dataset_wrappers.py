@@ -134,7 +134,7 @@ class FixedClips(_OfOneDataset):
 
     Args:
         dataset: data set from which the clips are sampled.
-        seed: seed of the random generators. The seed for clip ``i`` is ``[seed, i]``.
+        seed: seed of the clips. The random generator of clip ``i`` has the seed ``[seed, i]``.
         keep: if True, keeps sampled clips in memory.
     """
 

@@ -216,7 +216,7 @@ class CocoRawDataset(NamedVideoDataset):
     without a mask and images without objects are excluded.
 
     Args:
-        img_folder: folder of the images. Entries ``file_name`` of the JSON file are relative to ``img_folder``.
+        img_folder: folder with the image files. Entries ``file_name`` of the JSON file are relative to ``img_folder``.
         annotation_file: JSON file such as ``annotations/instances_train2017.json``. The names of image files without
             extensions must be unique.
         categories: names or ids of the categories whose objects are used; None uses all categories.

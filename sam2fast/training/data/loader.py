@@ -60,11 +60,11 @@ class ClipSource:
 
 
 class ClipLoader:
-    """Loader of batches of clips. Each batch comes from one source, and sources are mixed at random.
+    """Loader that yields batches of clips from several data sets.
 
-    Batch ``k`` of an epoch depends only on ``(seed, epoch, k, rank, world_size)``, not on ``num_workers`` or the batch
-    at which the epoch is resumed. All ranks draw the same sources, but different clips. Follows the official
-    ``training.dataset.sam2_datasets.TorchTrainMixedDataset``.
+    Each batch comes from one source, and sources are mixed at random. Batch ``k`` of an epoch depends only on ``(seed,
+    epoch, k, rank, world_size)``, not on ``num_workers`` or the batch at which the epoch is resumed. All ranks draw the
+    same sources, but different clips. Follows the official ``training.dataset.sam2_datasets.TorchTrainMixedDataset``.
 
     A clip that cannot be loaded is replaced by another clip of the same data set, with a warning.
 
@@ -80,7 +80,7 @@ class ClipLoader:
             differ by one.
 
     Attributes:
-        bad_samples: number of clips replaced so far, in all epochs.
+        bad_samples: number of bad clips replaced so far in all epochs.
     """
 
     def __init__(
@@ -298,7 +298,7 @@ def reporting_lost_workers() -> Iterator[None]:
 def receive_batches(made: Iterable[Item]) -> Iterator[Item]:
     """Yields the results of worker processes. Raises :class:`LostWorkerError` if a worker is killed during a batch."""
     batches: Any = iter(made)
-    # Without this call, the interpreter would wait forever at exit, because workers ignore multiprocessing's SIGTERM.
+    # Ends workers at exit, because workers ignore SIGTERM, so that multiprocessing would wait for the workers forever.
     atexit.register(batches._shutdown_workers)
     try:
         yield from batches
@@ -332,7 +332,10 @@ def _lost_worker(reason: str) -> LostWorkerError:
 
 
 def _worker_message(error: BaseException) -> str | None:
-    """Returns the first message about a lost worker in a chain of exceptions. Later messages do not give the cause."""
+    """Returns the first message about a lost worker in a chain of exceptions.
+
+    Later messages do not name the cause of the loss.
+    """
     message: str | None = None
     cause: BaseException | None = error
     while cause is not None:

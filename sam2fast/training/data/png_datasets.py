@@ -43,7 +43,8 @@ class PNGRawDataset(NamedVideoDataset):
 
     Masks are ``gt_folder/<video>/<frame>.png``, with object ids as palette indices or grey levels. If ``is_palette`` is
     False, masks are ``gt_folder/<video>/<object>/<frame>.png``, and the object id is the folder's number plus one.
-    A frame's mask is the mask file with the frame's number. Follows ``training.dataset.vos_raw_dataset.PNGRawDataset``.
+    The mask of a frame is the mask file with the same number. Follows
+    ``training.dataset.vos_raw_dataset.PNGRawDataset``.
 
     Args:
         single_object_mode: if True, treats the folder of each object's masks as a separate video.

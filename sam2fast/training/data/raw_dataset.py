@@ -57,7 +57,7 @@ class NamedVideoDataset(ABC):
 
 def require_folder(argument: str, folder: PathLike | None, expected: str) -> Path:
     """Returns ``folder`` as a path, or raises ``DataError`` with a description of the ``expected`` content."""
-    if folder is None:  # the configuration does not set the folder
+    if folder is None:  # folder is None if the configuration does not set it
         raise DataError(f"{argument} is not set: it must be a folder with {expected}")
     if not Path(folder).is_dir():
         raise DataError(f"{argument} {folder} is not a folder: expected {expected} in it")
@@ -124,7 +124,7 @@ def names_without_file(names: Iterable[str], folder: Path, suffix: str) -> list[
 
 
 def require_files(names: Sequence[str], argument: str, folder: Path, suffix: str, what: str) -> None:
-    """Raises ``DataError`` if a name has no file ``folder/<name><suffix>``. Messages call the names ``what``."""
+    """Raises ``DataError`` if a name has no file ``folder/<name><suffix>``. ``what`` is "videos" or "images"."""
     kind = "video" if what == "videos" else "name"
     raise_if_any(
         names_without_file(names, folder, suffix),
@@ -140,7 +140,7 @@ def refuse_without_frames(empty: Sequence[str], names: Sequence[str], folder: Pa
 
 
 def refuse_left_out(paths: Iterable[Path], what: str, folder: Path, expected: str) -> None:
-    """Raises ``DataError`` if there are ``paths`` with unsupported formats. Messages call the files ``what``."""
+    """Raises ``DataError`` if there are ``paths`` with unsupported formats. ``what`` is "videos" or "images"."""
     raise_if_any(
         sorted(path.name for path in paths),
         f"{what} in img_folder {folder} are not {expected}",

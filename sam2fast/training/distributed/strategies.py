@@ -25,7 +25,7 @@ class SingleProcess:
         self.objective = objective
 
     def __call__(self, batch: Any) -> dict[str, Tensor]:
-        """Returns the losses of a batch. The backward pass of the entry ``loss`` averages gradients over processes."""
+        """Computes the losses of a batch. The backward pass of the entry ``loss`` averages gradients over processes."""
         return self.objective(batch)
 
     def accumulating(self, is_last: bool) -> AbstractContextManager[Any]:
