@@ -334,7 +334,7 @@ def _lost_worker(reason: str) -> LostWorkerError:
 def _worker_message(error: BaseException) -> str | None:
     """Returns the first message about a lost worker in a chain of exceptions.
 
-    Later messages do not name the cause of the loss.
+    Later messages do not give the cause of the exit.
     """
     message: str | None = None
     cause: BaseException | None = error
