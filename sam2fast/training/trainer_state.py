@@ -198,7 +198,7 @@ def random_state(device: torch.device) -> dict[str, Any]:
 def restore_random_states(content: dict[str, Any], ranks: Ranks, seed: int) -> None:
     """Restores this process's random state from a checkpoint.
 
-    If the checkpoint has no state for this process, seeds the process again.
+    If the checkpoint has no state for this process, gives the process a new seed.
     """
     states = [content["random_state"], *content.get("random_states_of_others", ())]
     if ranks.rank >= len(states):
