@@ -109,7 +109,7 @@ class DistributedConf:
     """
 
     backend: str | None = None  # backend of torch.distributed; by default nccl on GPUs, gloo on the CPU
-    comms_dtype: str | None = None  # dtype of gradients that processes exchange; None for fp32
+    comms_dtype: str | None = None  # dtype of exchanged gradients; 16-bit types halve traffic, but round
     find_unused_parameters: bool = True  # argument of DistributedDataParallel; not used by fsdp
     timeout_mins: float = 30  # minutes until a process that does not answer counts as lost
     strategy: str = "ddp"  # "ddp" or "fsdp"; fsdp shards weights, gradients and optimizer state
