@@ -165,7 +165,7 @@ class Pair(NamedTuple):
     fold: int  # 0 or 1; objects of a clip are in one fold
     reference: View
     image: np.ndarray  # (H, W, 3) uint8
-    truths: list[np.ndarray]  # masks (H, W) of the object in the image; empty if the image has none
+    truths: list[np.ndarray]  # masks (H, W) of the object in the image; empty for an image without it
 
 
 def read_views(data: Path, masks: Path, weights: Path | None) -> dict[str, list[View]]:

@@ -5,7 +5,7 @@
 
 DATA is a folder with the clips of bench/find_media.py and photographs in photos/scenes. The weights of the likeness
 are fitted on the objects of every other clip, and reported are the other half, and the reverse. ``found`` are results
-with an IoU above 0.5 among those that are more alike than 90 % of the results in images without the object.
+with an IoU above 0.5 among results that are more alike than 90 % of the results in images without the object.
 ``copies`` are the shares of copies that are found in crowds, and wrong masks in an image, of each half, by the least
 likeness relative to the best one.
 """
@@ -39,7 +39,7 @@ RELATIVES = 0.5, 0.3, 0.2, 0.1  # least likenesses of results in a crowd, relati
 
 
 class Candidates(NamedTuple):
-    """What `find` chooses from in one image."""
+    """The masks of one image that `find` selects from."""
 
     pair: Pair
     search: Search
@@ -111,7 +111,7 @@ def measure(found: Sequence[Candidates]) -> dict[str, Any]:
 
 
 def by_memory(predictor: SAM2VideoPredictor, found: Sequence[Candidates], count: int) -> dict[str, Any]:
-    """Returns mean IoUs beside those of a video of two frames: the labelled image, and the other one at its size."""
+    """Returns mean IoUs of `find`, and of tracking in a video of the labelled image and the other image at its size."""
     figures = {}
     for kind in WITHOUT:
         chosen = [one for one in found if one.pair.kind == kind]

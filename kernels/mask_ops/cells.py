@@ -84,7 +84,7 @@ class ColumnRuns(NamedTuple):
 
     above: np.ndarray  # (K, columns of the widest cell) number of foreground pixels in each column of each cell
     top: np.ndarray  # same shape as above: row of the first foreground pixel, counted from the top of the cell
-    bottom: np.ndarray  # same shape as above: row of the last foreground pixel, or -1 if a column has none
+    bottom: np.ndarray  # same shape as above: row of the last foreground pixel, or -1 for a column without foreground
     dense: np.ndarray  # indices of masks that torch must upsample; rows of these masks in other fields are invalid
 
 

@@ -226,7 +226,7 @@ def release_if_moved(model: Any) -> None:
 
 
 def release(model: Any) -> None:
-    """Frees the recordings of a model, including those of open sessions. Later calls record again if needed."""
+    """Frees the recordings of a model, including recordings of open sessions. Later calls record again if needed."""
     for recorded in list(_by_model.get(model, {}).values()):
         recorded.pool.clear()
 

@@ -62,7 +62,7 @@ def test_several_references(predictor, reference):
         ]
         for one in found
     } == {"blue", "red"}
-    # The likeness is that of the most similar reference.
+    # The most similar reference determines the likeness.
     best = max(find(predictor, one, image)[0].likeness for one in (reference, blue))
     assert found[0].likeness == pytest.approx(best)
 

@@ -12,10 +12,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 ACCEPTED = Path(__file__).with_name("accepted_sentences.txt")
 EXPRESSIONS = {
-    r"\b(?:[Tt]hose|[Tt]hat) (?:of|that|which|whose) |\b(?:of|in) which\b|\b[Ww]hose\b": "repeat the noun",
-    r'(?:^|"""|[.:;,(] ?|# )[Ww]hat (?!is |are |does |do )': "name the thing",
+    r"\b(?:[Tt]hose|[Tt]hat) (?:of|that|which|whose) |\b[Oo]f which\b|^Whose\b": "repeat the noun",
+    r'(?:^|"""|[.:;,(] ?|# )[Ww]hat (?!is |are |does |do |= )': "name the thing",
     r"\bso (?:many|much)\b|\bas (?:built|usual)\b": "name the number or the state",
-    r"\b(?:has|have|with) (?:one|none|several)(?=[,.;:)]| and | or | of |$)": "write the noun",
+    r"\b(?:has|have|with) (?:one|none|several)(?=[,.;:)]| and | or |$)": "write the noun",
 }
 
 

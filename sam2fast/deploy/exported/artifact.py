@@ -216,7 +216,7 @@ def processor(device: torch.device) -> str:
 
 
 def weights_digest(model: SAM2Base, prefixes: tuple[str, ...] = ("",)) -> str:
-    """Returns the SHA-256 of the names, shapes and values of weights whose names have one of the prefixes."""
+    """Returns the SHA-256 of the names, shapes and values of weights whose names begin with one of the prefixes."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         if name.startswith(prefixes):

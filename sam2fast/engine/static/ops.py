@@ -211,7 +211,7 @@ def add_scaled(x: Tensor, y: Tensor, z: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def chunked(function: Callable[[Tensor], Tensor], x: Tensor, rows: int) -> Tensor:
-    """Returns ``function(x)`` without chunks. The signature is that of ``cpu.ops.chunked``."""
+    """Returns ``function(x)`` without chunks. Has the signature of ``cpu.ops.chunked``."""
     return function(x)
 
 

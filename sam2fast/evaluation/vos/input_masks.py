@@ -75,7 +75,7 @@ class InputMasks(MaskImages):
         """Reads the bool masks ``(H, W)`` of a frame by object id, ascending.
 
         Args:
-            only: ids of objects; by default all objects, each of which must have a file.
+            only: ids of objects; by default all objects. Every object must have a file.
 
         Raises:
             DatasetError: If a file is missing or unusable.
@@ -142,7 +142,7 @@ def count_left_out(masks: InputMasks, only_first: bool) -> dict[str, int]:
 
 
 class ObjectGroup(NamedTuple):
-    """Objects of which tracking starts on the same frame."""
+    """Objects that are tracked from the same frame on."""
 
     start: int
     prompts: Callable[[], Iterator[tuple[int, dict[int, Mask]]]]  # yields frames and masks by object, read lazily
