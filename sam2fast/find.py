@@ -54,7 +54,7 @@ class Reference:
             raise ValueError(f"the reference's mask is {size}, but its image {expected} (rows x columns)")
         if not inside.any():
             raise ValueError("the reference's mask is empty; expected pixels above 0 where the object is")
-        embedding = _embedding(predictor, pixels, features)
+        embedding = _embedding(predictor, features or predictor.encode(pixels.numpy()))
         share = _resized(inside[None].float(), embedding.shape[-1])[0]
         self.mean = embedding.mean((1, 2))
         self.prototype = (embedding * share).sum((1, 2)) / share.sum()
@@ -119,7 +119,7 @@ class Search:
         features: Features | None = None,
     ) -> None:
         features = features or predictor.encode(pixels.numpy())
-        embedding = _embedding(predictor, pixels, features)
+        embedding = _embedding(predictor, features)
         centres = (embedding.mean((1, 2)) + torch.stack([one.mean for one in references])) / 2  # (R, C)
         prototypes = F.normalize(torch.stack([one.prototype for one in references]) - centres, dim=1)
         centred = embedding - centres[..., None, None]  # (R, C, h, h)
@@ -166,9 +166,8 @@ class Search:
         return self._predictor._transforms.postprocess_to_bool(logits, self._size, threshold)[0].numpy()
 
 
-def _embedding(predictor: SAM2ImagePredictor, pixels: Tensor, features: Features | None) -> Tensor:
-    """Returns the embedding ``(C, h, h)`` of an image in fp32 on the CPU."""
-    features = features or predictor.encode(pixels.numpy())
+def _embedding(predictor: SAM2ImagePredictor, features: Features) -> Tensor:
+    """Returns the embedding ``(C, h, h)`` of an image in fp32 on the CPU. Raises ValueError for another model."""
     features.check(predictor.model)
     return features.tensors["image_embed"][0].float().cpu()
 

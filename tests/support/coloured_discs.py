@@ -1,8 +1,8 @@
-"""Images of discs in colours on noisy grey."""
+"""Draws coloured discs on a noisy grey background."""
 
 import numpy as np
 
-SIZE = 192, 256  # of the images
+SIZE = 192, 256  # rows and columns of the images
 RED, BLUE = (220, 30, 30), (30, 60, 220)
 
 
@@ -12,7 +12,7 @@ def disc(x: int, y: int, radius: int) -> np.ndarray:
 
 
 def painted(*shapes: tuple[np.ndarray, tuple[int, int, int]]) -> np.ndarray:
-    """A grey image with these masks in these colours."""
+    """Returns a grey image with masks in colours."""
     noise = np.random.default_rng(0).normal(0, 6, (*SIZE, 3))
     image = np.full((*SIZE, 3), 120.0)
     for mask, colour in shapes:
