@@ -1,4 +1,4 @@
-"""Writes the generated parts of README.md and docs/*.md, the chart docs/speed.svg and the diagram docs/two_models.svg.
+"""Writes the generated parts of README.md, docs/ and bench/results/, docs/speed.svg and docs/two_models.svg.
 
 make figures
 python bench/figures --check      # changes nothing; fails, and names them, if documents do not show what was measured
@@ -41,7 +41,11 @@ def generate(root: Path, results: Path) -> dict[str, str]:
     """
     made = {"docs/speed.svg": _part("speed.svg", chart.speed, Results(results, ""))}
     made["docs/two_models.svg"] = diagram.two_models()
-    for path in [root / "README.md", *sorted((root / "docs").rglob("*.md"))]:
+    for path in [
+        root / "README.md",
+        *sorted((root / "bench" / "results").glob("*.md")),
+        *sorted((root / "docs").rglob("*.md")),
+    ]:
         name, text = path.relative_to(root).as_posix(), path.read_text(encoding="utf-8")
         if ANY.search(text):
             try:

@@ -3,7 +3,7 @@
     python tests/support/default_counts.py [--model tiny]
     python tests/support/default_counts.py --json > bench/results/YEAR/kernels/default-counts-DATE.json
 
-prints the table of docs/tracking.md and docs/images.md, or its JSON. Counts of videos are means over steady frames.
+prints the table of bench/results/README.md, or its JSON. Counts of videos are means over steady frames.
 """
 
 import argparse
