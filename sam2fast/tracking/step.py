@@ -52,7 +52,7 @@ class StepInput(NamedTuple):
 
     bank: MemoryBank
     features: FrameFeatures
-    attended: Sequence[AttendedPages]  # one entry per object; empty entries if the model keeps no memories
+    selected_pages: Sequence[AttendedPages]  # one entry per object; empty entries if the model keeps no memories
     rules: MemoryRules
     settings: StepSettings
     pairs: Sequence[Sequence[int]] = ()  # see :func:`~sam2fast.tracking.shared_prompts.pairs_of`, or empty
@@ -141,7 +141,7 @@ def prepare_tables(inputs: StepInput, shape: StepShape) -> tuple[Tensor, list[Pa
     """
     bank = inputs.bank
     bank.reserve(shape)
-    attended = bank.attended_rows(inputs.attended)
+    attended = bank.attended_rows(inputs.selected_pages)
     memories, pointers, states, written = bank.allocate(shape.objects)
     pinned = bank.layout.device.type == "cuda"
     rows = {**attended, **written, "pairs": inputs.pairs}
@@ -150,8 +150,8 @@ def prepare_tables(inputs: StepInput, shape: StepShape) -> tuple[Tensor, list[Pa
 
 def call_step(model: SAM2Base, inputs: StepInput) -> Results:
     """Computes a step eagerly, with one row per object. Pads the rows to a bucket if a part is compiled."""
-    bank, count = inputs.bank, len(inputs.attended)
-    shape = bank.shape_of(inputs.attended, inputs.rules, in_buckets=_is_compiled(model))
+    bank, count = inputs.bank, len(inputs.selected_pages)
+    shape = bank.shape_of(inputs.selected_pages, inputs.rules, in_buckets=_is_compiled(model))
     integers, *pages = prepare_tables(inputs, shape)
     integers = integers.to(bank.layout.device, non_blocking=True)
     buffers = StepBuffers.make(model, inputs.features, integers, shape, inputs.settings)
