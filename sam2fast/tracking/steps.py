@@ -148,7 +148,7 @@ class Steps:
     def _replay_step(self, model: SAM2Base, inputs: StepInput) -> Results | None:
         """Computes a step by a recording. Returns None if recording fails."""
         bank, settings, (embedding, high_res) = inputs.bank, inputs.settings, inputs.features
-        count, shape = len(inputs.selected_pages), bank.shape_of(inputs.attended, inputs.rules, in_buckets=True)
+        count, shape = len(inputs.selected_pages), bank.shape_of(inputs.selected_pages, inputs.rules, in_buckets=True)
         key = f"steps with rows for {shape.objects} objects", shape, settings
         used = self._used.get(bank)
         pool = self._recorded_of(model).pool if used is None else used.pool
