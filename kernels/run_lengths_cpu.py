@@ -143,7 +143,8 @@ def _buffer(H: int, W: int) -> np.ndarray:
 
 def _collect(N: int, changes_of: Callable[[int], np.ndarray], size: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Returns run lengths and offsets of N masks. A run length is the distance between successive changes of a mask."""
-    counts, offsets = [np.empty(0, dtype=np.int32)], np.zeros(N + 1, dtype=np.int64)
+    counts: list[np.ndarray] = [np.empty(0, dtype=np.int32)]
+    offsets = np.zeros(N + 1, dtype=np.int64)
     for n in range(N):
         indices = changes_of(n)
         counts.append(np.diff(indices, prepend=0, append=size[0] * size[1]).astype(np.int32))

@@ -160,7 +160,7 @@ def read_json(path: Path) -> Any:
         raise DatasetError(f"{path} is not JSON: {error}") from error
 
 
-def read_labels(path: Path, size: tuple[int, int] | None = None, other: str = "its frame") -> Labels:
+def read_labels(path: Path, size: tuple[int, ...] | None = None, other: str = "its frame") -> Labels:
     """Reads palette indices or grey levels ``(H, W)`` of a mask image. ``other`` names the source of ``size``."""
     return _read_mask(path, size, other)[0]
 
@@ -186,7 +186,7 @@ def read_object_ids(
     return labels
 
 
-def _read_mask(path: Path, size: tuple[int, int] | None, other: str) -> tuple[Labels, str]:
+def _read_mask(path: Path, size: tuple[int, ...] | None, other: str) -> tuple[Labels, str]:
     """Returns the labels, and Pillow's mode of the image."""
     with _as_dataset_error(path, "a mask"):
         stored = read_if_pillow_fails(path)
@@ -205,7 +205,7 @@ def _read_mask(path: Path, size: tuple[int, int] | None, other: str) -> tuple[La
     return _checked(labels, path, size, other), image.mode
 
 
-def _checked(labels: Labels, path: Path, size: tuple[int, int] | None, other: str) -> Labels:
+def _checked(labels: Labels, path: Path, size: tuple[int, ...] | None, other: str) -> Labels:
     if labels.dtype.kind == "i" and (least := labels.min()) < 0:
         raise DatasetError(f"{path}: values of a mask must be 0 or greater, got {least}")
     if size is not None and labels.shape != size:

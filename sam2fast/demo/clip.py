@@ -50,7 +50,7 @@ def encode_mp4(images: Sequence[Image.Image]) -> bytes:
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
         name = find_encoder() or "mpeg4"
-        stream = container.add_stream(name, rate=FRAMES_PER_SECOND, options=encoder_options(name, CRF))
+        stream: Any = container.add_stream(name, rate=FRAMES_PER_SECOND, options=encoder_options(name, CRF))
         stream.width, stream.height = images[0].size
         stream.pix_fmt = "yuv420p"
         stream.bit_rate = 2_000_000  # for encoders without CRF

@@ -276,7 +276,6 @@ def _seeked(stream: BinaryIO, page: TiffPage | None) -> Iterator[ImageFile.Image
     with without_pillow_limit(), open_image(stream) as image:
         if page is not None and page.number:
             image.seek(page.number)
-        assert isinstance(image, ImageFile.ImageFile)
         yield image
 
 

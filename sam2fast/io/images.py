@@ -13,7 +13,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from sam2fast.io.atomic import annotate_oserror
 
@@ -91,7 +91,7 @@ def check_pixels(width: int, height: int) -> None:
         )
 
 
-def open_image(file: str | Path | BinaryIO, formats: tuple[str, ...] | None = None) -> Image.Image:
+def open_image(file: str | Path | BinaryIO, formats: tuple[str, ...] | None = None) -> ImageFile.ImageFile:
     """Opens an image by ``PIL.Image.open``. Supports HEIC, refuses the formats in :data:`REFUSED`, and limits pixels.
 
     The caller must close the image. :func:`~sam2fast.io.image_files.read_image` also reads files that Pillow cannot.
@@ -123,7 +123,7 @@ def open_image(file: str | Path | BinaryIO, formats: tuple[str, ...] | None = No
     return image
 
 
-def _open_any_size(file: str | Path | BinaryIO, formats: tuple[str, ...] | None) -> Image.Image:
+def _open_any_size(file: str | Path | BinaryIO, formats: tuple[str, ...] | None) -> ImageFile.ImageFile:
     with without_pillow_limit():
         return Image.open(file, formats=formats)
 

@@ -156,8 +156,8 @@ def _compress(lengths: np.ndarray, offsets: np.ndarray) -> list[str]:
     for skipped in range(3):
         first = offsets[:-1] + skipped
         linked[first[first < offsets[1:]]] = False
-    linked = np.flatnonzero(linked)
-    rest[linked] -= lengths[linked - 2]
+    indices = np.flatnonzero(linked)
+    rest[indices] -= lengths[indices - 2]
     groups, used, unfinished = [], [], np.ones(len(rest), dtype=bool)
     while unfinished.any():
         used.append(unfinished)

@@ -174,5 +174,5 @@ def _fitted(mask: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     (height, width), (rows, columns) = mask.shape, size
     if not 0.99 < height * columns / (width * rows) < 1.01:  # more than rounding of a side
         raise BadInputError(f"a mask has the size {[height, width]}; expected the shape of {list(size)}")
-    rows, columns = ((np.arange(n) + 0.5) * old / n for n, old in zip(size, mask.shape, strict=True))
-    return mask[np.ix_(rows.astype(int), columns.astype(int))]
+    y, x = ((np.arange(n) + 0.5) * old / n for n, old in zip(size, mask.shape, strict=True))
+    return mask[np.ix_(y.astype(int), x.astype(int))]

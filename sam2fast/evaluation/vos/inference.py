@@ -160,7 +160,8 @@ def _track(predictor: "SAM2VideoPredictor", job: VosJob, folder: Path) -> VosDon
         written = 0
         with MaskWriter(folder, names, state.video_size, settings.per_object, colours) as writer:
             height, width = state.video_size
-            nothing = dict.fromkeys(groups.ids, np.zeros((height, -(-width // 8)), dtype=np.uint8))
+            empty: NDArray[np.uint8] = np.zeros((height, -(-width // 8)), dtype=np.uint8)
+            nothing = dict.fromkeys(groups.ids, empty)
             for frame in range(groups.groups[0].start if settings.late_objects else 0):
                 writer.add(frame, nothing)
                 written += 1

@@ -300,7 +300,7 @@ class RandomMosaicVideoAPI:
         target = int(rng.integers(self.grid_h)), int(rng.integers(self.grid_w))
         flips = np.zeros((self.grid_h, self.grid_w), dtype=np.bool_)
         if self.use_random_hflip:
-            flips = rng.random(flips.shape) < 0.5
+            flips[:] = rng.random(flips.shape) < 0.5
         frames, masks = np.empty_like(clip.frames), np.zeros_like(clip.masks)
         height, width = clip.frames.shape[1:3]
         tiles: dict[tuple[int, int], Frames] = {}  # tiles have several sizes if the grid does not divide the frame

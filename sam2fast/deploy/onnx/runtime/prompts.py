@@ -76,7 +76,8 @@ def joined_prompt(
     Raises:
         ValueError: If the number of point prompts differs from the number of boxes.
     """
-    coords, types = np.zeros((1, 0, 2), np.float32), np.zeros((1, 0), np.int32)
+    coords: np.ndarray = np.zeros((1, 0, 2), np.float32)
+    types: np.ndarray = np.zeros((1, 0), np.int32)
     if points is not None and corners is not None and points[1].shape == (1, 0):
         points = None  # an empty list of points is valid with any number of boxes
     if points is not None:

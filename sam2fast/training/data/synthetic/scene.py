@@ -134,6 +134,7 @@ def random_objects(rng: np.random.Generator, scene: Scene, count: int, only_one:
         else:
             sprite = _random_sprite(rng, scene, np.sqrt(count + extras))
         sprites.append(sprite)
+        start: NDArray[np.float64]
         if only_one:
             start = np.full(2, scene.size / 2)
         elif number < count or rng.random() < 0.6:

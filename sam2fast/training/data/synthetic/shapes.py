@@ -71,7 +71,7 @@ def _draw(shape: Shape, side: int) -> Image.Image:
 
 
 def _angles(count: int) -> NDArray[np.float64]:
-    return np.linspace(0, 2 * np.pi, count, endpoint=False)
+    return np.linspace(0, 2 * np.pi, count, endpoint=False, dtype=np.float64)
 
 
 def _around(angles: NDArray[np.float64], radius: NDArray[np.float64] | float, aspect: float = 1.0) -> Points:

@@ -111,7 +111,7 @@ def noise(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
     return crop.transpose(Image.Transpose(int(rng.integers(7)))) if size[0] == size[1] else crop
 
 
-def _wave(x: Floats) -> Floats:
+def _wave(x: NDArray[np.floating]) -> NDArray[np.floating]:
     return 127.5 + 127.5 * np.sin(2 * np.pi * x)
 
 
