@@ -13,7 +13,7 @@ import sys
 import typing
 from collections.abc import Callable, Hashable, Sequence
 from importlib import import_module
-from types import UnionType
+from types import NoneType
 from typing import Any, Generic, ParamSpec, TypeVar
 
 import torch
@@ -241,10 +241,8 @@ def schema(function: Callable[..., Any]) -> str:
     defaults = dict(zip(reversed(hints), reversed(function.__defaults__ or ()), strict=False))
 
     def parameter(name: str, hint: Any) -> str:
-        if isinstance(hint, UnionType):
-            tensor_type = _SCHEMA_TYPES[typing.get_args(hint)[0]] + "?"
-        else:
-            tensor_type = _SCHEMA_TYPES[hint]
+        members = typing.get_args(hint)  # of a union, which is not a UnionType on Python 3.10 if the default is None
+        tensor_type = f"{_SCHEMA_TYPES[members[0]]}?" if NoneType in members else _SCHEMA_TYPES[hint]
         default = [] if defaults.get(name) == () else defaults.get(name)  # schemas allow no default dtype
         return f"{tensor_type} {name}" + ("" if name not in defaults or hint is torch.dtype else f"={default!r}")
 
