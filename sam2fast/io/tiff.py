@@ -41,7 +41,7 @@ def read_tiff(file: BinaryIO, page: TiffPage, channels: list[int]) -> NDArray[An
     Raises:
         ValueError: If tifffile is missing, imagecodecs is missing but needed for the compression, or the values are not
             colours.
-        OSError, RuntimeError, LookupError: If the file is damaged.
+        OSError, RuntimeError, LookupError, ValueError: If the file is damaged.
     """
     is_jpeg = page.photometric == YCBCR and page.first(COMPRESSION, 1) == JPEG  # tifffile decodes JPEG as RGB
     if not (page.photometric in READ or is_jpeg) or page.sample_format > FLOAT:
@@ -54,9 +54,12 @@ def read_tiff(file: BinaryIO, page: TiffPage, channels: list[int]) -> NDArray[An
         raise ValueError(f"it has {describe(page, channels)}: pip install 'sam2fast[images]' to read it") from error
     logging.getLogger("tifffile").addHandler(_SILENT)
     file.seek(0)
-    with tifffile.TiffFile(file) as opened:
-        bands = np.concatenate([_bands_last(opened.pages[number]) for number in channels], axis=-1)
-        colours = opened.pages[page.number].colormap if page.photometric == PALETTE else None
+    try:
+        with tifffile.TiffFile(file) as opened:
+            bands = np.concatenate([_bands_last(opened.pages[number]) for number in channels], axis=-1)
+            colours = opened.pages[page.number].colormap if page.photometric == PALETTE else None
+    except tifffile.TiffFileError as error:  # a ValueError only in new versions
+        raise ValueError(str(error)) from error
     if colours is not None:
         bands = np.rint(np.moveaxis(colours[:, bands[..., 0]], 0, -1) / 257).astype(np.uint8)
     elif page.photometric == CMYK:
