@@ -1,4 +1,4 @@
-"""Cells of docs/choose.md that are made of files in the suite's form."""
+"""Writes cells of docs/choose.md from files in the form of the suite."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,7 @@ CPU = {"dtype": "fp32"}
 GPU = {"dtype": "bf16", "image_size": 1024}
 TINY = CPU | {"size": "t", "image_size": 1024}
 NANO = CPU | {"size": "nano"}
-# Values that a row must have, by the name of a part.
+# Values that a row must have, for each part.
 ROWS: dict[str, dict[str, Any]] = {
     "choose-image": {"case": ENCODE} | TINY,
     "choose-objects": {"case": TRACK, "objects": 4} | TINY,

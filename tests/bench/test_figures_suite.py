@@ -179,7 +179,7 @@ def test_rows_that_do_not_count_are_marked(tmp_path, about, fields, shown):
     assert f"| 3, bool{shown} |" in measured(results, ["nms"])
 
 
-def test_cells_of_what_to_choose(tmp_path):
+def test_cells_of_the_page_to_choose(tmp_path):
     """The newest time on each processor, with a link and a mark; a dash if nothing was measured."""
     results = Results(tmp_path, "../")
     assert SECTIONS["choose-image"](results) == SECTIONS["choose-gpu-frame"](results) == "–"
