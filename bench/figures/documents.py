@@ -17,7 +17,7 @@ from pathlib import Path
 
 from suite.results import SchemaError
 
-from figures import chart, diagram, kernels, profiles, results, suite
+from figures import chart, choose, diagram, kernels, profiles, results, suite
 from figures.results import FiguresError, Results
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,6 +30,7 @@ SECTIONS: dict[str, Callable[[Results], str]] = {
     **results.SECTIONS,
     **kernels.SECTIONS,
     **profiles.SECTIONS,
+    **choose.SECTIONS,
 }
 
 

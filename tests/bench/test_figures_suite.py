@@ -177,3 +177,23 @@ def test_rows_that_do_not_count_are_marked(tmp_path, about, fields, shown):
     kernels = {"parts": {"micro": [micro]}, "machine": {"device": "CPU", **about}}
     (tmp_path / "some-device-2030-01-02.json").write_text(json.dumps(kernels))
     assert f"| 3, bool{shown} |" in measured(results, ["nms"])
+
+
+def test_cells_of_the_page_to_choose(tmp_path):
+    """The newest time on each processor, with a link and a mark; a dash if nothing was measured."""
+    results = Results(tmp_path, "../")
+    assert SECTIONS["choose-image"](results) == SECTIONS["choose-gpu-frame"](results) == "–"
+    encoded = row("image encode", {"sam2fast": subject(0.5)})
+    put(tmp_path, "suite-cpu", [encoded, row("image encode", {"sam2fast": subject(0.1)}, size="b+")])
+    put(tmp_path, "suite-cpu", [row("image encode", {"sam2fast": subject(0.7)})], date="2029-01-01")
+    put(tmp_path, "suite-cpu", [row("image encode", {"sam2fast": subject(2.0)})], AVX2, date="2028-01-01")
+    new = "[0.50 s](../bench/results/suite-cpu-2030-01-02.json) (AVX512)"
+    old = "[2.00 s](../bench/results/suite-cpu-2028-01-01.json) (AVX2)"
+    assert SECTIONS["choose-image"](results) == f"{new}, {old}"
+    frame = row("video throughput", {"sam2fast": subject(0.0116)}, size="l", dtype="bf16", objects=1)
+    put(tmp_path, "suite-nvidia-h200", [frame | {"verdict": "FAILED: timed out after 75 s"}], GPU)
+    link = "[11.6 ms](../bench/results/suite-nvidia-h200-2030-01-02.json)"
+    assert SECTIONS["choose-gpu-frame"](results) == f"{link} (NVIDIA H200) (timed out)"
+    memory = row("peak memory", {"sam2fast": subject(0.5, peak=805.7)})
+    put(tmp_path, "suite-cpu", [memory, row("peak memory", {"sam2fast": subject()})])
+    assert SECTIONS["choose-image-memory"](results).startswith("[806 MiB](")

@@ -22,6 +22,7 @@ pytestmark = pytest.mark.long
 SUBSTITUTES = {
     '"cuda:0,cuda:1"': '"cpu"',
     "--device cuda:0,cuda:1": "--device cpu",
+    "--device cuda:1 --out": "--device cpu --out",
     "--device cuda": "--device cpu",
     "--device all": "--device cpu",
     'on_devices("all")': 'on_devices("cpu")',
@@ -70,6 +71,7 @@ SUBSTITUTES = {
 ELSEWHERE = {
     "docs/research.md: ": "research/test_docs.py::test_snippets",
     "docs/volumes.md: sam2fast track scan.nii.gz": "cli/test_track_volumes.py::test_nifti",
+    "docs/choose.md: sam2fast track scan.nii.gz": "cli/test_track_volumes.py::test_nifti",
     "docs/volumes.md: sam2fast track series": "cli/test_track_volumes.py::test_dicom",
     "docs/volumes.md: from sam2fast": "cli/test_track_volumes.py::test_the_documents_script",
     "docs/serve.md: import json": "demo/test_serving.py::test_the_documents_script",
