@@ -74,17 +74,24 @@ def sentences(report: Report) -> str:
     return f"### Kernels on {_gpu_of(report)}, {report.data['date']}\n\n{listed}" if rows else ""
 
 
-def gpu_state(results: Results) -> str:
-    """Returns a piece of a sentence: the newest time of a frame of tiny on each GPU, beside the official package's."""
-    found: dict[str, str] = {}
+def gpu_frames(results: Results) -> dict[str, tuple[Row, Report]]:
+    """Returns for each GPU the newest row of a frame of tiny with one object, and the row's file."""
+    found: dict[str, tuple[Row, Report]] = {}
     for report in results.reports(SUITE):
         for row in report.data["rows"] if _gpu_of(report) else ():
             if (row["case"], row["size"], row["objects"]) == (FRAMES, "t", 1) and _median(row, PAIR[1]):
-                found.setdefault(_gpu_of(report), f"{_frame_of(row)}, on {_gpu_of(report)}{mark(row, report)}")
-    if not found:
+                found.setdefault(_gpu_of(report), (row, report))
+    return found
+
+
+def gpu_state(results: Results) -> str:
+    """Returns a piece of a sentence: the newest time of a frame of tiny on each GPU, beside the official package's."""
+    frames = gpu_frames(results).items()
+    if not frames:
         return "nothing has been measured on a GPU"
+    times = "; ".join(f"{_frame_of(row)}, on {name}{mark(row, report)}" for name, (row, report) in frames)
     marks = f"([what the marks say]({results.root}docs/benchmarks.md#gpus))"
-    return f"a frame of tiny with one object takes {'; '.join(found.values())} {marks}"
+    return f"a frame of tiny with one object takes {times} {marks}"
 
 
 def _frame_of(row: Row) -> str:

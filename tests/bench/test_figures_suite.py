@@ -4,6 +4,7 @@ import json
 
 import pytest
 from figure_results import CPU, GPU, put, row, subject
+from figures import chart
 from figures.documents import SECTIONS
 from figures.kernels import measured
 from figures.results import Results
@@ -197,3 +198,27 @@ def test_cells_of_the_page_to_choose(tmp_path):
     memory = row("peak memory", {"sam2fast": subject(0.5, peak=805.7)})
     put(tmp_path, "suite-cpu", [memory, row("peak memory", {"sam2fast": subject()})])
     assert SECTIONS["choose-image-memory"](results).startswith("[806 MiB](")
+
+
+def test_the_chart_shows_gpus_with_their_marks(folder):
+    """A bar for each measured GPU, with its dtype; the newest row of a GPU counts, and needs the official package."""
+    for path in folder.rglob("*nvidia*"):
+        path.unlink()
+    without = chart.speed(Results(folder))
+    assert "NVIDIA" not in without and chart.ON_GPUS not in without
+    assert ">AMD EPYC with AVX512, fp32<" in without and ">One thread, Meta's weights." in without
+    both = {"official": subject(0.02), "sam2fast": subject(0.004)}
+    frame = row("video throughput", both, objects=1, dtype="bf16")
+    put(folder, "suite-nvidia-h200", [frame | LATE], GPU)
+    put(
+        folder,
+        "suite-nvidia-l4",
+        [row("video throughput", {"sam2fast": both["sam2fast"]}, objects=1)],
+        GPU | {"gpu": "L4"},
+    )
+    drawn = chart.speed(Results(folder))
+    assert ">NVIDIA H200, bf16<" in drawn and ">5.00× (timed out)<" in drawn and chart.PROVISIONAL[0] in drawn
+    assert "L4" not in drawn
+    put(folder, "suite-nvidia-h200", [frame], GPU, "2030-01-03")
+    drawn = chart.speed(Results(folder))
+    assert ">5.00×<" in drawn and chart.ON_GPUS in drawn and chart.PROVISIONAL[0] not in drawn
