@@ -23,7 +23,7 @@ if os.path.isfile(os.path.join(__path__[0], "kernels")):
 
 find_official_modules()
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 __all__ = [
     "SAM2AutomaticMaskGenerator",
     "SAM2ImagePredictor",
