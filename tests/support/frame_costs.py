@@ -3,9 +3,9 @@
     python tests/support/frame_costs.py --model tiny large --objects 1 4 16
     python tests/support/frame_costs.py --json > bench/results/YEAR/kernels/frame-launches-DATE.json
 
-The commands print a table, and the JSON that bench/results/README.md shows. Each operation counts the bytes of its arguments
-and results once, or twice if it reads and writes them. One torch operation counts as one kernel. ``frame_model.py``
-contains the estimate and its assumptions.
+The commands print a table, and the JSON that bench/results/README.md shows. Each operation counts the bytes of its
+arguments and results once, or twice if it reads and writes them. One torch operation counts as one kernel.
+``frame_model.py`` contains the estimate and its assumptions.
 """
 
 import argparse
