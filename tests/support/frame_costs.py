@@ -3,9 +3,9 @@
     python tests/support/frame_costs.py --model tiny large --objects 1 4 16
     python tests/support/frame_costs.py --json > bench/results/YEAR/kernels/frame-launches-DATE.json
 
-The commands print a table, and the JSON that docs/tracking.md shows. Each operation counts the bytes of its arguments
-and results once, or twice if it reads and writes them. One torch operation counts as one kernel. ``frame_model.py``
-contains the estimate and its assumptions.
+The commands print a table, and the JSON that bench/results/README.md shows. Each operation counts the bytes of its
+arguments and results once, or twice if it reads and writes them. One torch operation counts as one kernel.
+``frame_model.py`` contains the estimate and its assumptions.
 """
 
 import argparse
@@ -261,7 +261,7 @@ def encoded_ahead(model: str, batches: Iterable[int]) -> list[dict[str, Any]]:
 
 
 def results(models: list[str], objects: list[int]) -> dict[str, Any]:
-    """Returns the JSON of docs/tracking.md; ``by_part`` is for one object. Rows of frames end with those of SAM 3."""
+    """Returns the JSON of bench/results/README.md; ``by_part`` is for one object. The last frames are of SAM 3."""
     sizes = {size: {model: frame_launches(model, objects, size) for model in models} for size in SIZES}
     launches = sizes[SIZES[0]]
     sizes[1008] = {"sam3": frame_launches("sam3", (1, 5, 16))}

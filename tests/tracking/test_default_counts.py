@@ -1,4 +1,4 @@
-"""Holds the work that calls start on a GPU if a user sets nothing, as docs/tracking.md and docs/images.md show it."""
+"""Holds the work that calls start on a GPU if a user sets nothing, as bench/results/README.md shows it."""
 
 import json
 

@@ -275,7 +275,7 @@ class RecordedCasts(fake_cuda.FakeCuda):
 @pytest.mark.long
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
 def test_autocast_casts_no_weights_on_every_frame(dtype):
-    """Plans keep them cast; docs/tracking.md says so. Tiny, at its 1024 pixels."""
+    """Plans keep them cast. Tiny, at its 1024 pixels."""
     mode = RecordedCasts()
     with fake_cuda.fake_cuda(mode):
         predictor = fake_cuda.build(build_sam2_video_predictor, TINY, dtype=dtype)
