@@ -33,31 +33,32 @@ test test-long test-slow test-browser properties kills fuzz inject notebooks: ex
 
 .PHONY: help demo release demo-web frontend check-frontend test-browser test properties kills fuzz inject test-long test-slow test-transformers test-family test-clients notebooks aot test-triton sass bench bench-family bench-ops figures docs gpu carry tune where matrix lint audit format clean
 
-USERS := demo|demo-web|test|bench|docs
+USERS := help|demo|demo-web|test|bench|docs|clean
+# Two groups of at most twelve targets. CONTRIBUTING.md and bench/README.md describe the targets with one # as comment.
 help:  ## this list
 	@for which in "" -v; do \
+		[ "$$which" ] && printf '\nFor maintainers (more: CONTRIBUTING.md, bench/README.md):\n' || echo 'For users:'; \
 		grep -E '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | grep -E $$which '^($(USERS)):' \
 			| sed -E 's/^([a-z-]+):.*## */\1|/' | awk -F '|' '{ printf "make %-18s %s\n", $$1, $$2 }'; \
-		[ "$$which" ] || printf '\nFor maintainers:\n'; \
 	done
 
-demo: $(VENV)/.video  ## install, then segment and track; with another model: CHECKPOINT=FILE make demo
+demo: $(VENV)/.video  ## install, then segment and track; CHECKPOINT=FILE for another model
 	$(BIN)/sam2fast demo --out $(OUT) $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)")
 
 demo-web: frontend $(VENV)/.serve  ## build the page, then serve it and its API; SERVE="--model tiny --port 8000"
 	$(BIN)/sam2fast serve $(SERVE)
 
-frontend: $(FRONTEND)/node_modules/.package-lock.json  ## the web demo's page, into the package; needs node
+frontend: $(FRONTEND)/node_modules/.package-lock.json  # the web demo's page, into the package; needs node
 	cd $(FRONTEND) && npm run build
 
 # The page of the sources. That in the package is of the last release.
 out/page/index.html: $(FRONTEND)/node_modules/.package-lock.json $(shell find $(FRONTEND)/src $(FRONTEND)/public $(FRONTEND)/index.html -type f)
 	cd $(FRONTEND) && npm run build -- --outDir "$(CURDIR)/out/page" --logLevel warn
 
-check-frontend: out/page/index.html  ## style, types and unit tests, and that the page can be built
+check-frontend: out/page/index.html  ## style, types, unit tests and build of the web demo's page
 	cd $(FRONTEND) && npm run check
 
-test-browser: $(VENV)/.tested $(VENV)/.serve out/page/index.html  ## the page in Chromium, with the server and nano; CHROMIUM=FILE
+test-browser: $(VENV)/.tested $(VENV)/.serve out/page/index.html  ## tests of the page in Chromium, with the server and nano; CHROMIUM=FILE
 	cd $(FRONTEND) && OMP_NUM_THREADS=1 SAM2FAST_PAGE="$(CURDIR)/out/page" SAM2FAST_PYTHON="$(abspath $(BIN))/python" npm run test:browser
 
 # Processes of one thread each: most tests are too small for two threads to help. One more than two cores, for waits.
@@ -69,48 +70,48 @@ ifndef SEED
 SEED := $(shell date +%s)
 endif
 RANDOM := tests/properties tests/sessions tests/faults/test_threads.py $(addprefix tests/strategies/test_,together.py random_histories.py sam2long.py)
-properties: $(VENV)/.tested  ## property-based and stateful tests, at random; EXAMPLES=20 times as many, SEED=1 to repeat
+properties: $(VENV)/.tested  # property-based and stateful tests, at random; EXAMPLES=20 times as many, SEED=1 to repeat
 	@OMP_NUM_THREADS=1 SAM2FAST_EXAMPLES=$(EXAMPLES) $(BIN)/pytest $(RANDOM) \
 		--numprocesses $(JOBS) --dist loadfile --hypothesis-seed=$(SEED) $(PYTEST) \
 		&& echo "properties hold: EXAMPLES=$(EXAMPLES) SEED=$(SEED)" \
 		|| { echo "properties fail: EXAMPLES=$(EXAMPLES) SEED=$(SEED)"; exit 1; }
 
-fuzz: $(VENV)/.tested  ## mutated videos, images, checkpoints and texts for everything that reads files; EXAMPLES=20 times as many, SEED=1
+fuzz: $(VENV)/.tested  # mutated videos, images, checkpoints and texts for everything that reads files; EXAMPLES=20 times as many, SEED=1
 	OMP_NUM_THREADS=1 SAM2FAST_EXAMPLES=$(EXAMPLES) $(BIN)/pytest tests/fuzzing -m "long or not long" \
 		--numprocesses $(JOBS) --dist loadscope --hypothesis-seed=$(SEED) $(PYTEST)
 
 RUNS ?= 50
-kills: $(VENV)/.tested  ## commands killed, interrupted and out of disk at random, run again and compared; RUNS=50 SEED=0 ONLY="track vos" REPORT=DIR
+kills: $(VENV)/.tested  # commands killed, interrupted and out of disk at random, run again and compared; RUNS=50 SEED=0 ONLY="track vos" REPORT=DIR
 	OMP_NUM_THREADS=1 $(BIN)/python tests/faults/campaign.py --runs $(RUNS) --seed $(SEED) $(ONLY) $(if $(REPORT),--out "$(REPORT)")
 
 # Most of it is the passes over videos and `generate`, of thousands of places each: PYTEST="-k 'not propagate'" leaves some out.
 POINTS ?= all
-inject: $(VENV)/.tested  ## memory that runs out, and Ctrl-C, at every place of every call, or POINTS=100 of each; SEED=0
+inject: $(VENV)/.tested  # memory that runs out, and Ctrl-C, at every place of every call, or POINTS=100 of each; SEED=0
 	@OMP_NUM_THREADS=1 SAM2FAST_INJECT_POINTS=$(POINTS) SAM2FAST_INJECT_SEED=$(SEED) \
 		$(BIN)/pytest tests/faults/test_out_of_memory.py tests/faults/test_failing_programs.py $(PYTEST) \
 		&& echo "calls that fail change nothing: POINTS=$(POINTS) SEED=$(SEED)" \
 		|| { echo "a call that failed is not as if it had not been: POINTS=$(POINTS) SEED=$(SEED)"; exit 1; }
 
-test-long: $(VENV)/.tested  ## what takes many seconds each, and real checkpoints and photographs where they are
+test-long: $(VENV)/.tested  ## tests of many seconds each, and tests with real checkpoints and photographs, if there are any
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m "(long or weights) and not slow" --numprocesses $(JOBS) --dist loadfile $(PYTEST)
 
-test-slow: $(VENV)/.tested  ## what takes minutes, or what smaller tests cover in part; before a release
+test-slow: $(VENV)/.tested  ## tests of minutes; before a release
 	$(BIN)/pytest -m slow $(PYTEST)
 
-test-transformers: .venv-transformers/.installed  ## the second oracle, in an environment without torchvision
+test-transformers: .venv-transformers/.installed  # the second oracle, in an environment without torchvision
 	.venv-transformers/bin/pytest -o addopts="--import-mode=importlib" -m "not slow" tests/transformers $(PYTEST)
 
-test-family: .venv-edgetam/.installed .venv-efficienttam/.installed  ## SAM 2's relatives beside their published code, which has the name sam2, too
+test-family: .venv-edgetam/.installed .venv-efficienttam/.installed  # SAM 2's relatives beside their published code, which has the name sam2, too
 	for name in edgetam efficienttam; do \
 		OMP_NUM_THREADS=1 .venv-$$name/bin/pytest -o addopts="--import-mode=importlib" tests/family $(PYTEST) || exit 1; \
 	done
 
-test-clients: .venv-clients/.installed  ## programs that use sam2, unchanged, and those of the integrations; needs the network
+test-clients: .venv-clients/.installed  # programs that use sam2, unchanged, and those of the integrations; needs the network
 	OMP_NUM_THREADS=1 .venv-clients/bin/python -m pytest -o addopts="--import-mode=importlib" tests/clients $(PYTEST)
 
 # Kernels, IPython and matplotlib keep files of their own: inside the checkout, too.
 NOTEBOOKS := out/notebooks
-notebooks: $(VENV)/.notebooks  ## run every notebook from top to bottom, in a copy with nano and fewer updates; WRITE=1 runs all of it and keeps what they show
+notebooks: $(VENV)/.notebooks  ## run shortened copies of all notebooks; WRITE=1 runs them in full and stores their outputs
 	rm -rf $(NOTEBOOKS) && mkdir -p $(NOTEBOOKS) && cp notebooks/*.ipynb $(NOTEBOOKS)
 	$(if $(WRITE),,sed -i.bak 's#sam2fast/mini#sam2fast/nano#; s#updates=40#updates=8#' $(NOTEBOOKS)/*.ipynb)
 	env IPYTHONDIR="$(CURDIR)/.cache/ipython" JUPYTER_RUNTIME_DIR="$(CURDIR)/.cache/jupyter" \
@@ -123,22 +124,22 @@ OF_TRITON := $(if $(TRITON),.venv-triton-$(TRITON),$(VENV))
 aot: $(OF_TRITON)/.installed  ## compile every kernel without a GPU; TRITON=3.4.0 with this version
 	env -u TRITON_INTERPRET $(OF_TRITON)/bin/python bench/aot.py $(AOT)
 
-test-triton: $(OF_TRITON)/.installed  ## the kernels in the interpreter of a version of triton: TRITON=3.4.0
+test-triton: $(OF_TRITON)/.installed  # the kernels in the interpreter of a version of triton: TRITON=3.4.0
 	OMP_NUM_THREADS=1 $(OF_TRITON)/bin/python -m pytest tests/kernels --numprocesses $(JOBS) --dist loadfile $(PYTEST)
 
-sass: $(VENV)/.installed  ## read the machine code of every kernel: what a loop executes, and a bound on the speed of products; SASS="--target sm_90"
+sass: $(VENV)/.installed  # read the machine code of every kernel: what a loop executes, and a bound on the speed of products; SASS="--target sm_90"
 	env -u TRITON_INTERPRET $(BIN)/python bench/sass.py $(SASS)
 
 # From bench/, so that the top of the repository stays off Python's path.
-bench: $(VENV)/.tested  ## whole calls beside the official package on this machine, a quarter of an hour; BENCH=--help
+bench: $(VENV)/.tested  ## time whole calls beside the official package, for a quarter of an hour; BENCH=--help
 	cd bench && "$(abspath $(BIN))/python" -m suite $(BENCH)
 
-bench-family: $(VENV)/.tested .venv-edgetam/.installed .venv-efficienttam/.installed  ## SAM 2's relatives beside their published code, ten minutes
+bench-family: $(VENV)/.tested .venv-edgetam/.installed .venv-efficienttam/.installed  # SAM 2's relatives beside their published code, ten minutes
 	for folder in "$(BIN)" .venv-edgetam/bin .venv-efficienttam/bin; do \
 		OMP_NUM_THREADS=1 "$$folder/python" bench/family_costs.py || exit 1; \
 	done
 
-bench-ops: $(VENV)/.tested  ## microbenchmarks of the ops on this machine
+bench-ops: $(VENV)/.tested  # microbenchmarks of the ops on this machine
 	$(BIN)/pytest bench --benchmark-only $(PYTEST)
 
 figures: $(VENV)/.tested  ## tables and sentences of README.md and docs/ from bench/results
@@ -150,18 +151,18 @@ docs: $(VENV)/.docs  ## the documents as a site in out/docs, warnings are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs $(if $(LIVE),serve,build)
 
 # On a CUDA machine, with the Python that has torch and triton; no installation, no network.
-gpu:  ## a visit's first call, and when it is run again the second, into out/gpu; PART=parity for some steps, GPU="--list --budget 1500 --out DIR"
+gpu:  ## checks and measurements on a CUDA machine, into out/gpu; PART=parity for some steps, GPU=--list
 	@# A copy of the tree may have lost its symbolic links.
 	@for name in kernels configs; do [ -d sam2fast/$$name ] || { rm -f sam2fast/$$name; ln -s ../$$name sam2fast/$$name; }; done
 	$(PYTHON) bench/gpu $(if $(PART),--only "$(PART)") $(GPU)
 
-carry: $(VENV)/.tested  ## before a visit to a GPU without a network: what it may lack, into .carry
+carry: $(VENV)/.tested  # before a visit to a GPU without a network: what it may lack, into .carry
 	$(BIN)/python bench/gpu/carry.py
 
-tune:  ## measure launch configurations on this GPU, and print what to change
+tune:  # measure launch configurations on this GPU, and print what to change
 	PYTHONPATH="$(CURDIR)" $(PYTHON) bench/tune.py $(if $(OP),--op $(OP))
 
-release: $(VENV)/.installed frontend  ## the page, wheel and sdist in dist/, checked by twine and in an environment of their own; publishing is left to people
+release: $(VENV)/.installed frontend  ## build and check the page, wheel and sdist in dist/; publishes nothing
 	@test -z "$$(git status --porcelain -- sam2fast/demo/server/static)" \
 		|| { echo "commit the page that was built: sam2fast/demo/server/static"; exit 1; }
 	rm -rf dist out/release
@@ -175,7 +176,7 @@ release: $(VENV)/.installed frontend  ## the page, wheel and sdist in dist/, che
 where:  ## where a name is defined, tested, measured and documented; NAME=fill_holes, NAME=tracking/session.py
 	@$(PYTHON) tests/support/where.py $(NAME)
 
-matrix: $(VENV)/.created  ## install in many environments and check each, by nox; ROWS="oldest no-extras", MATRIX="--report FILE"
+matrix: $(VENV)/.created  # install in many environments and check each, by nox; ROWS="oldest no-extras", MATRIX="--report FILE"
 	$(PIP) install --quiet nox
 	$(BIN)/nox --envdir .cache/nox $(if $(ROWS),--sessions $(ROWS)) $(MATRIX)
 
@@ -189,7 +190,7 @@ lint: $(VENV)/.linted  ## style, types, directions of imports, words; expression
 	$(BIN)/python tests/support/hard_sentences.py $(SINCE)
 	$(BIN)/python tests/api/check_user_types.py
 
-audit: $(VENV)/.tested .venv-audit/.installed  ## what is installed against published advisories; asks for them on the network
+audit: $(VENV)/.tested .venv-audit/.installed  # what is installed against published advisories; asks for them on the network
 	@# Without what the index does not have: this package, the oracle's build, and the suffix of torch's CPU build.
 	$(PIP) freeze --exclude-editable | sed '/ @ /d; s/+cpu$$//' > .venv-audit/requirements.txt
 	.venv-audit/bin/pip-audit --strict --no-deps --disable-pip --requirement .venv-audit/requirements.txt

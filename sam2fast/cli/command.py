@@ -13,7 +13,15 @@ PATH = click.Path(path_type=Path)
 TYPES: dict[Any, dict[str, Any]] = {bool: {"is_flag": True}, float | None: {"type": float}}
 TYPES |= {Path: {"type": PATH}, Path | None: {"type": PATH}, Sequence[Path]: {"multiple": True, "type": PATH}}
 
+HELP_ALL = "sam2fast.help_all"  # the key in click's context that is True for ``--help-all``
 NO_OPTION = {"decorators": lambda _: ()}  # metadata of fields that are not options
+
+
+class RareOption(click.Option):
+    """An option that few users need. ``--help-all`` lists the option, ``--help`` does not."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        return super().get_help_record(ctx) if ctx.meta.get(HELP_ALL) else None
 
 
 def option(*flags: str, **settings: Any) -> Any:
@@ -40,10 +48,11 @@ def shared(*decorators: Callable[[Any], Any]) -> Any:
     return field(metadata={"decorators": lambda _: decorators})
 
 
-def command(owner: Any, *decorators: Callable[[Any], Any], cls: type[click.Command] = click.Command) -> click.Command:
+def command(owner: Any, *decorators: Callable[[Any], Any]) -> click.Command:
     """Turns a class with a method ``run`` into a dataclass, and returns a command with the class's docstring as help.
 
-    The name of the class gives the name of the command: ``evaluate-images`` for ``EvaluateImagesCommand``.
+    The name of the class gives the name of the command: ``evaluate-images`` for ``EvaluateImagesCommand``. A command
+    with rare options also has ``--help-all``.
 
     Args:
         decorators: Options without fields. In the help, these options follow the options of the fields.
@@ -58,4 +67,24 @@ def command(owner: Any, *decorators: Callable[[Any], Any], cls: type[click.Comma
     for decorate in reversed([*of_fields, *decorators]):
         callback = decorate(callback)
     name = "-".join(re.findall("[A-Z][a-z]+", owner.__name__)[:-1]).lower()
-    return click.command(name, cls=cls)(callback)
+    made = click.command(name)(callback)
+    if any(isinstance(one, RareOption) for one in made.params):
+        help_all = RareOption(
+            ["--help-all"],
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=_print_full_help,
+            help="Show all options and exit.",
+        )
+        made.params.append(help_all)
+        made.epilog = "--help-all also lists rarely used options."
+    return made
+
+
+def _print_full_help(ctx: click.Context, _option: click.Parameter, is_asked: bool) -> None:
+    """Prints the help with rare options, and ends the command. Callback of ``--help-all``."""
+    if is_asked and not ctx.resilient_parsing:
+        ctx.meta[HELP_ALL] = True
+        click.echo(ctx.get_help(), color=ctx.color)
+        ctx.exit()

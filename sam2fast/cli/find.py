@@ -11,7 +11,6 @@ from sam2fast.cli.command_files import RESULTS
 from sam2fast.cli.left_out import LeftOut
 from sam2fast.cli.masks import MaskingCommand
 from sam2fast.cli.model_choice import ModelChoice
-from sam2fast.cli.options import GroupedCommand
 from sam2fast.cli.prompts import mask_file
 from sam2fast.cli.reporting import output_options
 from sam2fast.cli.sources import InputSource
@@ -81,4 +80,4 @@ class FindCommand(MaskingCommand):
         return FindTask(*facts, references=references)
 
 
-find = command(FindCommand, output_options(has_bar=True), cls=GroupedCommand)
+find = command(FindCommand, output_options(has_bar=True))

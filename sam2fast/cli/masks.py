@@ -15,7 +15,6 @@ from sam2fast.cli.left_out import LeftOut
 from sam2fast.cli.model_choice import ModelChoice
 from sam2fast.cli.options import (
     FormatsType,
-    GroupedCommand,
     ModelOptions,
     check_exports,
     max_megapixels_option,
@@ -205,4 +204,4 @@ class MasksCommand(MaskingCommand):
         return MaskTask(choice, self.model.dtype, options, formats, self.out, run, self.tolerance)
 
 
-masks = command(MasksCommand, output_options(has_bar=True), cls=GroupedCommand)
+masks = command(MasksCommand, output_options(has_bar=True))

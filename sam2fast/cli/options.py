@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import click
 
-from sam2fast.cli.command import PATH
+from sam2fast.cli.command import PATH, RareOption
 from sam2fast.cli.model_choice import ModelChoice, choose_model
 from sam2fast.downloads.catalog import OFFLINE_VARIABLES
 from sam2fast.io.images import MEGAPIXELS_VARIABLE
@@ -40,6 +40,7 @@ def _sets_variable(name: str) -> Callable[[click.Context, click.Parameter, int |
 
 offline_option = click.option(
     "--offline",
+    cls=RareOption,
     is_flag=True,
     expose_value=False,
     is_eager=True,
@@ -47,22 +48,20 @@ offline_option = click.option(
     help=f"Download nothing, as with {OFFLINE}=1.",
 )
 MODEL_HELP = (
-    "mini: a model in the package, derived from SAM 2 tiny; nano: a smaller, faster model; tiny, small, base_plus "
-    "or large: the SAM 2.1 models; edgetam, efficienttam_s, medsam2 or another name that sam2fast download --list "
-    "shows; owner/name on the Hugging Face hub; or a YAML file. By default, the model that fits the weights of "
-    "--checkpoint"
+    "mini or nano, models in the package; tiny, small, base_plus or large, SAM 2.1; edgetam or another name of "
+    "sam2fast download --list; {}. By default, the model that fits --checkpoint, or {}."
 )
-DEFAULT_MODEL_HELP = "; without --checkpoint, tiny, or mini (with a warning) if tiny is unavailable."
+USUAL_MODEL = "tiny (mini, if tiny is unavailable)"
 _checkpoint_option = click.option(
     "--checkpoint",
     metavar="FILE",
     type=PATH,
-    help="Weights: a .pt or .safetensors file with the names of Meta or of Hugging Face transformers, or a folder with "
-    "one such file. By default, the official file from $SAM2FAST_CHECKPOINTS, ./checkpoints or the download caches. "
-    "A missing official file is downloaded.",
+    help="Weights: a .pt or .safetensors file, or a folder with one such file. By default, the official file, "
+    "downloaded if it is missing.",
 )
 image_size_option = click.option(
     "--image-size",
+    cls=RareOption,
     type=click.IntRange(1),
     metavar="S",
     help="Side of the model's input in pixels, a multiple of 32 (SAM 3: of 28).  [default: the model's]",
@@ -127,6 +126,7 @@ def check_exports(formats: Sequence[str], tolerance: float) -> None:
 
 tolerance_option = click.option(
     "--tolerance",
+    cls=RareOption,
     type=click.FloatRange(0),
     metavar="PIXELS",
     default=1.0,
@@ -178,7 +178,7 @@ def model_options(
     def collected(*args: Any, model: str | None, **kwargs: Any) -> Any:
         return command(*args, model=ModelOptions(model, *map(kwargs.pop, ModelOptions._fields[1:])), **kwargs)
 
-    of_model = DEFAULT_MODEL_HELP if default is None else f".  [default: {default}]"
+    of_model = MODEL_HELP.format("owner/name on the Hugging Face hub; or a YAML file", default or USUAL_MODEL)
     of_device = "; several as cuda:0,cuda:1, or all" if many_devices else ""
     for option in (
         click.option("--dtype", type=click.Choice(dtypes), default="float32", help="Dtype of the computation."),
@@ -188,27 +188,10 @@ def model_options(
         offline_option,
         image_size_option,
         _checkpoint_option,
-        click.option("--model", metavar="NAME", help=MODEL_HELP + of_model),
+        click.option("--model", metavar="NAME", help=of_model),
     ):
         collected = option(collected)
     return collected  # type: ignore[return-value]
-
-
-class RareOption(click.Option):
-    """An option that few users need. :class:`GroupedCommand` lists rare options at the end of ``--help``."""
-
-
-class GroupedCommand(click.Command):
-    """A command that lists its rare options in a separate group of the help."""
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Writes the common options, then the rare options."""
-        for title, is_rare in (("Options", False), ("Options for clusters", True)):
-            options = [one for one in self.get_params(ctx) if isinstance(one, click.Option)]
-            shown = (one.get_help_record(ctx) for one in options if isinstance(one, RareOption) == is_rare)
-            lines = [line for line in shown if line is not None]
-            with formatter.section(title):
-                formatter.write_dl(lines)
 
 
 def checked_strategy(_ctx: click.Context | None, _parameter: click.Parameter | None, name: str) -> str:
@@ -232,6 +215,7 @@ strategy_option = click.option(
 
 max_megapixels_option = click.option(
     "--max-megapixels",
+    cls=RareOption,
     type=click.IntRange(1),
     metavar="N",
     expose_value=False,

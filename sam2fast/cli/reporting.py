@@ -15,7 +15,7 @@ META = "sam2fast.reporting"  # the key of the settings in click's context
 JSONL = click.option(
     "--jsonl",
     is_flag=True,
-    help="Print lines of JSON, one for each result, instead of text. docs/commands.md lists the keys.",
+    help="Print a line of JSON for each result, instead of text (docs/commands.md).",
 )
 QUIET = click.option("--quiet", "-q", is_flag=True, help="Print only errors, and JSON if an option asks for it.")
 PROGRESS = click.option("--progress", is_flag=True, help="Show a progress bar even if stderr is not a terminal.")

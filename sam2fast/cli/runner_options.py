@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import click
 
-from sam2fast.cli.options import RareOption
+from sam2fast.cli.command import RareOption
 from sam2fast.cli.user_errors import UserError, as_user_error, print_note
 from sam2fast.deploy.parallel.device_list import device_list, names_several
 from sam2fast.deploy.parallel.runners import Runner, in_this_process, on_devices

@@ -26,7 +26,7 @@ from sam2fast.cli.command_files import (
 from sam2fast.cli.jobs import note_resumed, work_through
 from sam2fast.cli.left_out import LeftOut
 from sam2fast.cli.model_choice import ModelChoice
-from sam2fast.cli.options import GroupedCommand, ModelOptions, max_megapixels_option, model_options, out_option
+from sam2fast.cli.options import ModelOptions, max_megapixels_option, model_options, out_option
 from sam2fast.cli.prompt_texts import IMAGE_BOX, IMAGE_MASK, IMAGE_POINT, read_label_image, read_prompt_file
 from sam2fast.cli.prompts import ImagePrompts, Prompts, mask_file, note_fractions
 from sam2fast.cli.reporting import emit, output_options, progress_bar
@@ -188,7 +188,7 @@ class SegmentCommand:
             raise UserError("no box lies in its image")
 
 
-segment = command(SegmentCommand, output_options(has_bar=True), cls=GroupedCommand)
+segment = command(SegmentCommand, output_options(has_bar=True))
 
 
 def _print_json(

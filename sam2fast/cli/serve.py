@@ -15,8 +15,9 @@ from sam2fast.cli.command import command, option, shared
 from sam2fast.cli.command_files import check_folder
 from sam2fast.cli.model_choice import ModelChoice, choose_model
 from sam2fast.cli.options import (
-    DEFAULT_MODEL_HELP,
+    MODEL_HELP,
     STRATEGY_HELP,
+    USUAL_MODEL,
     checked_device,
     checked_strategy,
     image_size_option,
@@ -58,12 +59,7 @@ class ServeCommand:
     containers, and precautions for a server that other people can reach.
     """
 
-    model: str | None = option(
-        metavar="NAME",
-        help="mini or nano: the models in the package; tiny, small, base_plus or large (SAM 2.1), edgetam or another "
-        "name that sam2fast download --list shows: downloaded at first use; or a YAML file with --checkpoint. By "
-        "default, the model that fits the weights of --checkpoint" + DEFAULT_MODEL_HELP,
-    )
+    model: str | None = option(metavar="NAME", help=MODEL_HELP.format("or a YAML file with --checkpoint", USUAL_MODEL))
     checkpoint: Path | None = option(
         metavar="FILE", help="Weights.  [default: the official file, found as in the other commands]"
     )

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from sam2fast.cli.boxes import DetectionFile, read_detections
-from sam2fast.cli.command import argument, command, option, shared
+from sam2fast.cli.command import RareOption, argument, command, option, shared
 from sam2fast.cli.command_files import EXPORT_FILES, check_results
 from sam2fast.cli.left_out import LeftOut
 from sam2fast.cli.options import (
@@ -54,33 +54,18 @@ class TrackCommand:
     """Track objects through each VIDEO, from clicks, boxes and masks on any of its frames.
 
     VIDEO is a file, a folder of images or of videos, a pattern such as 'clips/*.mp4', a URL (https://...), - for
-    stdin, and with --stream also camera:0 and URLs such as rtsp://host/1. Frames count from 0, coordinates are pixels
-    of the video. All points and the box of an object on one frame are one prompt. Tracking begins with the first
-    prompted frame. All prompts apply to every VIDEO. Failed videos are listed at the end, and set the exit code to 1.
-
-    With --boxes-from, a detector's boxes replace prompts. Each box that shows no tracked object starts a new object.
-
-    VIDEO may be a volume: a NIfTI file, a folder with the files of a DICOM series, or a multi-frame DICOM file. The
-    volume's slices are the frames, tracked in both directions. sam2fast is not a medical device.
+    stdin, or with --stream camera:0 or rtsp://host/1. VIDEO may also be a CT or MR volume, a NIfTI file or a DICOM
+    series: its slices are the frames. sam2fast is not a medical device. Frames count from 0, coordinates are pixels of
+    the video. Tracking begins with the first prompted frame. All prompts apply to every VIDEO.
 
     \b
-    Writes to the output folder, or for several videos to a subfolder with the name of each
-      masks.jsonl  a line of JSON for each frame: run lengths, areas, boxes and scores of all objects
+    Writes to the output folder, or to a subfolder for each of several videos
+      masks.jsonl  a line for each frame: masks, boxes and scores of all objects
       track.json   the request and the progress of the run
       overlay.mp4  the masks in colour on the video
-      masks/       with --format png: palette images, 1 for the first object, 2 for the second, ...
-      masks.json   with --format coco: all masks in COCO's format for videos
-      mot.txt      with --format mot: boxes as MOT Challenge's text
-      FORMAT/      with --format yolo, yolo-seg, labelme, labelme-mask, label-studio,
-                   npz, geojson: a file for each frame
-      masks.nii.gz with --format nifti: a volume of labels on the grid of the scan, 1 for the first object, ...
-      masks.dcm    with --format dicom-seg: a DICOM segmentation that refers to the scan's images
+    and the files of --format (docs/formats.md).
 
-    Frames of a folder keep their names. Other frames are named by numbers of five digits.
-
-    Ctrl-C keeps all results. The same command continues an interrupted run, and writes missing formats. A run on a
-    camera cannot be continued. A run with --strategy sam2long starts again from the first frame, as does a run on a
-    volume if the objects' first prompts are on several slices.
+    Ctrl-C keeps all results. The same command continues an interrupted run, and writes missing formats (docs/video.md).
     """
 
     videos: Sequence[str] = argument(nargs=-1, required=True, metavar="VIDEO...")
@@ -119,11 +104,15 @@ class TrackCommand:
         help="Instead of prompts: a detector's boxes on frames of the video, as COCO's JSON, MOT Challenge's text, or "
         "a folder of YOLO's text files.",
     )
-    every: int | None = option(type=click.IntRange(1), help="Use the boxes of every N-th tracked frame.  [default: 1]")
-    max_unseen: int | None = option(
-        type=click.IntRange(1), help="Remove an object that has had no box for N frames.  [default: 30]"
+    every: int | None = option(
+        cls=RareOption, type=click.IntRange(1), help="Use the boxes of every N-th tracked frame.  [default: 1]"
     )
-    start_score: float | None = option(metavar="SCORE", help="Boxes with lower scores start no object.  [default: 0.5]")
+    max_unseen: int | None = option(
+        cls=RareOption, type=click.IntRange(1), help="Remove an object that has had no box for N frames.  [default: 30]"
+    )
+    start_score: float | None = option(
+        cls=RareOption, metavar="SCORE", help="Boxes with lower scores start no object.  [default: 0.5]"
+    )
     model: ModelOptions = shared(model_options)
     reverse: bool = option(help="Also track backwards, from the first prompted frame to --start.")
     start: int = option(type=click.IntRange(0), metavar="FRAME", default=0, help="The first frame to track.")
@@ -137,11 +126,14 @@ class TrackCommand:
         help="Track only every N-th frame, counted from the first prompt.",
     )
     stream: bool = option(help="Read the video once, in order, in constant memory; required for cameras and URLs.")
-    max_frames: int | None = option(type=click.IntRange(1), help="With --stream: stop after this many frames.")
+    max_frames: int | None = option(
+        cls=RareOption, type=click.IntRange(1), help="With --stream: stop after this many frames."
+    )
     axis: str | None = option(
-        type=click.Choice(AXES), help="For volumes: the direction of the slices.  [default: axial]"
+        cls=RareOption, type=click.Choice(AXES), help="For volumes: the direction of the slices.  [default: axial]"
     )
     window: tuple[float, float] | None = option(
+        cls=RareOption,
         type=WINDOW,
         help="For volumes: the values that become black and white.  [default: the first that DICOM states, else the "
         "percentiles 0.5 and 99.5]",
@@ -151,11 +143,12 @@ class TrackCommand:
         type=FormatsType(FORMATS),
         metavar=",".join(FORMATS),
         default=",".join(DEFAULT_FORMATS),
-        help="Formats to write, separated by commas; masks.jsonl is always written. See docs/formats.md.",
+        help="Formats to write, separated by commas (docs/formats.md).",
     )
     tolerance: float = shared(tolerance_option)
     approximations: Approximations = option(
         "--approximate",
+        cls=RareOption,
         multiple=True,
         metavar="NAME[=VALUE]",
         callback=read_approximations,
@@ -163,7 +156,7 @@ class TrackCommand:
         "fp8_attention[=emulated]. docs/approximations.md shows how much masks change. Repeatable.",
     )
     strategy: str = shared(strategy_option)
-    show_ids: bool = option(help="Write ids beside the objects in the overlay.")
+    show_ids: bool = option(cls=RareOption, help="Write ids beside the objects in the overlay.")
     overwrite: bool = option(help="Replace the results of another run in the output folder.")
     out: Path = shared(max_megapixels_option, out_option("out/track"))
 

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import click
 
-from sam2fast.cli.command import command, option
-from sam2fast.cli.options import GroupedCommand, RareOption
+from sam2fast.cli.command import RareOption, command, option
 from sam2fast.cli.reporting import emit, output_options, say
 from sam2fast.cli.train_run import TrainingRun
 
@@ -123,7 +122,7 @@ class TrainCommand(TrainingRun):
         say(f"job {submitted.job_id}; its logs are {submitted.paths.stdout} and {submitted.paths.stderr}")
 
 
-train = command(TrainCommand, output_options(), cls=GroupedCommand)
+train = command(TrainCommand, output_options())
 
 
 def on_this_machine(where: TrainCommand, arguments: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ from sam2fast.cli.command import command, option, shared
 from sam2fast.cli.command_files import make_folder
 from sam2fast.cli.left_out import LeftOut
 from sam2fast.cli.model_choice import ModelChoice
-from sam2fast.cli.options import GroupedCommand, ModelOptions, ignore_label_option, model_options, strategy_option
+from sam2fast.cli.options import ModelOptions, ignore_label_option, model_options, strategy_option
 from sam2fast.cli.reporting import emit, output_options, progress_bar, say
 from sam2fast.cli.runner_options import RayOptions, add_seconds, choose_runner, runner_options
 from sam2fast.cli.sources import add_other_files
@@ -259,7 +259,7 @@ class VosCommand:
                 left_out.add("mask folder", "no video has its name", path)
 
 
-vos = command(VosCommand, output_options(has_bar=True), cls=GroupedCommand)
+vos = command(VosCommand, output_options(has_bar=True))
 
 
 def _results(

@@ -42,14 +42,6 @@ def test_segment(threads, run, make_image, tmp_path):
     assert found["seconds"].keys() == json.loads(one.stdout)["seconds"].keys()
 
 
-@pytest.mark.parametrize(
-    ("command", "rare"), [("segment", "--ray"), ("masks", "--workers"), ("vos", "--ray"), ("train", "--partition")]
-)
-def test_options_that_few_need_come_last_in_the_help(run, command, rare):
-    usual, _, last = run(command, "--help").stdout.partition("\nOptions for clusters:\n")
-    assert f"  {rare} " in last and f"  {rare} " not in usual and "--help" in usual and "--help" not in last
-
-
 def test_one_image_needs_one_device(run, make_image, tmp_path):
     result = run("segment", make_image(), "--model", "nano", "--point", "48,30", "--device", "cpu,cpu")
     assert result.exit_code == 0 and result.stderr == "sam2fast: note: cpu not used: 1 image only\n"
