@@ -67,8 +67,8 @@ class Op(Generic[P, R]):
             shapes.
         unsupported: Function that returns the reason why the kernel does not support its arguments, or None.
         prefers_torch: Function that returns True if torch is faster. The backend ``triton`` does not call the function.
-        compile_key: Function that returns the sizes that the kernel is compiled for. If a kernel fails, later calls
-            with equal sizes use the reference.
+        compile_key: Function that returns a call's sizes that are constants in the kernel. If a kernel fails, later
+            calls with equal sizes use the reference.
         layout: Function that copies a result of the reference into the memory layout of the kernel's result.
         fake: Function that returns the results for fake tensors. The default runs the reference, and returns empty
             tensors in ``layout``.
@@ -308,7 +308,7 @@ def with_fallback(
         kernel: Function that launches the kernel.
         reference: Reference implementation with the arguments of ``kernel``. If None, ``kernel`` is called with the
             backend ``torch``.
-        compile_key: Function that returns the sizes that the kernel is compiled for. Failures are recorded by sizes.
+        compile_key: Function that returns a call's sizes that are constants in the kernel. Failures are kept by sizes.
     """
 
     @functools.wraps(kernel)

@@ -260,7 +260,7 @@ def _window_attention_kernel(
 
 
 def pieces(d: int, most: int = 2) -> tuple[int, int]:
-    """Splits a head of ``d`` channels into at most ``most`` pieces. Returns two sizes; the second size may be 0."""
+    """Splits a head of ``d`` channels into at most ``most`` pieces. Returns the pieces' sizes; the second may be 0."""
     whole = max(16, triton.next_power_of_2(d))
     first = whole if whole == d or d < 16 or most == 1 else whole // 2
     second = max(16, triton.next_power_of_2(d - first)) if first < d else 0

@@ -137,7 +137,7 @@ def _release(generation: str, letter: str, size: str) -> tuple[str, Release]:
     )
 
 
-# Sizes of Meta's files in bytes. Several public projects record the same numbers.
+# Sizes of Meta's files in bytes. Several public projects list the same sizes.
 _BYTES = {
     "sam2_hiera_tiny.pt": 155906050,
     "sam2_hiera_small.pt": 184309650,

@@ -111,7 +111,7 @@ def _read_over_base(name: str, above: tuple[str, ...]) -> DictConfig:
     with _named(name):
         config = _composed(name) or parse_yaml(_read(name))
         if not isinstance(config, DictConfig):
-            raise ConfigError(f"{name} is a list; expected a mapping with the key 'model'")
+            raise ConfigError(f"{name} is a YAML list; expected a mapping with the key 'model'")
         if "defaults" in config:
             raise ConfigError(f"{name} has a 'defaults' list, which is not supported; write the values out")
         base = config.pop("base_config", None)

@@ -197,8 +197,8 @@ class SAM2ImagePredictor:
         point outside the image or a call without prompts returns masks. The predictor warns once about such calls.
 
         Args:
-            point_coords: Points (x, y) in pixels of the image, ``(N, 2)`` or ``(B, N, 2)``. In a list of B lists, N may
-                differ between objects. Such a list gives the results of one call per object.
+            point_coords: Points (x, y) in pixels of the image, ``(N, 2)`` or ``(B, N, 2)``. If a list has one list
+                per object, N may differ. Such a list gives the results of one call per object.
             point_labels: Labels ``(N)`` or ``(B, N)``: 1 foreground, 0 background, -1 padding, 2 and 3 box corners (top
                 left, bottom right). As in the original, padding changes the masks slightly.
             box: Box ``(4)`` or boxes ``(B, 4)``, XYXY in pixels of the image.

@@ -31,7 +31,7 @@ OLDEST_TRITON_FOR_PARTS = (3, 7)
 
 @triton.jit
 def _store_part(
-    sums, log_weights,  # out: weighted means and logarithms of sums of weights, as in _attend_specialised_kernel
+    sums, log_weights,  # out: weighted means and log2 of sums of weights, as in _attend_specialised_kernel
     mean,  # (BLOCK_M, WIDTH) weighted means
     highest, total,
     split, position, mask, N,

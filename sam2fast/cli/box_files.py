@@ -263,7 +263,7 @@ def _names_of_data(text: str) -> Mapping[str, Any] | Sequence[Any] | None:
 
 
 def _yolo_box(values: list[float]) -> tuple[Box, float | None]:
-    """Returns the box and the confidence. Raises Reason for unusable values."""
+    """Returns a line's box (in fractions) and confidence. Raises Reason for unusable values."""
     values = values[:5] if _is_tracked(values) else values
     score = _score(values.pop()) if len(values) % 2 else None
     if not _are_fractions(*values) or (score is not None and score > 1):

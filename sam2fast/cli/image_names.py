@@ -100,7 +100,7 @@ class PathMatch(NamedTuple):
     common: int  # number of equal parts at the end of the two paths, at least 1
     is_whole: bool  # True if all parts of the name agree
     closeness: int  # 3 for equal file names, 2 for equal names without suffix, 1 for equal numbers
-    same_case: int  # number of the common parts with equal upper and lower case
+    same_case: int  # number of the common parts with identical letter case
 
 
 class ImageNames:

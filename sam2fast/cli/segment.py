@@ -246,7 +246,7 @@ class SegmentTask:
         return Segmenter(self.choice, device, self.dtype)
 
     def __call__(self, segmenter: "Segmenter", job: SegmentJob) -> tuple[list[Record], LeftOut, dict[str, float]]:
-        """Writes the files. Returns the records of the objects, the boxes outside the image, and seconds by stage."""
+        """Writes the files. Returns the objects' records, counts of boxes outside the image, and seconds by stage."""
         from sam2fast.cli.results import write_results
 
         with segmenter.stage("read image"):

@@ -173,7 +173,7 @@ class TrackRequest:
         """Returns the frames with results: the tracked frames, and the frames before the first prompt, without masks.
 
         Args:
-            tracked: Tracked frames, at least one. Frames that the backward pass has not tracked yet are missing.
+            tracked: Tracked frames, at least one. The result omits frames that the backward pass has not tracked yet.
         """
         begin = self.start + (self.offset - self.start) % self.step
         return range(min(tracked) if self.reverse else begin, max(tracked) + 1, self.step)

@@ -39,8 +39,8 @@ class CameraMemories(Strategy):
 class SAM2CameraPredictor(nn.Module):
     """Tracks objects through the frames of a camera, with a stream of :meth:`open_stream`.
 
-    Prompts refer to the current frame, the last frame passed in. Unlike in the forks, objects can be added at any time.
-    NumPy arrays are RGB, and are resized as in the forks. Missing attributes are looked up in ``predictor``.
+    ``frame_idx`` must be the current frame, the last frame passed in. Unlike in the forks, objects can be added at any
+    time. NumPy arrays are RGB, and are resized as in the forks. Missing attributes are looked up in ``predictor``.
     """
 
     def __init__(self, predictor: SessionMethods[Any]) -> None:

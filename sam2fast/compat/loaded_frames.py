@@ -59,7 +59,7 @@ class LoadedFrames(Frames):
         return image.byte().permute(1, 2, 0).contiguous().cpu()
 
     def time(self, index: int) -> None:
-        """Returns None, since times are unknown."""
+        """Returns None, since frames have no known times."""
 
     def close(self) -> None:
         self._images, self._length = (), 0

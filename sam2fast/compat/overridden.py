@@ -52,7 +52,7 @@ CALLED_ELSEWHERE = (
 
 _of_the_flow = attrgetter(*OF_THE_FLOW)
 
-# Maps a method to a method that it calls in the original. In sam2fast, one kernel computes both methods.
+# Maps a method to a method that it calls in the original. In sam2fast, one kernel replaces caller and callee.
 CALLED_BY = {"_get_orig_video_res_output": "_apply_non_overlapping_constraints"}
 
 _originals: dict[str, Any] = {}  # sam2fast's methods by name, before any patch

@@ -1,7 +1,7 @@
 """Implements the private methods of the original's video predictor, for sessions that are the original's nested dicts.
 
-The tracker does not use the private methods. If a method is overridden (see :mod:`~sam2fast.compat.overridden`), or a
-session was converted to the original's dict, :mod:`~sam2fast.compat.official_flow` calls the methods, object by object.
+sam2fast calls the methods only if a method is overridden (see :mod:`~sam2fast.compat.overridden`), or if a session was
+converted to the original's dict. Most calls are in :mod:`~sam2fast.compat.official_flow`, object by object.
 """
 
 from collections.abc import Mapping
@@ -59,7 +59,7 @@ class PrivateMethods(SAM2Base):
             self._clear_obj_non_cond_mem_around_input(inference_state, frame_idx, obj_idx)
 
     def _get_orig_video_res_output(self, inference_state: VideoState, any_res_masks: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns masks ``(N, 1, h, w)`` on the device, and at the video's size, disjoint if ``non_overlap_masks``."""
+        """Returns masks ``(N, 1, h, w)`` on the device, and video-sized masks, disjoint if ``non_overlap_masks``."""
         masks = any_res_masks = any_res_masks.to(inference_state["device"])
         size = (inference_state["video_height"], inference_state["video_width"])
         if masks.shape[-2:] != size:

@@ -189,7 +189,7 @@ OFFICIAL_KEYS = (*_VIDEO, *PER_OBJECT[:2], "cached_features", "constants", *_IDS
 
 
 def official_session(model: SAM2Base) -> Callable[[VideoState], dict[str, Any]]:
-    """Returns a function without weights that converts sessions to the original's ``inference_state``."""
+    """Returns a function that holds no model, and converts sessions to the original's ``inference_state``."""
     of_memory: Any = getattr(model.memory_encoder, "position_encoding", None)
     if model.spatial_perceiver is not None:
         of_memory = model.spatial_perceiver.encode_positions

@@ -184,7 +184,7 @@ class MemoryByModules(_ByModules):
 
     def use_mask(self, masks: Any, x: Tensor, high_res: Maps, mask: Tensor, presence: float) -> ObjectPrediction:
         with self.context():
-            above = (presence,) if presence else ()  # custom methods may lack this argument, like the original method
+            above = (presence,) if presence else ()  # left out if 0, since custom methods may lack it
             use = self.model._use_mask_as_output
             _, _, iou, low_res, _, pointer, score = use(x, list(high_res) or None, mask, *above)
             return ObjectPrediction(low_res, iou, pointer, score, torch.zeros_like(iou, dtype=torch.int64))

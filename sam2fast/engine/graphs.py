@@ -52,7 +52,7 @@ class CudaGraphs:
 
         Args:
             function: Function that reads and writes tensors at fixed addresses, and does not synchronize with the
-                device. The function may run any number of times. The first run is in this call.
+                device. The function may run any number of times, first in this method.
 
         Raises:
             RecordingError: If the function ran, but could not be recorded.
@@ -130,7 +130,7 @@ def why_eager(device: torch.device, fast: bool | None) -> str | None:
         fast: Use of CUDA graphs. True: always. False: never. None: if the device supports graphs.
 
     Raises:
-        RuntimeError: If ``fast`` is True, and the device is a GPU that does not support graphs.
+        RuntimeError: If ``fast`` is True, and the device is a CUDA device without support for graphs.
     """
     if fast is False:
         return "fast is False"

@@ -129,9 +129,9 @@ class Recorded:
         args: Sequence[Tensor],
         keep: Callable[[Result], Copy],
     ) -> Copy | None:
-        """Replays the recording of a function. The first call records the function. Returns None without a recording.
+        """Replays a function. The first call records it. Returns None if recording fails or ``most`` is reached.
 
-        Must be called in a turn of the pool.
+        Must be called inside :meth:`RecordingPool.turn`.
 
         Args:
             key: Values that the function depends on, besides ``args``, :attr:`tensors` and torch's global flags. The

@@ -151,7 +151,7 @@ class RoPEAttention(Attention):
 
 
 class EfficientRoPEAttention1(RoPEAttention):
-    """Cross-attention that pools memories of several frames. A mean of 2x2 tokens weighs as much as four tokens.
+    """Cross-attention that averages 2x2 tokens in memories of several frames. A mean weighs as much as four tokens.
 
     Source: ``efficient_track_anything.modeling.sam.transformer.EfficientRoPEAttention1``.
     """

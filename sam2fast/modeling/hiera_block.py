@@ -44,7 +44,7 @@ class MultiScaleAttention(nn.Module):
             q = q.reshape(B, H * W, self.num_heads, -1)
         q, k, v = (y.transpose(1, 2) for y in (q, k, v))
         if self.rotations is not None:
-            tables = self.rotations(index(H), x.device)  # index() makes H a constant in dynamic graphs
+            tables = self.rotations(index(H), x.device)  # index() specializes a symbolic H to a constant
             q, k = apply_rope(q, *tables), apply_rope(k, *tables)
         out = F.scaled_dot_product_attention(q, k, v)
         return self.proj(out.transpose(1, 2).reshape(B, H, W, -1))

@@ -132,7 +132,7 @@ class VideoSession:
     # Objects by id, in the order of their first prompts.
     objects: dict[Any, TrackedObject] = field(default_factory=dict, init=False)
     obj_ids: list[Any] = field(default_factory=list, init=False)
-    # Pairs of ids, in both orders, of objects that a strategy does not compare because their prompts overlap.
+    # Pairs of ids, in both orders, of objects that may share pixels because their prompts overlap.
     exempt: frozenset[tuple[Any, Any]] = field(default=frozenset(), init=False)
     guard: CallGuard = field(default_factory=CallGuard, init=False)
 

@@ -178,7 +178,7 @@ def _attend(layer: Projections, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def _folds(layer: Projections, tokens: int) -> bool:
-    """Returns True if folded projections need fewer multiplications per position of the image.
+    """Returns True if projections folded into tokens save multiplications per image position.
 
     With folding, each position is multiplied by one vector of the outer width per token and head. Without folding, each
     position is projected once, and multiplied by one vector of the inner width per token.

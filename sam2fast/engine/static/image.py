@@ -55,7 +55,7 @@ class ImageWeights(NamedTuple):
     patches: Conv | None
     taps: Tensor | None  # (7, 7, 3, C), weight of the patch embedding; None if embed_patches is not used
     blocks: list[Block]
-    qkv: list[Linear]  # per block, projection to queries, keys, values, and to the residual if it is projected
+    qkv: list[Linear]  # per block, linear layer for queries, keys, values, and for a projected residual
     joined: list[bool]  # per block, True if one kernel launch computes the MLP and adds all biases to the map
     biases: list[tuple[Tensor, Tensor]]  # per block, (C) fp32: sums of deferred biases after attention and after MLP
     levels: list[Level]  # the bias of the coarsest level includes the deferred biases of the trunk

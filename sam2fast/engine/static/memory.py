@@ -116,7 +116,7 @@ def _values(exact: Projections, in_dtype: Projections, dtype: torch.dtype) -> tu
     """Returns the value and output projections. With one head, returns the two projections as one layer, and None."""
     if exact.heads > 1:
         return in_dtype.v, in_dtype.out
-    out, values = exact.out, exact.v  # fp32 composition of the uncast projections
+    out, values = exact.out, exact.v  # composed in fp32, before the cast to dtype
     bias = torch.addmv(out.bias.float(), out.weight.float(), values.bias.float())
     return Linear((out.weight.float() @ values.weight.float()).to(dtype), bias.to(dtype)), None
 

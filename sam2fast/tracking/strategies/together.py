@@ -104,7 +104,7 @@ class Trajectory(NamedTuple):
         return motion, is_pair & ~has_turned
 
     def after(self, masks: Tensor, in_contact: Tensor) -> "Trajectory":
-        """Returns the motion after one more frame.
+        """Returns the motion updated by a frame's masks.
 
         Args:
             masks: Masks ``(B, h, w)`` bool on the frame.

@@ -24,7 +24,7 @@ OnnxObject = ObjectRecord[ObjectOnFrame]
 
 @dataclass
 class OnnxVideoState:
-    """A video and its objects. Supports keys of the official state, such as ``state["obj_ids"]``."""
+    """A video and its objects. Supports four keys of the official state, such as ``state["obj_ids"]``."""
 
     frames: ImageFrames
     strategy: str  # sam2 or together

@@ -50,7 +50,7 @@ class Shadow:
 
 @dataclass(frozen=True)
 class SceneObject:
-    """Object in a scene: a sprite and the sprite's motion over N exposure times."""
+    """Object in a scene: a sprite, and its motion over a clip's N exposure times."""
 
     sprite: Sprite
     path: Floats  # (N, 2, 3) matrices from the sprite's pixels to the frame's pixels, one per exposure time

@@ -74,7 +74,7 @@ def read_photograph(path: Path, longest: int) -> Image.Image:
 
 
 def find_objects(image: Image.Image, predictor: "SAM2ImagePredictor", search: ObjectSearch) -> list[NDArray[np.uint8]]:
-    """Returns the alpha ``(H, W)`` of each object that is found, in descending order of predicted IoU."""
+    """Returns the alpha ``(H, W)`` of each object that a grid of clicks finds, highest predicted IoU first."""
     predictor.set_image(np.asarray(image))
     alphas, scores = [], []
     for points in _grid(image.size, search.points_per_side, search.batch):
