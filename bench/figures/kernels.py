@@ -107,7 +107,7 @@ def triton_exceptions(results: Results) -> str:
         said = f"{problem}, at most {most} bytes" if most else problem
         lines.append([triton, ", ".join(dict.fromkeys(target for target, _ in found)), op, said])
     link = results.link(report)
-    return table(["Triton", "architectures", "op", "problem"], lines) + f"\n\nEvery configuration: {link}."
+    return table(["Triton", "architectures", "op", "problem"], lines) + f"\n\n{link} lists every configuration."
 
 
 def memory_folding(results: Results) -> str:
@@ -127,7 +127,7 @@ def measured(results: Results, ops: Sequence[str]) -> str:
         found.setdefault((device, report.path), (report, []))[1].append(op)
     name_ops = len({op for _, op in newest}) > 1
     parts = [_on_device(results, *found[key], name_ops) for key in sorted(found)]
-    return "\n\n".join(parts) or "Not measured on a GPU; `make gpu PART=micro` does."
+    return "\n\n".join(parts) or "This op was not timed on a GPU (`make gpu PART=micro`)."
 
 
 def _on_device(results: Results, report: Report, ops: Sequence[str], name_ops: bool) -> str:

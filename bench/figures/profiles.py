@@ -63,7 +63,9 @@ def gpu_profile(results: Results) -> str:
     sums = [[sum(times) for times in zip(*column.values(), strict=True)] for column in columns]
     lines.append(["**sum**", *(f"**{encoder:,.0f} + {step:,.0f}**" for encoder, step in sums)])
     files = ", ".join(dict.fromkeys(results.link(report) for report in newest.values()))
-    return "\n\n".join([table(header, lines), f"Microseconds of a frame: encoder + step. Every kernel is in {files}."])
+    return "\n\n".join(
+        [table(header, lines), f"Cells are microseconds of a frame: encoder + step. Every kernel is in {files}."]
+    )
 
 
 SECTIONS: dict[str, Callable[[Results], str]] = {"gpu-profile": gpu_profile}

@@ -120,7 +120,7 @@ def tables_of(results: Results, report: Report) -> str:
         by_case.setdefault(row["case"], []).append({**row, "mark": mark(row, report)})
     on_gpu = f", {report.data['date']}" if _gpu_of(report) else ""
     parts = [f"### {processor(report.data['machine'])}{on_gpu}"]
-    parts.append(f"Every sample is in {results.link(report)}, from {machine(report.data['machine'])}.")
+    parts.append(f"Every sample is in {results.link(report)}, measured on {machine(report.data['machine'])}.")
     for case, rows in by_case.items():
         parts += [f"#### {case.capitalize()}", *case_table(rows), paths(rows)]
     return "\n\n".join(filter(None, parts))

@@ -94,7 +94,7 @@ def test_the_limit_is_what_takes_longest(done, expected):
 
 def test_a_gpu_appears_with_its_file(tmp_path):
     section = SECTIONS["measured-nms"]
-    assert section(Results(tmp_path)) == "Not measured on a GPU; `make gpu PART=micro` does."
+    assert section(Results(tmp_path)) == "This op was not timed on a GPU (`make gpu PART=micro`)."
     row = {"op": "box_nms", "shape": "300 boxes", "dtype": "float32", "of limit": 0.0123}
     rows = [row | {"subject": name, "p50 ms": ms} for name, ms in (("torchvision", 0.5), ("triton", 0.025))]
     rows[0]["of limit"] = 0.9
