@@ -206,8 +206,9 @@ def summary(results: Results) -> str:
     about = (
         f"SAM 2.1 tiny in fp32 at 1024×1024, medians of {_range(runs)} runs with {_range(threads)} threads. The "
         f"official package and sam2fast take turns in one process, with the same weights. All masks of a photograph "
-        f"take {several(masks.data['machine']['threads'], 'thread')}, and the official non-maximum suppression is "
-        f"in Python there, instead of torchvision's. Changes of the official package in videos: {'; '.join(changes)}. "
+        f"are computed with {several(masks.data['machine']['threads'], 'thread')}, and the official package computes "
+        f"their non-maximum suppression in Python, without torchvision. In videos, the official package is changed: "
+        f"{'; '.join(changes)}. "
         f"Samples: {links}."
     )
     return table(["official → sam2fast", *columns], lines) + "\n\n" + about
