@@ -35,7 +35,7 @@ LENGTH = 100_000
 # 0.004 from those in fp32.
 TIED = 0.01
 MEASURED_TOGETHER = 96  # whole batches, also of the 8 frames that may be encoded at once
-PREFILLED = "one object is tracked for 7 frames, other objects get copies of its memories, and older frames are repeated"
+PREFILLED = "one object is tracked for 7 frames, the others get copies of its memories, and older frames are repeated"
 
 
 def holes_left(predictor: Any) -> contextlib.AbstractContextManager[Any]:
