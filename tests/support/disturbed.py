@@ -76,7 +76,7 @@ def after_signal(ended: Ended, numbers: Sequence[int], from_the_first_import: bo
     """Checks the end of a command that was sent signals: perhaps it was done before, or Python was not yet ready."""
     deadly = {-number for number in numbers if number in (signal.SIGKILL, signal.SIGXFSZ)}
     allowed = {0, *deadly, *(128 + number for number in numbers if number in STOPPING)}
-    if len(numbers) > 1 or any(line in ended.stdout for line in ("written to", "checkpoints in")):
+    if len(numbers) > 1 or any(line in ended.stdout for line in ("written to", "checkpoints in", "frames of")):
         allowed |= {-number for number in numbers}  # Python was shutting down already
     if from_the_first_import:
         allowed |= {-number for number in numbers}
