@@ -135,7 +135,8 @@ class Best:
 def test_selections(model, parents):
     engine, maps = engine_for(model), random_map(3, 128, 8, 8)
     high_res = [random_map(1, 16, 32, 32), random_map(1, 32, 16, 16)]
-    middle = engine.track(maps, high_res, None, None, True).score.median().item()
+    lower, upper = engine.track(maps, high_res, None, None, True).score.flatten().sort().values[:2].tolist()
+    middle = (lower + upper) / 2
     found = engine.track(maps, high_res, None, None, True, middle, Best(parents))
     given = lambda: [*engine.track(maps, high_res, None, None, True, middle, Best(parents))]  # noqa: E731
     with without_plans():
@@ -156,10 +157,11 @@ def test_pooled_memories(model, pooling):
 
 
 def assert_close_in_bfloat16(exact, expected, found):
-    """Whether the processor multiplies bfloat16 itself decides how sums are rounded."""
+    """Sums are rounded in another order, so that a result may be the next number of bfloat16."""
+    step = torch.finfo(torch.bfloat16).eps
     for x, y, z in zip(exact, expected, found, strict=True):
         rounding = difference([x], [y])
-        assert difference([y], [z]) <= max(rounding, 2e-2) and difference([x], [z]) <= 1.5 * rounding + 1e-3
+        assert difference([y], [z]) <= max(rounding, 2e-2) and difference([x], [z]) <= 1.5 * rounding + step
 
 
 @pytest.mark.parametrize("emulates", [True, False])
