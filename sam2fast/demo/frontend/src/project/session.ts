@@ -97,7 +97,6 @@ let starts = 0;
 /** @param projects the first one whose number of frames is that of the video is opened */
 async function startSession(clip: Clip, projects: readonly (Project | null | undefined)[]): Promise<boolean> {
   const start = ++starts;
-  forgetKnown();
   setState({ phase: "opening", session: null });
   let id: string | null = null;
   try {
@@ -114,6 +113,7 @@ async function startSession(clip: Clip, projects: readonly (Project | null | und
       session: { id, fps: fps ?? 1, numFrames, source },
       phase: "ready",
     });
+    forgetKnown();
     announce(
       isPhoto(clip)
         ? `${clip.name} is open. Click an object in the photograph.`

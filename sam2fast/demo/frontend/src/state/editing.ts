@@ -74,7 +74,7 @@ export function setAnswer(id: number, frame: number, prompt: Prompt, mask: Mask)
 
 /** Removes all objects if the user confirms it; undo restores them. */
 export function startOver(): void {
-  const text = `All objects of “${getState().clip?.name}” are removed, with their clicks and masks. Undo restores them.`;
+  const text = `All objects of “${getState().clip?.name}” will be removed, with their clicks and masks. Undo restores them.`;
   const onYes = () => edit(scenes.emptyScene, () => 1);
   setState({ dialog: { title: "Start over?", text, no: "Keep them", yes: "Start over", onYes } });
 }

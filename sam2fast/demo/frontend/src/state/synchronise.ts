@@ -8,7 +8,7 @@ import {
 } from "../api/generated";
 import { addMask } from "../api/rest";
 import { readFrameMasks } from "../api/video";
-import { masksAt, mergeMasks, promptKey, withAnswer, type FrameMasks } from "../masks/masks";
+import { masksAt, mergeMasks, NO_MASKS, promptKey, withAnswer, type FrameMasks, type Masks } from "../masks/masks";
 import type { Mask } from "../masks/rle";
 import { findObject, promptedFrames, type Prompt, type Scene } from "../scene/scene";
 import { applyCommand, changedObjects, difference, encodePrompt, withPromptsOf, type Command } from "./commands";
@@ -20,11 +20,14 @@ import { announce, getState, isTracking, notify, setState, type Step } from "./s
 // One request at a time: SAM 2 refines a mask by the clicks in their order. Clicks made during a request are part of
 // the next one.
 let known: Scene = { objects: [] };
+/** The masks with which the session began. The server does not have the tracked ones. */
+let restored: Masks = NO_MASKS;
 let running: Promise<void> | null = null;
 
-/** Resets the known scene for a new session. */
+/** Resets the known scene for a new session, and remembers the page's masks. */
 export function forgetKnown(): void {
   known = { objects: [] };
+  restored = getState().masks;
 }
 
 /** Sends the server all changes; resolves when it has all, or when a request has failed. */
@@ -94,10 +97,20 @@ async function send(sessionId: string, command: Command): Promise<FrameMasks | n
       return null;
     case "prompt": {
       const target = { sessionId, objectId: command.id, frameIndex: command.frame };
+      const mask = restoredAt(command.id, command.frame);
+      if (mask) await addMask(sessionId, command.id, command.frame, mask); // which the prompt corrects
       const input = { ...target, ...encodePrompt(command.prompt), clearOldPoints: true };
       return readFrameMasks((await mutate(AddPointsDocument, { input })).addPoints);
     }
   }
+}
+
+/** The mask that an earlier session tracked, if the server has neither the mask nor a prompt on the frame. */
+function restoredAt(id: number, frame: number): Mask | null {
+  const entry = masksAt(getState().masks, frame).get(id);
+  if (!entry || entry.trackedFrom === null || entry.area === 0 || entry !== masksAt(restored, frame).get(id))
+    return null;
+  return findObject(known, id)?.prompts[frame] ? null : entry;
 }
 
 function keepAnswer(id: number, prompt: Prompt, { frame, masks: found }: FrameMasks): void {

@@ -133,6 +133,25 @@ test("a refused removal brings the object back, and what is tracked", async () =
   expect(getState().tracking).toEqual({ state: "done" });
 });
 
+test("a click corrects a mask that an earlier session tracked", async () => {
+  answerWith(clicked);
+  editing.addPoint(POINT);
+  await synchronise();
+  const mask = new Map([[1, { height: 2, width: 2, counts: "04" }]]);
+  const source = new Map([[1, { all: promptKey(getState().scene.objects[0]!.prompts), here: null }]]);
+  const tracked = [1, 2].reduce((found, frame) => withTracked(found, { frame, masks: mask }, source), getState().masks);
+  setState({ masks: tracked, frame: 1 });
+  forgetKnown();
+  const answer = (frameIndex: number) => ({ data: { addPoints: { ...clicked.data.addPoints, frameIndex } } });
+  const requests = answerWith({}, {}, answer(1), answer(1));
+  editing.addPoint(OTHER);
+  await synchronise();
+  editing.addPoint(POINT);
+  await synchronise();
+  const masks = "/api/sessions/1/masks";
+  expect(requests.map(({ operation }) => operation)).toEqual([masks, masks, "AddPoints", "AddPoints"]);
+});
+
 test("starting over and undo restore tracked masks", async () => {
   answerWith(clicked, { data: { clearPointsInVideo: { success: true } } }, {}, clicked);
   editing.addPoint(POINT);
