@@ -76,7 +76,8 @@ def write_masks(folder: Path, images: Iterable[AnnotatedImage], name: str, toler
     """Writes the masks of images in one of :data:`FORMATS`. Each file is written atomically.
 
     Args:
-        folder: Folder for the files that docs/formats.md describes. The first file creates the folder.
+        folder: Folder for the files that docs/formats.md describes, without the subfolder of the format that commands
+            create: ``folder/labels/STEM.txt`` for ``"yolo-seg"``. The first file creates the folder.
         images: Images with masks, written one by one. A generator is possible.
         name: Name of the format.
         tolerance: Maximum distance in pixels between polygons and outlines of masks. 0 gives exact outlines.

@@ -123,7 +123,7 @@ class VideoInput:
 
     def _refusal(self, error: FFmpegError) -> str:
         if not self.is_file:
-            return f"{self.name} cannot be opened: {reason(error)}"
+            return f"{self.name} cannot be opened: {reason(error, is_opening=True)}"
         if error.errno == errno.EINVAL:  # the format is not in the whitelist
             return f"{self.name} cannot be read as a video: lists of files or addresses, and scripts, are not followed"
         return f"{self.name} cannot be read as a video: {reason(error)}; it is no video, or incomplete"
@@ -186,10 +186,10 @@ def _is_cover(stream: Any) -> bool:
     return bool(getattr(disposition, "value", disposition) & COVER_IMAGE)
 
 
-def reason(error: FFmpegError | None) -> str:
-    """Returns FFmpeg's message of an error."""
+def reason(error: FFmpegError | None, is_opening: bool = False) -> str:
+    """Returns FFmpeg's message of an error while opening or reading."""
     if isinstance(error, av.error.ExitError):
-        return f"no answer for {TIMEOUTS[0]:g} seconds or more"
+        return f"no answer for {TIMEOUTS[0 if is_opening else 1]:g} seconds or more"
     return (error and error.strerror) or str(error)
 
 

@@ -39,7 +39,8 @@ def missing_frames(
     stated = stated_frames(container, stream) or round(seconds * (stream.average_rate or 0))
     of = f" of about {stated}" if stated > count else ""
     why = f": {reason(packets.error)}" if packets.error else ""
-    return f"{video.name}: read {count}{of} frames; the rest of the file is damaged or missing{why}"
+    kind = "file" if video.is_file else "stream"
+    return f"{video.name}: read {count}{of} frames; the rest of the {kind} is damaged or missing{why}"
 
 
 def _ends_early(container: InputContainer, stream: VideoStream, packets: Packets, seconds: float) -> bool:

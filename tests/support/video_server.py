@@ -1,6 +1,7 @@
 """A server for one video in another process: ``python video_server.py FILE`` prints its address.
 
-``/most`` stops after nine tenths, ``/endless`` repeats a JPEG image, ``/cut`` stops that, ``/silent`` never answers.
+``/most`` stops after nine tenths, ``/endless`` repeats a JPEG image, ``/cut`` stops that, ``/stalls``
+pauses that, ``/silent`` never answers.
 """
 
 import sys
@@ -16,9 +17,9 @@ class Video(BaseHTTPRequestHandler):
         if self.path in ("/video", "/most"):
             self._head("application/octet-stream", len(self.data))
             self.wfile.write(self.data if self.path == "/video" else self.data[: len(self.data) * 9 // 10])
-        elif self.path in ("/endless", "/cut"):
+        elif self.path in ("/endless", "/cut", "/stalls"):
             self._head("multipart/x-mixed-replace;boundary=ffmpeg")
-            self._show(last=40 if self.path == "/cut" else None)
+            self._show(last=None if self.path == "/endless" else 40)
         elif self.path == "/silent":
             time.sleep(60)
         else:
@@ -38,6 +39,8 @@ class Video(BaseHTTPRequestHandler):
             while count != last:
                 self.wfile.write(head + self.data + b"\r\n")
                 count += 1
+            if self.path == "/stalls":
+                time.sleep(60)
             self.wfile.write(head + self.data[: len(self.data) // 2])
         except OSError:  # nobody looks on
             pass

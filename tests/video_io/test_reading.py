@@ -233,10 +233,17 @@ class TestAddresses:
                 assert reader.count is None
                 assert [number_in(next(reader).square) for _ in range(200)] == [5] * 200
             assert list(reader) == []
-            with pytest.raises(VideoError, match="/cut: read 40 frames; the rest of the file is damaged or missing"):
+            with pytest.raises(VideoError, match="/cut: read 40 frames; the rest of the stream is damaged or missing"):
                 for frame in read_frames(f"{address}/cut", SIZE):
                     last = frame.index
             assert last == 39
+
+    def test_a_stream_that_stalls(self, tmp_path, monkeypatch):
+        Image.fromarray(drawing(5)).save(tmp_path / "5.jpg")
+        monkeypatch.setattr("sam2fast.video_io.containers.TIMEOUTS", (20.0, 0.5))
+        ending = "frames; the rest of the stream is damaged or missing: no answer for 0.5 seconds or more"
+        with serving(tmp_path / "5.jpg") as address, pytest.raises(VideoError, match=ending):
+            list(read_frames(f"{address}/stalls", SIZE))
 
     def test_unreachable_addresses(self, address, monkeypatch):
         with socket.socket() as unused:
