@@ -68,8 +68,9 @@ def build_sam2(
     Args:
         config_file: Name or path of a configuration. See :func:`sam2fast.config.load_config`.
         ckpt_path: ``.pt`` or ``.safetensors`` file with weight names of the original or of transformers, or a folder
-            that contains such a file (see :func:`sam2fast.checkpoints.find_weights`). None leaves the weights
-            untrained. If the file has only the weights for images, a message is logged.
+            that contains such a file (see :func:`sam2fast.checkpoints.find_weights`). ``sam2fast/mini`` and
+            ``sam2fast/nano`` are the weights in the package. None leaves the weights untrained. If the file has only
+            the weights for images, a message is logged.
         device: Device of the model. ``auto`` selects CUDA if available, else MPS, else the CPU.
         mode: ``eval`` for evaluation mode. Any other value sets training mode.
         hydra_overrides_extra: Overrides of the configuration, such as ``++model.image_size=512``.

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sam2fast._official_names import RELEASES
 from sam2fast.io.atomic import expanded
+from sam2fast.utils.embedded import EMBEDDED
 from sam2fast.utils.errors import FixableError
 
 MOST_LISTED = 8  # maximum number of names in an error message, before "and N more"
@@ -247,8 +248,9 @@ def find_weights(path: str | Path) -> Path:
     """Returns the checkpoint file at a path of a file or folder.
 
     In a folder, a file with the name of an official checkpoint is preferred. In folders with a ``config.json``, weights
-    of transformers or an index of such weights come next. Otherwise the folder must have only one ``.pt``, ``.pth`` or
-    ``.safetensors`` file. Expands ``~`` to the home folder.
+    of transformers or an index of such weights come next, and then a single ``*.index.json``. Otherwise the folder must
+    have only one ``.pt``, ``.pth`` or ``.safetensors`` file. If a path does not exist and is the name of an embedded
+    model (``sam2fast/mini``), returns this model's weights. Expands ``~`` to the home folder.
 
     Raises:
         FileNotFoundError: If the path does not exist, or the folder has no checkpoint.
@@ -258,12 +260,16 @@ def find_weights(path: str | Path) -> Path:
     if path.is_file():
         return path
     if not path.is_dir():
+        if path.as_posix() in EMBEDDED:
+            return EMBEDDED[path.as_posix()].weights
         raise FileNotFoundError(f"no checkpoint file {str(path)!r}")
     files = sorted(entry for entry in path.iterdir() if entry.is_file() and not entry.name.startswith("."))
     names = {file.name: file for file in files}
     preferred = [names[release.checkpoint] for release in RELEASES.values() if release.checkpoint in names]
     if CONFIG_FILE in names and not preferred:
         preferred = [names[name] for name in TRANSFORMERS_FILES if name in names][:1]
+    if not preferred and len(indices := [file for file in files if file.name.endswith(INDEX_SUFFIX)]) == 1:
+        preferred = indices
     candidates = preferred or [file for file in files if file.suffix in SUFFIXES or file.name in TRANSFORMERS_FILES]
     if not candidates:
         raise FileNotFoundError(f"no checkpoint ({', '.join(SUFFIXES)}) in the folder {str(path)!r}")

@@ -163,7 +163,7 @@ class CompareCommand:
             self.out / SHEET, encode_image(_sheet(frames, [variant.label for variant in variants], results))
         )
         shown = ((row["run"], f"{row['iou']:.3f}", f"{row['seconds']:.3f}") for row in rows)
-        say_table([("run", "IoU", "s/frame"), *shown], (1, 2))
+        say_table([("run", "IoU with first", "s/frame"), *shown], (1, 2))
         for row in rows:
             emit({"source": str(self.source), **row})
         say(f"written to {click.format_filename(self.out)}")

@@ -12,6 +12,7 @@ from sam2fast.downloads import catalog
 from sam2fast.downloads.catalog import Published, is_repository, published
 from sam2fast.downloads.transfer import DownloadError, fetch, install
 from sam2fast.io.file_records import file_sha256
+from sam2fast.utils.embedded import MINI
 
 __all__ = ["DownloadError", "find_checkpoint", "get_checkpoint", "get_repository"]
 
@@ -195,8 +196,8 @@ def _off(variable: str) -> str:
 
 def _unavailable(reason: str, model: Published) -> DownloadError:
     error = DownloadError(
-        f"{reason}. Get it from {model.release.url}, put it into ./{catalog.LOCAL_FOLDER} or "
-        f"${catalog.FOLDER_VARIABLE}, or pass its path"
+        f'{reason}. Use "{MINI.model_id}", a smaller model in the package. Or get {model.release.checkpoint} from '
+        f"{model.release.url}, put it into ./{catalog.LOCAL_FOLDER} or ${catalog.FOLDER_VARIABLE}, or pass its path"
     )
     error.reason = reason
     return error

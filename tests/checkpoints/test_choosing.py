@@ -46,6 +46,7 @@ class TestWhichFile:
                 ("model-00001-of-00002.safetensors", "config.json", "model.safetensors.index.json"),
                 "model.safetensors.index.json",
             ),
+            (("image.safetensors", "memory.safetensors", "weights.index.json"), "weights.index.json"),
         ],
     )
     def test_one(self, tmp_path, names, found):
@@ -114,6 +115,13 @@ class TestModels:
         predictor = build_sam2_video_predictor_hf(str(folder), device="cpu")
         assert_same(predictor.state_dict(), nano_weights)
         assert_same(build_sam2(nano.CONFIG, folder, device="cpu").state_dict(), nano_weights)
+
+    def test_embedded_name_as_checkpoint(self, tmp_path, nano_weights, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        assert_same(build_sam2(nano.CONFIG, nano.MODEL_ID, device="cpu").state_dict(), nano_weights)
+        (tmp_path / nano.MODEL_ID).mkdir(parents=True)
+        with pytest.raises(FileNotFoundError, match="in the folder 'sam2fast/nano'"):
+            find_weights(nano.MODEL_ID)
 
     def test_predictors(self, folder, monkeypatch):
         image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)

@@ -108,6 +108,7 @@ def test_an_error_is_one_line_with_all_that_was_tried(server):
     text = str(raised.value)
     assert text.startswith(f"{FILE} could not be downloaded: {server.url}/mirror/{FILE}: HTTP status 404 Not Found; ")
     assert f"{server.url}/meta/{FILE}: HTTP status 404 Not Found. " in text and "\n" not in text
+    assert f'Use "sam2fast/mini", a smaller model in the package. Or get {FILE} from ' in text
     assert text.endswith("put it into ./checkpoints or $SAM2FAST_CHECKPOINTS, or pass its path")
 
 
