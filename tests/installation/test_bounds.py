@@ -80,6 +80,6 @@ def test_documents_state_the_versions_of_torch():
     oldest = bound_of(required()["torch"])
     tested = next(r for r in constraints() if str(r).startswith("torch==")).specifier
     (minor,) = (".".join(s.version.split(".")[:2]) for s in tested)
-    assert f"torch {oldest} or newer, on Linux" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"needs Linux and torch {oldest} or newer" in (ROOT / "README.md").read_text(encoding="utf-8")
     row = f"| torch | {oldest} or newer; tested with {oldest}, {minor} and "
     assert row in (ROOT / "docs" / "installation.md").read_text(encoding="utf-8")
