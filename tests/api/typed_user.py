@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from typing_extensions import reveal_type
 
@@ -24,7 +26,7 @@ from sam2fast.transforms import ImageError
 from sam2fast.video_io import VideoError, open_frames, read_frames
 
 
-def images(photo: Path) -> np.ndarray:
+def images(photo: Path) -> NDArray[Any]:
     model = build_sam2("configs/sam2.1/sam2.1_hiera_t.yaml", None, device="cpu", dtype=torch.bfloat16)
     reveal_type(model)  # reveal: sam2fast.modeling.sam2_base.SAM2Base
     predictor = SAM2ImagePredictor(model)
