@@ -213,7 +213,7 @@ def read_previous_masks(
         for annotation in content["annotations"]:
             annotations[annotation["image_id"]].append(annotation)
         entries = [FoundMasks(image, annotations[image["id"]]) for image in content["images"]]
-        names = [InputSource(entry.image["file_name"]) for entry in entries]
+        stems = [InputSource(entry.image["file_name"]).stem for entry in entries]
         check_same(results, run, task.run, f"; {START_AGAIN}")
         previous = {entry.image["made_from"]["image_path"]: entry for entry in entries}
         lacks = any(not {"width", "height"} <= entry.image.keys() for entry in entries)
@@ -223,8 +223,8 @@ def read_previous_masks(
         raise UserError(f"{results} cannot be resumed ({error}); {START_AGAIN}") from error
     owners = {
         str(file).casefold(): path
-        for path, name in zip(previous, names, strict=True)
-        for file in mask_files(task.out, name.stem, task.formats).values()
+        for path, stem in zip(previous, stems, strict=True)
+        for file in mask_files(task.out, stem, task.formats).values()
     }
     for image in images:
         files = mask_files(task.out, image.stem, task.formats).values()

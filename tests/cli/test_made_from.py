@@ -319,13 +319,15 @@ def test_truncated_and_deleted_results_are_not_done(root, made, command, size):
 KEYS = ("info", "width", "made_from", "image_id", "segmentation", "predicted_iou")
 
 
-@pytest.mark.parametrize("name", [*KEYS, "twice", "[]"])
+@pytest.mark.parametrize("name", [*KEYS, "twice", "number", "[]"])
 def test_damaged_masks_json(root, made, name):
-    """A key is missing, an image is there twice, or the content is of another kind."""
+    """A key is missing, an image is there twice or its name is a number, or the content is of another kind."""
     line = made("masks")
     content = json.loads((root / "out/masks.json").read_text())
     if name == "twice":
         content["images"].append({**content["images"][0], "id": 99})
+    elif name == "number":
+        content["images"][0]["file_name"] = 0
     elif name == "[]":
         content = []
     else:
