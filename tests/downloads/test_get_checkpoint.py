@@ -1,6 +1,7 @@
 """Where a checkpoint is searched and downloaded from, and the error messages."""
 
 import os
+import pathlib
 import stat
 import sys
 from pathlib import Path
@@ -141,6 +142,8 @@ def test_a_user_without_a_home(monkeypatch):
     for name in ("HOME", "SAM2FAST_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as it is where nothing is known
+    if accessor := getattr(pathlib, "_NormalAccessor", None):  # of Python 3.10
+        monkeypatch.setattr(accessor, "expanduser", staticmethod(lambda path: path))
     before = os.listdir()
     assert find_checkpoint("tiny") is None
     with pytest.raises(FileNotFoundError, match="no home directory"):
