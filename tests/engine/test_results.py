@@ -31,6 +31,7 @@ from sam2fast.modeling.attention import Attention
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 
 TRUNK, NECK = "++model.image_encoder.trunk", "++model.image_encoder.neck"
+IS_EMULATED = _cpu.EMULATES_BFLOAT16  # on this processor
 DECODER = "++model.sam_mask_decoder_extra_args.dynamic_multimask"
 CONFIGURATIONS = {
     "nano, narrow": (),
@@ -206,7 +207,9 @@ def test_autocast(emulates, dtype, monkeypatch):
         model.image_encoder.trunk.blocks[1].mlp.layers[0].weight.data.mul_(1.5)
         changed = results(model)
     assert [x.dtype for x in expected] == [x.dtype for x in found]
+    # If torch emulates bfloat16 where plans expect that the processor multiplies bfloat16, sums are rounded otherwise.
+    slack = 2e-3 if IS_EMULATED and not emulates else 1e-3
     for x, y, z in zip(exact, expected, found, strict=True):
-        assert difference([x], [z]) <= 2 * difference([x], [y]) + max(1e-3, torch.finfo(dtype).eps / 4)
+        assert difference([x], [z]) <= 2 * difference([x], [y]) + slack
     assert difference(exact, found) > 1e-4 and difference(found, changed) > 1e-2
     assert difference(changed, results(model)) < difference(found, changed) / 2
