@@ -148,6 +148,23 @@ test("a reload restores video, clicks, masks and look", async () => {
   expect(await demo.button("Colour pop").getAttribute("aria-pressed")).toBe("true");
 });
 
+test("a click after a reload corrects the tracked mask, which the server gets first", async () => {
+  const sent: string[] = [];
+  demo.page.on("request", (request) => {
+    const text = request.postData() ?? "";
+    if (text.includes("addPoints")) sent.push("clicks");
+    else if (request.url().endsWith("/masks")) sent.push(/"frameIndex":\d+/.exec(text)?.[0] ?? "");
+  });
+  const before = await demo.difference();
+  await demo.goTo(9);
+  await demo.click(...VASE);
+  expect(sent.slice(-2)).toEqual(['"frameIndex":9', "clicks"]);
+  await demo.button("Undo").click();
+  await demo.settled();
+  await demo.goTo(11);
+  expect(await demo.difference()).toEqual(before);
+});
+
 test("a second tab on the video says that it saves nothing", async () => {
   const spans = await lane();
   const other = await demo.page.context().newPage();
