@@ -158,9 +158,10 @@ def test_pooled_memories(model, pooling):
 
 
 def assert_close_in_bfloat16(exact, expected, found, emulates):
-    """Whether the processor multiplies bfloat16 itself decides how sums are rounded.
+    """Asserts that a plan's results are about as close to fp32 as the modules' results.
 
-    If torch emulates bfloat16 where plans expect that the processor multiplies bfloat16, a result may be off by a step.
+    If torch emulates bfloat16, but the plan is for processors with bfloat16 instructions, sums are rounded differently,
+    and a result may differ by one step.
     """
     slack = torch.finfo(torch.bfloat16).eps if IS_EMULATED and not emulates else 1e-3
     for x, y, z in zip(exact, expected, found, strict=True):
