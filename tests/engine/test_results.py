@@ -207,8 +207,8 @@ def test_autocast(emulates, dtype, monkeypatch):
         model.image_encoder.trunk.blocks[1].mlp.layers[0].weight.data.mul_(1.5)
         changed = results(model)
     assert [x.dtype for x in expected] == [x.dtype for x in found]
-    # If torch emulates bfloat16 where plans expect that the processor multiplies bfloat16, sums are rounded otherwise.
-    slack = 2e-3 if IS_EMULATED and not emulates else 1e-3
+    # Sums are rounded differently if torch emulates bfloat16, but the plan is for processors with its instructions.
+    slack = max(1e-3, torch.finfo(dtype).eps / 4) if IS_EMULATED and not emulates else 1e-3
     for x, y, z in zip(exact, expected, found, strict=True):
         assert difference([x], [z]) <= 2 * difference([x], [y]) + slack
     assert difference(exact, found) > 1e-4 and difference(found, changed) > 1e-2
