@@ -14,6 +14,7 @@ from collections.abc import Hashable, Iterator
 from contextvars import ContextVar
 
 import torch
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from sam2fast.kernels import _custom_ops
 
@@ -87,6 +88,15 @@ def backend(name: str) -> Iterator[None]:
         yield
     finally:
         _forced.reset(token)
+
+
+def is_traced() -> bool:
+    """Returns True in the tracers of torch.jit, torch.export and make_fx. Dispatch modes of users do not count."""
+    if torch.jit.is_tracing():
+        return True
+    if not torch._C._len_torch_dispatch_stack():
+        return False
+    return any(getattr(mode, "_mode_key", None) is not None for mode in _get_current_dispatch_mode_stack())
 
 
 def use_triton(op: str, *tensors: torch.Tensor, unsupported_reason: str | None = None) -> bool:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
-from sam2fast.modeling.attention import RoPEAttention
 from sam2fast.modeling.compiled import compile_method, restore_methods
 from sam2fast.modeling.sam2_base import SAM2Base
 
@@ -54,18 +53,9 @@ def compile_model(
     unknown = [part for part in parts if part not in _MODULES]
     if unknown:
         raise ValueError(f"a model has no part {unknown[0]!r} to compile; the parts are {', '.join(PARTS)}")
-    _fill_tables(model)
     for part in parts:
         compile_method(getattr(model, _MODULES[part]), "forward", mode, backend)
     return model
-
-
-def _fill_tables(model: SAM2Base) -> None:
-    """Computes the rotary tables before compilation. A graph that computes the tables would be compiled twice."""
-    positions = model.sam_image_embedding_size**2
-    for module in model.memory_attention.modules():
-        if isinstance(module, RoPEAttention):
-            module._rope_of(positions, positions, model.device)
 
 
 def uncompile(model: ModelT) -> ModelT:

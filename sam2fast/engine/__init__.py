@@ -13,7 +13,6 @@ from weakref import WeakKeyDictionary, ref
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from sam2fast.engine import cpu, parts, static
 from sam2fast.engine.by_modules import AttentionByModules, ImageByModules, MasksByModules, MemoryByModules
@@ -243,7 +242,7 @@ def _variant_for(x: Tensor) -> Any:
         return None
     if not _uses_cpu(x):
         return None if x.is_meta else static
-    return None if type(x) is not Tensor or _is_traced() else cpu
+    return None if type(x) is not Tensor or _dispatch.is_traced() else cpu
 
 
 def _uses_cpu(x: Tensor) -> bool:
@@ -253,10 +252,3 @@ def _uses_cpu(x: Tensor) -> bool:
     """
     has_backend = "cpu" in _dispatch.KERNEL_DEVICES or _dispatch.current_backend() not in ("auto", "torch")
     return x.is_cpu and not has_backend and not is_recorded()
-
-
-def _is_traced() -> bool:
-    """Returns True if a dispatch mode of torch is active, such as a tracer. Dispatch modes of users do not count."""
-    if not torch._C._len_torch_dispatch_stack():
-        return False
-    return any(getattr(mode, "_mode_key", None) is not None for mode in _get_current_dispatch_mode_stack())

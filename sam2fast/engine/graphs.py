@@ -255,6 +255,6 @@ def fingerprint(model: SAM2Base) -> Hashable:
     encodings = [module for module in model.modules() if isinstance(module, PositionEmbeddingSine)]
     return (
         tuple((x.data_ptr(), x.dtype) for x in (*model.parameters(), *model.buffers())),
-        tuple(id(table) for module in encodings for table in module.replaced().values()),
+        tuple(id(table) for module in encodings for table in module.cache.values()),
         tuple((name, value) for name, value in public if isinstance(value, types)),
     )

@@ -18,6 +18,7 @@ from sam2fast.kernels.memory_attention import (
     rope_attention_reference,
 )
 from sam2fast.modeling.position_encoding import axial_rope, compute_axial_cis
+from sam2fast.modeling.tables import Tables
 
 
 class Attention(nn.Module):
@@ -98,7 +99,10 @@ class RoPEAttention(Attention):
         self.rope_k_repeat = rope_k_repeat
         self.feat_sizes = (feat_sizes[0], feat_sizes[1])  # width, height
         self._freqs_cis: Tensor | None = None  # custom rotations, for maps with as many tokens as this tensor has rows
-        self._tables: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
+        self._make_tables()
+
+    def _make_tables(self) -> None:
+        self._tables = Tables(self._rotations)
 
     @property
     def freqs_cis(self) -> Tensor:
@@ -109,7 +113,8 @@ class RoPEAttention(Attention):
 
     @freqs_cis.setter
     def freqs_cis(self, rotations: Tensor) -> None:
-        self._freqs_cis, self._tables = rotations, {}
+        self._freqs_cis = rotations
+        self._make_tables()
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, num_k_exclude_rope: int = 0) -> Tensor:
         """Computes :meth:`Attention.forward`. Rotates queries, and keys except the last ``num_k_exclude_rope`` keys.
@@ -135,19 +140,15 @@ class RoPEAttention(Attention):
             width = height = math.isqrt(positions)
             if width * height != positions:
                 raise ValueError(f"{positions} queries are neither a square map nor a map of {self.feat_sizes}")
-        if (positions, device) not in self._tables:
-            self._tables[positions, device] = self._rotations(width, height, device)
-        return self._tables[positions, device]
+        return self._tables(width, height, device=device)
 
     def _rotations(self, width: int, height: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        # Disables inference mode, because training cannot use inference tensors.
-        with torch.inference_mode(False), torch.no_grad():
-            table, compute = self._freqs_cis, self.compute_cis
-            if table is None or len(table) != width * height:
-                if isinstance(compute, partial) and compute.func is compute_axial_cis:  # avoids complex numbers
-                    return axial_rope(width=width, height=height, device=device, **compute.keywords)
-                table = compute(end_x=width, end_y=height)
-            return table.real.to(device).contiguous(), table.imag.to(device).contiguous()
+        table, compute = self._freqs_cis, self.compute_cis
+        if table is None or len(table) != width * height:
+            if isinstance(compute, partial) and compute.func is compute_axial_cis:  # avoids complex numbers
+                return axial_rope(width=width, height=height, device=device, **compute.keywords)
+            table = compute(end_x=width, end_y=height)
+        return table.real.to(device).contiguous(), table.imag.to(device).contiguous()
 
 
 class EfficientRoPEAttention1(RoPEAttention):
@@ -203,7 +204,10 @@ class RoPEAttentionv2(RoPEAttention):
         super().__init__(*args, rope_theta=rope_theta, rope_k_repeat=True, feat_sizes=q_sizes, **kwargs)
         self.k_sizes = (k_sizes[0], k_sizes[1])  # width, height
         self.num_unrotated = num_unrotated
-        self._page_tables: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
+
+    def _make_tables(self) -> None:
+        super()._make_tables()
+        self._page_tables = Tables(self._rotations_of_page)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, num_k_exclude_rope: int = 0) -> Tensor:
         """Computes :meth:`RoPEAttention.forward`. The last ``num_k_exclude_rope`` keys follow the memories of frames.
@@ -224,11 +228,9 @@ class RoPEAttentionv2(RoPEAttention):
 
     def _rope_of(self, positions: int, page: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Returns tables for the queries, followed by tables for the tokens of a memory."""
-        key = positions, device
-        if key not in self._page_tables:
-            cos, sin = self._table(positions, device)
-            with torch.inference_mode(False), torch.no_grad():
-                key_cos, key_sin = self._rotations(*self.k_sizes, device)
-                unrotated = cos.new_zeros(self.num_unrotated, cos.shape[1])
-                self._page_tables[key] = torch.cat([cos, unrotated + 1, key_cos]), torch.cat([sin, unrotated, key_sin])
-        return self._page_tables[key]
+        return self._page_tables(positions, device=device)
+
+    def _rotations_of_page(self, positions: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        (cos, sin), (key_cos, key_sin) = self._table(positions, device), self._rotations(*self.k_sizes, device)
+        unrotated = cos.new_zeros(self.num_unrotated, cos.shape[1])
+        return torch.cat([cos, unrotated + 1, key_cos]), torch.cat([sin, unrotated, key_sin])

@@ -1,7 +1,5 @@
 """The transformer block of Hiera and of plain vision transformers with window attention."""
 
-from operator import index
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -44,7 +42,7 @@ class MultiScaleAttention(nn.Module):
             q = q.reshape(B, H * W, self.num_heads, -1)
         q, k, v = (y.transpose(1, 2) for y in (q, k, v))
         if self.rotations is not None:
-            tables = self.rotations(index(H), x.device)  # index() specializes a symbolic H to a constant
+            tables = self.rotations(H, x.device)
             q, k = apply_rope(q, *tables), apply_rope(k, *tables)
         out = F.scaled_dot_product_attention(q, k, v)
         return self.proj(out.transpose(1, 2).reshape(B, H, W, -1))

@@ -6,6 +6,8 @@ from operator import index
 import torch
 from torch import Tensor, nn
 
+from sam2fast.modeling.tables import Tables
+
 
 class PositionEmbeddingSine(nn.Module):
     """Encodes each position of a map by sines and cosines of its row and its column.
@@ -14,8 +16,8 @@ class PositionEmbeddingSine(nn.Module):
     are ignored, because tables are computed at first use.
 
     Attributes:
-        cache: Encodings ``(num_pos_feats, H, W)`` by size ``(H, W)``. A replaced entry takes effect, but not in graphs
-            that were compiled before.
+        cache: Encodings ``(num_pos_feats, H, W)`` by size ``(H, W)`` that replace computed encodings. Initially empty.
+            A new entry takes effect, but not in graphs that were compiled before.
     """
 
     def __init__(
@@ -38,34 +40,21 @@ class PositionEmbeddingSine(nn.Module):
         self.normalize = normalize
         self.scale = 2 * math.pi if scale is None else scale
         self.cache: dict[tuple[int, int], Tensor] = {}
-        self._own: dict[tuple[int, int], Tensor] = {}  # computed entries of the cache
-        self._tables: dict[tuple[int, int, torch.device], Tensor] = {}  # never freed, read by CUDA graphs
+        self._tables = Tables(self._encode)
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns the fp32 encoding ``(B, num_pos_feats, H, W)`` of maps ``x (B, C, H, W)``, expanded over B."""
         B, _, H, W = x.shape
-        # index() converts the dynamic sizes of torch.compile to constants.
-        return self._table(index(H), index(W), x.device).expand(B, -1, -1, -1)
+        if self._has_replaced() and (index(H), index(W)) in self.cache:
+            table = self.cache[index(H), index(W)].to(x.device)
+        else:
+            table = self._tables(H, W, device=x.device)
+        return table.expand(B, -1, -1, -1)
 
-    def _table(self, H: int, W: int, device: torch.device) -> Tensor:
-        """Returns the encoding of a map, computed once per device. Compiled graphs store the encoding as a constant."""
-        size, key = (H, W), (H, W, device)
-        cached = self.cache.get(size)
-        if cached is not None and cached is not self._own.get(size):
-            return cached.to(device)
-        if key not in self._tables:
-            # Disables inference mode, because training cannot use inference tensors.
-            with torch.inference_mode(False), torch.no_grad():
-                self._tables[key] = self._encode(H, W, device)
-        if cached is None:
-            self.cache[size] = self._own[size] = self._tables[key]
-        return self._tables[key]
+    def _has_replaced(self) -> bool:
+        return bool(self.cache)
 
-    _table._dynamo_marked_constant = True  # type: ignore[attr-defined]
-
-    def replaced(self) -> dict[tuple[int, int], Tensor]:
-        """Returns the entries of :attr:`cache` that a user set."""
-        return {size: table for size, table in self.cache.items() if table is not self._own.get(size)}
+    _has_replaced._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
     @torch.no_grad()
     def encode_points(self, x: Tensor, y: Tensor, labels: Tensor) -> Tensor:
@@ -193,18 +182,14 @@ class WindowRotations:
 
     def __init__(self, dim: int, side: int, theta: float) -> None:
         self.dim, self.side, self.theta = dim, side, theta
-        self._tables: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}  # never freed, read by CUDA graphs
+        self._tables = Tables(self._rotations)
 
     def __call__(self, side: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Returns cosines and sines ``(side * side, dim / 2)`` of a square map. Compiled graphs store the tables."""
-        if (side, device) not in self._tables:
-            # Disables inference mode, because training cannot use inference tensors.
-            with torch.inference_mode(False), torch.no_grad():
-                tables = axial_rope(self.dim, side, side, self.theta, device, self.side / side)
-            self._tables[side, device] = tables
-        return self._tables[side, device]
+        """Returns cosines and sines ``(side * side, dim / 2)`` of a square map."""
+        return self._tables(side, device=device)
 
-    __call__._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    def _rotations(self, side: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        return axial_rope(self.dim, side, side, self.theta, device, self.side / side)
 
 
 def compute_axial_cis(dim: int, end_x: int, end_y: int, theta: float = 10000.0) -> Tensor:

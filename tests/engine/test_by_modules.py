@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
+from compiled_forms import compile_module
 from planned import difference, parts_of, results, without
 from torch import nn
 
@@ -89,16 +90,9 @@ def test_bfloat16_without_instructions_for_it(monkeypatch, make):
 @pytest.mark.parametrize("path", ["image_encoder.trunk.blocks.1.mlp", "sam_mask_decoder.transformer"])
 @torch.no_grad()
 def test_what_a_user_compiled_is_one_graph(model, path):
-    graphs = []
-
-    def backend(graph, inputs):
-        graphs.append(graph)
-        return graph.forward
-
-    expected, part = results(model), model.get_submodule(path)
-    part.forward = torch.compile(part.forward, backend=backend, fullgraph=True)
+    expected, graphs = results(model), compile_module(model, path, "forward", fullgraph=True)
     assert difference(expected, results(model)) < 1e-5
-    assert difference(expected, results(model)) < 1e-5 and len(graphs) == 1
+    assert difference(expected, results(model)) < 1e-5 and graphs.frame_count == 1
 
 
 def test_with_gradients_nothing_is_replaced(model, by_convolution):

@@ -7,10 +7,13 @@ from collections import Counter
 
 import pytest
 import torch
+from compiled_forms import WAYS, compile_module
+from compiled_forms import tensors_in as flat
 from mini_model import mini_model, mini_predictor
 from parity import random_image, random_map
 from small_sam3 import small_sam3
 from torch import nn
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch._dynamo.utils import counters
 from video import Session, clip, compare, jpeg_folder
 
@@ -23,10 +26,6 @@ from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.utils.testing import relative_error
 
 MODULES = ("image_encoder", "memory_attention", "memory_encoder", "sam_mask_decoder")
-
-
-def flat(result):
-    return [x for x in torch.utils._pytree.tree_leaves(result) if isinstance(x, torch.Tensor)]
 
 
 def signature(*arguments):
@@ -207,35 +206,58 @@ def test_each_model_has_its_own_limit_of_shapes(limit, shapes, models, monkeypat
 @pytest.mark.parametrize("build", [small_sam3, mini_model])
 @torch.no_grad()
 def test_the_encoder_of_a_configuration_is_compiled_once(build, monkeypatch):
-    """Tables of positions, which the first call computes, are constants of its graph."""
-    graphs, compile = [], torch.compile
-    counted = {"mode": None, "backend": lambda graph, _: graphs.append(graph) or graph.forward}
+    """Tests that the graph reads the tables of positions, although its first call computes the tables."""
+    graphs, compile = CompileCounterWithBackend("aot_eager"), torch.compile
+    counted = {"mode": None, "backend": graphs}
     monkeypatch.setattr(torch, "compile", lambda function, **options: compile(function, **{**options, **counted}))
     encoder = build(overrides=["++model.compile_image_encoder=true"]).image_encoder
     images = random_map(1, 3, 128, 128)
     first, second = flat(encoder(images)), flat(encoder(images))
-    assert len(graphs) == 1
+    assert graphs.frame_count == 1
     for a, b, c in zip(first, second, flat(ImageEncoder.forward(encoder, images)), strict=True):
         assert torch.equal(a, b) and relative_error(c, a) <= 1e-5
 
 
+@pytest.mark.parametrize("way", WAYS)
+@torch.no_grad()
+def test_an_encoder_that_a_user_compiles_has_one_graph_per_size(way):
+    model, plain = mini_model(), mini_model()
+    graphs = compile_module(model, "image_encoder", way, fullgraph=True)
+    for side in (128, 192, 128) if way == "wrapped" else (128, 128):
+        images = random_map(1, 3, side, side)
+        for a, b in zip(flat(model.image_encoder(images)), flat(plain.image_encoder(images)), strict=True):
+            assert relative_error(b, a) <= 1e-5
+    assert graphs.frame_count == (2 if way == "wrapped" else 1)
+
+
 def test_tables_of_positions_take_dynamic_sizes():
-    encoding = PositionEmbeddingSine(32)
-    compiled = torch.compile(encoding, fullgraph=True, backend="eager", dynamic=True)
+    encoding, plain = PositionEmbeddingSine(32), PositionEmbeddingSine(32)
+    graphs = compile_module(nn.ModuleDict({"encoding": encoding}), "encoding", "compile", fullgraph=True, dynamic=True)
+    for side in (8, 12, 8):
+        assert torch.equal(encoding(torch.ones(1, 4, side, side)), plain(torch.ones(1, 4, side, side)))
+    assert graphs.frame_count == 2
+
+
+def test_graphs_read_a_replaced_encoding():
+    encoding, replaced = PositionEmbeddingSine(32), random_map(32, 8, 8)
+    encoding.cache[8, 8] = replaced
+    compile_module(nn.ModuleDict({"encoding": encoding}), "encoding", "compile", fullgraph=True)
     for side in (8, 12):
-        assert torch.equal(compiled(torch.ones(1, 4, side, side)), encoding(torch.ones(1, 4, side, side)))
+        expected = replaced if side == 8 else PositionEmbeddingSine(32)(torch.ones(1, 4, side, side))[0]
+        assert torch.equal(encoding(torch.ones(1, 4, side, side))[0], expected)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("build", [small_sam3, mini_model])
 @torch.no_grad()
 def test_an_encoder_that_a_user_compiles_takes_other_sizes(build):
-    encoder = build().image_encoder
-    compiled = torch.compile(encoder, fullgraph=True, backend="eager")
-    for side in (128, 192):
+    model, plain = build(), build()
+    graphs = compile_module(model, "image_encoder", "compile", fullgraph=True)
+    for side in (128, 192, 128):
         images = random_map(1, 3, side, side)
-        for a, b in zip(flat(compiled(images)), flat(encoder(images)), strict=True):
+        for a, b in zip(flat(model.image_encoder(images)), flat(plain.image_encoder(images)), strict=True):
             assert relative_error(b, a) <= 1e-5
+    assert graphs.frame_count == 2
 
 
 @pytest.mark.parametrize("mode", [None, "reduce-overhead"])

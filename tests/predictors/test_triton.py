@@ -7,7 +7,7 @@ from parity import NARROW, build_pair, random_map
 from video import SMALL, Session, build_video_pair, clip, compare, jpeg_folder, run, run_official
 
 pytest.importorskip("triton")
-from sam2fast.deploy.compilation import _fill_tables, compile_model
+from sam2fast.deploy.compilation import compile_model
 from sam2fast.engine import engine_for, static  # noqa: E402
 from sam2fast.engine.memory_plan import plan_attention  # noqa: E402
 from sam2fast.kernels import _launch  # noqa: E402
@@ -142,7 +142,6 @@ def test_a_compiled_memory_attention_does_not_compile_again(predictors, name, mo
     monkeypatch.setenv("SAM2FAST_BACKEND", name)
     attention = predictors[1].memory_attention.to(triton_device)
     features, position = (random_map(1, 256, 8, 8, seed=i).to(triton_device) for i in (5, 6))
-    _fill_tables(predictors[1])  # as compile_model does: what is made on the first call is not there yet in its graph
     from torch._dynamo.testing import CompileCounterWithBackend
 
     torch._dynamo.reset()
