@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from operator import index
 from typing import Any
 
 import torch
@@ -135,6 +136,7 @@ class RoPEAttention(Attention):
 
     def _table(self, positions: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Returns cosines and sines ``(positions, d / 2)`` of a map's positions, computed once per device."""
+        positions = index(positions)  # converts symbolic sizes of torch.compile to constants
         width, height = self.feat_sizes
         if positions != width * height:
             width = height = math.isqrt(positions)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2fast.modeling.hiera_block import MultiScaleAttention, MultiScaleBlock  # noqa: F401  (imported from here in the original)
+from sam2fast.modeling.tables import specialize
 
 
 class PatchEmbed(nn.Module):
@@ -41,6 +42,7 @@ class BlockTrunk(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Converts images ``(B, 3, H, W)`` to maps ``(B, C_i, H_i, W_i)`` after each stage, finest first."""
+        specialize(x)
         x = self._embed(x)
         outputs: list[Tensor] = []
         for i, block in enumerate(self.blocks):

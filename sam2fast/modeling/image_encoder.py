@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from sam2fast.modeling.hiera import Hiera
 from sam2fast.modeling.layers import LayerNorm2d
 from sam2fast.modeling.repvit import RepViT
-from sam2fast.modeling.tables import specialize
 from sam2fast.modeling.vit import RoPEViT, ViT
 
 
@@ -182,7 +181,6 @@ class ImageEncoder(nn.Module):
 
     def forward(self, sample: Tensor) -> dict[str, Any]:
         """Encodes images ``(B, 3, H, W)``. Returns the official dict of levels, without ``scalp`` coarsest levels."""
-        specialize(sample)
         features, positions = self.neck(self.trunk(sample))
         levels = len(features) - self.scalp
         return {

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sam2fast.modeling.tables import specialize
+
 WIDTHS = (48, 96, 192, 384)
 DEPTHS = (2, 2, 14, 2)
 LEVELS = ("layer0", "layer1", "layer2", "layer3")
@@ -171,4 +173,5 @@ class RepViT(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Returns the maps ``(B, C_i, H_i, W_i)`` of all stages for images ``(B, 3, H, W)``, finest first."""
+        specialize(x)
         return self.body(x)
