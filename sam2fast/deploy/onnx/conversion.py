@@ -1,10 +1,13 @@
-"""Converts weights of ONNX graphs to float16, or to int8 for some matrix multiplications."""
+"""Stores weights of ONNX graphs as float16, or weights of some matrix multiplications as int8."""
 
 import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 # Graphs with int8 weights. The decoder and memory encoder stay fp32, because they are small and determine the masks.
 QUANTISED = ("encoder", "memory_attention")
@@ -18,15 +21,34 @@ def converted(file: Path, name: str, dtype: str) -> None:
         from onnxruntime.transformers.float16 import convert_float_to_float16
 
         onnx.save(convert_float_to_float16(onnx.load(file), keep_io_types=True), file)
-    elif dtype == "int8" and name in QUANTISED:  # dynamic quantization: activations are quantized at run time
-        from onnxruntime.quantization import QuantType, quantize_dynamic
-
+    elif dtype == "int8" and name in QUANTISED:
         model = onnx.load(file)
-        del model.graph.value_info[:]  # the exporter's shapes are wrong after quantization
-        # Weights of 7 bits: products of 8 bits overflow 16-bit sums on x86 processors without VNNI.
-        options = {"weight_type": QuantType.QInt8, "reduce_range": True}
-        with quiet("root"):  # hides advice on static quantization
-            quantize_dynamic(model, file, op_types_to_quantize=["MatMul", "Gemm"], **options)
+        _store_int8(model.graph)
+        onnx.save(model, file)
+
+
+def _store_int8(graph: Any) -> None:
+    """Stores weights of matrix multiplications as int8, with an fp32 scale ``max|w| / 127`` for each output channel.
+
+    Activations stay fp32: with int8 activations, masks of the model mini differ too much. onnxruntime computes the
+    fp32 weights when it loads the graph. The nodes are Cast and Mul, because onnxruntime replaces DequantizeLinear and
+    MatMul by a slower operator with int8 activations.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    initializers = {x.name: x for x in graph.initializer}
+    names = {node.input[1] for node in graph.node if node.op_type == "MatMul"} & initializers.keys()
+    for name in sorted(names):
+        weight = numpy_helper.to_array(initializers[name])
+        if weight.ndim != 2:
+            continue
+        scale = np.maximum(np.abs(weight).max(0) / np.float32(127), np.finfo(np.float32).tiny)
+        codes = np.round(weight / scale).astype(np.int8)
+        graph.initializer.remove(initializers[name])
+        stored = {f"{name}_int8": codes, f"{name}_scale": scale}
+        graph.initializer.extend(numpy_helper.from_array(array, key) for key, array in stored.items())
+        graph.node.insert(0, helper.make_node("Mul", [f"{name}_fp32", f"{name}_scale"], [name]))
+        graph.node.insert(0, helper.make_node("Cast", [f"{name}_int8"], [f"{name}_fp32"], to=TensorProto.FLOAT))
 
 
 @contextmanager
