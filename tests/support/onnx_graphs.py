@@ -7,7 +7,7 @@ import torch
 from parity import TOLERANCE, random_image
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 
-from sam2fast.deploy.onnx.export import graphs_of, manifest_of
+from sam2fast.deploy.onnx.export import graphs_of, manifest_of, run_modules
 from sam2fast.deploy.onnx.runtime.graphs import OnnxModel
 from sam2fast.deploy.onnx.runtime.images import OnnxImagePredictor
 from sam2fast.deploy.onnx.runtime.videos import OnnxVideoPredictor
@@ -77,17 +77,7 @@ def several_objects(s: Any) -> None:
 
 def model_of_modules(model: Any) -> OnnxModel:
     """Runs the modules that would be exported: seconds instead of the exporter's minute."""
-    graphs = {graph.name: graph for graph in graphs_of(model)}
-
-    def run(name: str, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
-        graph = graphs[name]
-        assert list(inputs) == list(graph.inputs)
-        given = [torch.from_numpy(x.copy()) for x in inputs.values()]
-        with torch.no_grad():
-            results = graph.module(*graph.arguments(given))
-        return [x.numpy() for x in (results if isinstance(results, tuple) else (results,))]
-
-    return OnnxModel(manifest_of(model), run)
+    return OnnxModel(manifest_of(model), run_modules(graphs_of(model)))
 
 
 class AsTensors:

@@ -3,7 +3,7 @@
 import importlib.metadata
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -90,14 +90,15 @@ def write_onnx(
     """Exports a video predictor's model to a folder with graphs, manifest and tracker. May take some minutes.
 
     Before a graph is converted to ``dtype``, onnxruntime runs the graph in fp32 at sizes other than the traced sizes,
-    and the results are compared with the model's results.
+    and the results are compared with the model's results. After the conversion, masks of the converted graphs are
+    compared with the model's masks on photographs of the package.
 
     Args:
         model: model on the CPU, with fp32 weights.
         folder: folder that is empty or does not exist.
         config: name of the configuration, for the manifest.
-        dtype: dtype of the weights in the graphs. Inputs and outputs are fp32. ``int8`` quantizes only matmul weights
-            of the image encoder and memory attention.
+        dtype: dtype of the weights in the graphs. Inputs and outputs are fp32. ``int8`` stores only matmul weights of
+            the image encoder and memory attention as int8, and computes in fp32.
         progress: function called with a message before each graph's export.
         made_from: see :func:`sam2fast.deploy.exported.artifact.record_of`.
 
@@ -106,14 +107,15 @@ def write_onnx(
         ImportError: If onnx, onnxscript or onnxruntime is not installed.
         ValueError: If the model is in training mode, is not on the CPU, has settings other than the published models',
             or has a strategy other than ``sam2`` and ``together``; or if ``dtype`` is unknown.
-        RuntimeError: If a graph's results differ from the model's results.
+        RuntimeError: If a graph's results differ from the model's results, or masks of ``dtype`` from float32's masks.
         OSError: If a file cannot be written. No files are left behind.
     """
     target = check_folder(folder)
     versions = {"sam2fast": __version__, **{name: _version(name) for name in TOOLS}}
     _check(model, dtype)
+    graphs = graphs_of(model)
     with filled(target, MANIFEST) as partial:
-        for graph in graphs_of(model):
+        for graph in graphs:
             if progress is not None:
                 progress(f"exporting {graph.name}")
             file = partial / f"{graph.name}.onnx"
@@ -125,9 +127,23 @@ def write_onnx(
             file.name: {"size": file.stat().st_size, "sha256": file_sha256(file)} for file in sorted(partial.iterdir())
         }
         manifest = manifest_of(model, config, dtype, versions, files)
-        content = {**asdict(manifest), **record_of(partial, made_from)}
-        (partial / MANIFEST).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        record = record_of(partial, made_from)
+        _write_manifest(partial, manifest, record)
+        if dtype != "float32":
+            from sam2fast.deploy.onnx.comparison import check_masks
+            from sam2fast.deploy.onnx.runtime.graphs import OnnxModel, load_model
+
+            if progress is not None:
+                progress(f"comparing masks of {dtype} and float32")
+            agreement = check_masks(OnnxModel(manifest, run_modules(graphs)), load_model(partial))
+            manifest = replace(manifest, agreement=agreement)
+            _write_manifest(partial, manifest, record)
     return manifest
+
+
+def _write_manifest(folder: Path, manifest: OnnxManifest, record: Mapping[str, Any]) -> None:
+    content = json.dumps({**asdict(manifest), **record}, indent=1)
+    (folder / MANIFEST).write_text(content + "\n", encoding="utf-8")
 
 
 def _version(package: str) -> str:
@@ -275,6 +291,19 @@ def check_graph(graph: OnnxGraph, file: Path) -> None:
             error = relative_error(a, b)
             if not error <= TOLERANCE:
                 raise RuntimeError(f"{name} of {graph.name} differs from the model by {error:.1e} at {sizes}")
+
+
+def run_modules(graphs: Sequence[OnnxGraph]) -> Callable[[str, dict[str, Any]], list[Any]]:
+    """Returns a function that runs the modules of graphs in torch, as :class:`OnnxModel` runs graphs."""
+    by_name = {graph.name: graph for graph in graphs}
+
+    def run(name: str, inputs: dict[str, Any]) -> list[Any]:
+        graph = by_name[name]
+        with torch.no_grad():
+            results = graph.module(*graph.arguments([torch.from_numpy(inputs[key].copy()) for key in graph.inputs]))
+        return [x.numpy() for x in (results if isinstance(results, tuple) else (results,))]
+
+    return run
 
 
 def manifest_of(
