@@ -20,6 +20,7 @@ from sam2fast.cli.user_errors import UserError, as_user_error, print_note
 FAILURES = (OSError, ValueError, RuntimeError, ImportError)
 # Files with the record of an export, by format; see sam2fast.deploy.exported.artifact.record_of.
 RECORDS = {"torch": "artifact.json", "onnx": "model.json", "web": "in_browser/settings.json"}
+MANIFESTS = ("model.json", "in_browser/model/model.json")  # of the formats onnx and web
 IN_BROWSER_MODEL = "nano"  # for --format web; other models are large, and slow without a GPU
 
 
@@ -74,6 +75,12 @@ class ExportCommand:
             sizes = self._write(choice, name, made_from) if kept is None else kept
         for name, size in sizes.items():
             say(name if size is None else f"{name}  {size / 1e6:8.1f} MB")
+        ious = _agreement(self.out)
+        if ious is not None:
+            say(
+                f"{ious['masks']} masks of {self.model.dtype} and float32: mean IoU {ious['mean']:.3f}, worst "
+                f"{ious['worst']:.3f}"
+            )
         seconds = time.perf_counter() - start
         say(f"time: {seconds:.1f} s")
         if kept is not None:
@@ -82,7 +89,8 @@ class ExportCommand:
             say(f"written to {click.format_filename(self.out)}")
         note_licence(choice.config, self.out)
         written = {name: size for name, size in sizes.items() if size is not None}
-        emit({"out": str(self.out), "bytes": written, "seconds": round(seconds, 3), "model": choice.as_json()})
+        result = {"out": str(self.out), "bytes": written, "seconds": round(seconds, 3)}
+        emit({**result, "model": choice.as_json(), "iou": ious})
 
     def _check(self) -> None:
         """Checks that the options fit the format."""
@@ -153,6 +161,12 @@ export = command(ExportCommand, output_options())
 
 def _note_progress(text: str) -> None:
     print_note(f"{text} ...")
+
+
+def _agreement(out: Path) -> dict[str, float] | None:
+    """Returns the IoU with float32's masks in an export's manifest, or None."""
+    manifest = next((file for name in MANIFESTS if (file := out / name).is_file()), None)
+    return None if manifest is None else json.loads(manifest.read_bytes()).get("agreement")
 
 
 def _find_same(out: Path, made_from: Mapping[str, Any]) -> dict[str, int | None] | None:

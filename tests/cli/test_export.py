@@ -91,5 +91,6 @@ def test_onnx(run, tmp_path):
     graphs = [f"{name}.onnx" for name in ("decoder", "encoder", "memory_attention", "memory_encoder")]
     assert names(out) == [*graphs, "model.json", "tracker.py"]
     assert [line.split()[0] for line in result.stdout.splitlines()[:6]] == [*graphs, "tracker.py", "model.json"]
+    assert result.stdout.splitlines()[6].startswith("52 masks of int8 and float32: mean IoU 0.99")
     content = json.loads((out / "model.json").read_text())
     assert (content["image_size"], content["dtype"], content["config"]) == (256, "int8", nano.CONFIG)
