@@ -1,4 +1,4 @@
-"""Exports that users write with ``torch.jit``, ``torch.export`` and ``torch.onnx``: the original's results and sizes."""
+"""Compares exports that users write with ``torch.jit``, ``torch.export`` and ``torch.onnx`` with the original's."""
 
 import copy
 
@@ -64,7 +64,11 @@ def pair():
 def module_and_inputs(model, part, seed=0):
     if part == "encoder":
         return Encoder(model), (random_map(1, 3, SIDE, SIDE, seed=seed),)
-    maps = random_map(1, 32, 32, 32, seed=seed), random_map(1, 64, 16, 16, seed=seed), random_map(1, 256, 8, 8, seed=seed)
+    maps = (
+        random_map(1, 32, 32, 32, seed=seed),
+        random_map(1, 64, 16, 16, seed=seed),
+        random_map(1, 256, 8, 8, seed=seed),
+    )
     return Decoder(model), (*maps, random_map(1, 2, 2, seed=seed).abs() * 40, torch.tensor([[1, 0]], dtype=torch.int32))
 
 

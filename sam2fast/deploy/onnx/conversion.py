@@ -1,4 +1,4 @@
-"""Stores weights of ONNX graphs as float16, or weights of some matrix multiplications as int8."""
+"""Stores weights of ONNX graphs as float16, or weights of matrix multiplications as int8."""
 
 import logging
 import warnings
@@ -9,19 +9,16 @@ from typing import Any
 
 import numpy as np
 
-# Graphs with int8 weights. The decoder and memory encoder stay fp32, because they are small and determine the masks.
-QUANTISED = ("encoder", "memory_attention")
 
-
-def converted(file: Path, name: str, dtype: str) -> None:
-    """Converts the fp32 weights of the graph ``name`` in its file. The graph's inputs and outputs stay fp32."""
+def converted(file: Path, dtype: str) -> None:
+    """Converts the fp32 weights of a graph in its file. The graph's inputs and outputs stay fp32."""
     import onnx
 
     if dtype == "float16":
         from onnxruntime.transformers.float16 import convert_float_to_float16
 
         onnx.save(convert_float_to_float16(onnx.load(file), keep_io_types=True), file)
-    elif dtype == "int8" and name in QUANTISED:
+    elif dtype == "int8":
         model = onnx.load(file)
         _store_int8(model.graph)
         onnx.save(model, file)

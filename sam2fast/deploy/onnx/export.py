@@ -97,8 +97,8 @@ def write_onnx(
         model: model on the CPU, with fp32 weights.
         folder: folder that is empty or does not exist.
         config: name of the configuration, for the manifest.
-        dtype: dtype of the weights in the graphs. Inputs and outputs are fp32. ``int8`` stores only matmul weights of
-            the image encoder and memory attention as int8, and computes in fp32.
+        dtype: dtype of the weights in the graphs. Inputs and outputs are fp32. ``int8`` stores only matmul weights as
+            int8, and computes in fp32.
         progress: function called with a message before each graph's export.
         made_from: see :func:`sam2fast.deploy.exported.artifact.record_of`.
 
@@ -121,7 +121,7 @@ def write_onnx(
             file = partial / f"{graph.name}.onnx"
             export_graph(graph, file)
             check_graph(graph, file)
-            converted(file, graph.name, dtype)
+            converted(file, dtype)
         (partial / TRACKER).write_text(tracker_source(), encoding="utf-8")
         files = {
             file.name: {"size": file.stat().st_size, "sha256": file_sha256(file)} for file in sorted(partial.iterdir())

@@ -24,20 +24,20 @@ def weight():
     )
 
 
-def run_converted(weight, folder, name):
+def run_converted(weight, folder):
     """Converts a graph with one matrix multiplication to int8. Returns the weight as the graph reads it."""
     node = helper.make_node("MatMul", ["x", "w"], ["y"])
     x, y = (helper.make_tensor_value_info(key, TensorProto.FLOAT, (128, n)) for key, n in (("x", 128), ("y", 64)))
-    graph = helper.make_graph([node], name, [x], [y], [numpy_helper.from_array(weight, "w")])
-    file = folder / f"{name}.onnx"
+    graph = helper.make_graph([node], "product", [x], [y], [numpy_helper.from_array(weight, "w")])
+    file = folder / "product.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), file)
-    converted(file, name, "int8")
+    converted(file, "int8")
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     return session.run(None, {"x": np.eye(128, dtype=np.float32)})[0], file.stat().st_size
 
 
 def test_each_channel_has_a_scale_of_eight_bits(weight, tmp_path):
-    actual, size = run_converted(weight, tmp_path, "encoder")
+    actual, size = run_converted(weight, tmp_path)
     assert size < weight.nbytes / 2
     assert (np.abs(actual - weight).max(0) <= np.abs(weight).max(0) / 127 * 0.501).all() and not actual[:, -1].any()
 
@@ -46,10 +46,5 @@ def test_weights_of_int8_checkpoints_are_unchanged(weight, tmp_path):
     """For example, the model mini."""
     stored = from_int8(to_int8({"layer.weight": torch.from_numpy(weight.T.copy())}))["layer.weight"].numpy().T
     assert not np.array_equal(stored, weight)
-    actual, _ = run_converted(stored, tmp_path, "memory_attention")
+    actual, _ = run_converted(stored, tmp_path)
     np.testing.assert_allclose(actual, stored, rtol=3e-7)
-
-
-def test_other_graphs_are_unchanged(weight, tmp_path):
-    actual, _ = run_converted(weight, tmp_path, "decoder")
-    assert np.array_equal(actual, weight)
