@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 import torch
-from compiled_forms import WAYS, compile_module, graphs
+from compiled_forms import WAYS, compile_module, graphs, inputs_of
 from compiled_forms import tensors_in as flat
 from mini_model import mini_model, mini_predictor
 from parity import random_image, random_map
@@ -228,6 +228,29 @@ def test_an_encoder_that_a_user_compiles_has_one_graph_per_size(way):
         for a, b in zip(flat(model.image_encoder(images)), flat(plain.image_encoder(images)), strict=True):
             assert relative_error(b, a) <= 1e-5
     assert graphs() == (2 if way == "wrapped" else 1)
+
+
+@torch.no_grad()
+def test_a_decoder_that_a_user_compiles_has_one_graph():
+    model, plain = mini_model(), mini_model()
+    compile_module(model, "sam_mask_decoder", "compile", fullgraph=True)
+    for _ in range(2):
+        args, kwargs = inputs_of(plain, "mask_decoder")
+        results = flat(model.sam_mask_decoder(*args, **kwargs)), flat(plain.sam_mask_decoder(*args, **kwargs))
+        assert all(relative_error(b, a) <= 1e-5 for a, b in zip(*results, strict=True))
+    assert graphs() == 1
+
+
+@torch.no_grad()
+def test_a_block_with_rotations_has_one_graph():
+    """Compiles a block of SAM 3 with windows."""
+    model, plain = small_sam3(), small_sam3()
+    compile_module(model.image_encoder.trunk, "blocks.0", "forward", fullgraph=True)
+    x = random_map(1, 12, 12, plain.image_encoder.trunk.blocks[0].dim)
+    for _ in range(2):
+        outputs = (m.image_encoder.trunk.blocks[0](x) for m in (plain, model))
+        assert relative_error(*outputs) <= 1e-5
+    assert graphs() == 1
 
 
 def test_tables_of_positions_take_dynamic_sizes():

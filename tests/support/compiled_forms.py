@@ -64,7 +64,7 @@ def inputs_of(model: Any, part: str, count: int = 1, side: int = 128) -> tuple[t
         maps = {"curr": [random_map(h * h, count, C)], "curr_pos": [random_map(h * h, count, C, seed=1)]}
         return (), {**maps, **keys, "num_obj_ptr_tokens": C // m}
     if part == "memory_encoder":
-        return (random_map(count, C, h, h), random_map(count, 1, side, side, seed=1)), {"skip_mask_sigmoid": True}
+        return (random_map(count, C, h, h), random_map(count, 1, 16 * h, 16 * h, seed=1)), {"skip_mask_sigmoid": True}
     if part == "prompt_encoder":
         labels = torch.arange(3 * count).reshape(count, 3).int() % 2
         return (), {"points": (random_map(count, 3, 2).abs() * side, labels), "boxes": None, "masks": None}
