@@ -47,8 +47,8 @@ class OnnxManifest:
     add_all_frames_to_correct_as_cond: bool
     stride: int = 16  # image pixels per position of a feature map
     strategy: str = "sam2"  # default strategy of videos
-    agreement: dict[str, float] | None = None  # mean and worst IoU with float32's masks at the export; number of masks
     format: str = FORMAT
+    agreement: dict[str, float] | None = None  # mean and worst IoU with float32's masks at the export; number of masks
 
     def __post_init__(self) -> None:
         MemoryRules(**self.memory_rules)
