@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sam2fast.kernels._dispatch import is_traced
 
-Table = TypeVar("Table", Tensor, tuple[Tensor, Tensor])
+Table = TypeVar("Table", bound=Tensor | tuple[Tensor, Tensor])
 
 
 class Tables(Generic[Table]):
