@@ -125,8 +125,12 @@ def test_forms(case):
     check(case)
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("case", pairwise(("sam2", "edgetam", "efficienttam", "sam3")), ids=str)
+def marked(case):
+    """Marks cases with symbolic sizes as slow, because each of them takes up to a minute."""
+    return pytest.param(case, marks=pytest.mark.slow if "dynamic" in case.options else pytest.mark.long)
+
+
+@pytest.mark.parametrize("case", map(marked, pairwise(("sam2", "edgetam", "efficienttam", "sam3"))), ids=str)
 @torch.no_grad()
 def test_forms_of_other_models(case):
     check(case)
