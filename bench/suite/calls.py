@@ -42,7 +42,7 @@ PACKAGE = Path(sam2fast.__file__).parent
 # of inference, by which backend, in which dtype.
 QUESTIONS = {
     "is_unmodified", "is_unchanged", "watches", "_variant_for", "_uses_cpu",
-    "_is_traced", "is_recorded", "is_cpu_inference", "use_opaque_op", "use_triton", "uses_kernel", "implementation_of",
+    "is_traced", "is_recorded", "is_cpu_inference", "use_opaque_op", "use_triton", "uses_kernel", "implementation_of",
     "current_backend", "emulates_bfloat16", "_is_large", "is_relu", "is_gelu",
 }  # fmt: skip
 FULL = 7  # frames of which the next one attends to all

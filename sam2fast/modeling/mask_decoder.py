@@ -136,13 +136,14 @@ class MaskDecoder(nn.Module):
         first = int(self.pred_obj_scores)  # index of the IoU token, after the token of the object score
         # The heads do not run under autocast, for exact mask logits, mask selection and object scores.
         with torch.autocast(x.device.type, enabled=False):
-            tokens = tokens.to(self.iou_token.weight.dtype)
-            iou_token, mask_tokens = tokens[:, first], tokens[:, first + 1 :][:, : self.num_mask_tokens]
+            heads = tokens.to(self.iou_token.weight.dtype)
+            iou_token, mask_tokens = heads[:, first], heads[:, first + 1 :][:, : self.num_mask_tokens]
             networks = zip(self.output_hypernetworks_mlps, mask_tokens.unbind(1), strict=True)
             weights = torch.stack([network(token) for network, token in networks], dim=1).float()  # (B, 4, C/8)
             masks = (weights @ x.float().flatten(2)).unflatten(2, x.shape[2:])
             ious = self.iou_prediction_head(iou_token)
-            scores = self.pred_obj_score_head(tokens[:, 0]) if first else torch.full_like(ious[:, :1], 10.0)
+            scores = self.pred_obj_score_head(heads[:, 0]) if first else torch.full_like(ious[:, :1], 10.0)
+        mask_tokens = tokens[:, first + 1 :][:, : self.num_mask_tokens].float()
         return masks, ious, mask_tokens, scores
 
     def _upscaled(self, x: Tensor, high_res_features: Sequence[Tensor] | None) -> Tensor:

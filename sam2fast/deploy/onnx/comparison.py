@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from sam2fast.deploy.onnx.runtime.graphs import OnnxModel
 from sam2fast.deploy.onnx.runtime.images import OnnxImagePredictor
 from sam2fast.deploy.onnx.runtime.videos import OnnxVideoPredictor
+from sam2fast.io.images import open_image
 from sam2fast.utils.testing import mask_iou
 
 MEDIA = Path(__file__).parents[2] / "demo" / "media"
@@ -26,7 +26,7 @@ def compare_masks(expected: OnnxModel, actual: OnnxModel) -> dict[str, float]:
     """
     ious = []
     for name in PHOTOGRAPHS:
-        pixels = np.asarray(Image.open(MEDIA / name).convert("RGB"))
+        pixels = np.asarray(open_image(MEDIA / name).convert("RGB"))
         (masks, scores), (others, _) = (_click(model, pixels) for model in (expected, actual))
         rows, best = np.arange(len(masks)), scores.argmax(1)
         ious += [mask_iou(a, b) for a, b in zip(masks[rows, best], others[rows, best], strict=True)]
