@@ -27,7 +27,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from sam2fast.engine import Engine
 from sam2fast.engine.common import Pixels
 from sam2fast.kernels import _dispatch, _launch, _op
-from sam2fast.modeling import model_identity
+from sam2fast.modeling import model_identity, tables
 from sam2fast.tracking.propagation import frames_at_once
 
 GPU = torch.device("cuda", 0)
@@ -443,6 +443,7 @@ def fake_cuda(mode: FakeCuda | None = None) -> Iterator[FakeCuda]:
             patch.setattr(torch.cuda, name, stand_in)
         patch.setattr(fake_tensor, "init_gpu_context", lambda device: None)
         patch.setattr(torch.Tensor, "record_stream", lambda self, stream: None)
+        patch.setattr(tables, "is_traced", lambda: False)  # models store their tables, as on a GPU
         for name, method in _METHODS.items():
             patch.setattr(FakeTensor, name, method, raising=False)
         patch.setattr(_dispatch, "_build_unsupported_reason", lambda: None)
