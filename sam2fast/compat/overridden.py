@@ -82,15 +82,20 @@ def override(predictor: SAM2Base, name: str) -> Callable[..., Any] | None:
 
 def overridden(predictor: SAM2Base) -> str | None:
     """Returns the name of a custom encoder or of the first overridden method of the original's flow, else None."""
-    if not isinstance(predictor.memory_encoder, MemoryEncoder):
+    if not isinstance(_uncompiled(predictor.memory_encoder), MemoryEncoder):
         return "memory_encoder"
-    encoder = predictor.image_encoder
+    encoder = _uncompiled(predictor.image_encoder)
     if not (isinstance(encoder, ImageEncoder) and isinstance(encoder.neck, Neck)):
         return "image_encoder"  # the tracker does not read a custom encoder's position encodings
     attributes, cls = vars(predictor), type(predictor)
     if [*_of_the_flow(cls)] == _original_flow and attributes.keys().isdisjoint(OF_THE_FLOW):  # fast; runs per frame
         return None
     return next((n for n in OF_THE_FLOW if n in attributes or getattr(cls, n) is not _originals[n]), None)
+
+
+def _uncompiled(module: Any) -> Any:
+    """Returns the module that a user wrapped by ``torch.compile``."""
+    return getattr(module, "_orig_mod", module)
 
 
 def flow_of(predictor: SAM2Base, state: VideoState) -> OfficialFlow | None:

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 import torch
-from compiled_forms import WAYS, compile_module, graphs, inputs_of
+from compiled_forms import WAYS, compile_module, graphs, inputs_of, use_aot_eager
 from compiled_forms import tensors_in as flat
 from mini_model import mini_model, mini_predictor
 from parity import random_image, random_map
@@ -56,11 +56,8 @@ def calls(monkeypatch):
 
 @pytest.fixture(scope="module")
 def both():
-    """The same video predictor plain and compiled."""
-    plain, predictor = mini_predictor(), mini_predictor()
-    compile_model(predictor, ("image_encoder", "mask_decoder"), backend="eager")
-    compile_model(predictor, ("memory_attention", "memory_encoder"), backend="aot_eager")
-    return plain, predictor
+    """Returns a video predictor, and its compiled copy."""
+    return mini_predictor(), compile_model(mini_predictor(), backend="aot_eager")
 
 
 def one_two_one(session: Session) -> None:
@@ -73,7 +70,6 @@ def one_two_one(session: Session) -> None:
     session.propagate(start_frame_idx=4)
 
 
-@pytest.mark.long
 def test_a_video_with_one_two_one_objects(both, calls, tmp_path):
     video = jpeg_folder(tmp_path / "video", clip(5))
     plain, again = (Session(predictor, video) for predictor in both)
@@ -93,7 +89,6 @@ def test_a_video_with_one_two_one_objects(both, calls, tmp_path):
     assert {part: seen["graphs"] for part, seen in calls.items()} == dict.fromkeys(calls, 0)
 
 
-@pytest.mark.long
 def test_images(both, calls):
     predictors = [SAM2ImagePredictor(model) for model in both]
     for seed in (0, 1):
@@ -206,10 +201,7 @@ def test_each_model_has_its_own_limit_of_shapes(limit, shapes, models, monkeypat
 @torch.no_grad()
 def test_the_encoder_of_a_configuration_is_compiled_once(build, monkeypatch):
     """Tests that the graph reads the tables of positions, although its first call computes the tables."""
-    compile = torch.compile
-    quick = {"mode": None, "backend": "aot_eager"}
-    monkeypatch.setattr(torch, "compile", lambda function, **options: compile(function, **{**options, **quick}))
-    counters.clear()
+    use_aot_eager(monkeypatch)
     encoder = build(overrides=["++model.compile_image_encoder=true"]).image_encoder
     images = random_map(1, 3, 128, 128)
     first, second = flat(encoder(images)), flat(encoder(images))
@@ -270,7 +262,6 @@ def test_graphs_read_a_replaced_encoding():
         assert torch.equal(encoding(torch.ones(1, 4, side, side))[0], expected)
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("build", [small_sam3, mini_model])
 @torch.no_grad()
 def test_an_encoder_that_a_user_compiles_takes_other_sizes(build):

@@ -3,6 +3,7 @@
 from operator import attrgetter
 from typing import Any
 
+import pytest
 import torch
 from parity import random_map
 from torch._dynamo.utils import counters
@@ -21,8 +22,7 @@ WAYS = ("wrapped", "forward", "compile")
 
 def compile_module(owner: Any, name: str, way: str, backend: str = "aot_eager", **options: Any) -> None:
     """Compiles the module ``owner.name``, and sets :func:`graphs` to 0."""
-    torch._dynamo.reset()
-    counters.clear()
+    reset()
     *path, name = name.split(".")
     owner, options = attrgetter(".".join(path))(owner) if path else owner, {"backend": backend, **options}
     module = getattr(owner, name)
@@ -34,8 +34,22 @@ def compile_module(owner: Any, name: str, way: str, backend: str = "aot_eager", 
         module.compile(**options)
 
 
+def use_aot_eager(patch: pytest.MonkeyPatch) -> None:
+    """Makes ``torch.compile`` use the backend ``aot_eager``, also where a configuration names a mode."""
+    compile = torch.compile
+    quick = {"mode": None, "backend": "aot_eager"}
+    patch.setattr(torch, "compile", lambda function, **options: compile(function, **{**options, **quick}))
+    reset()
+
+
+def reset() -> None:
+    """Removes compiled graphs, and sets :func:`graphs` to 0."""
+    torch._dynamo.reset()
+    counters.clear()
+
+
 def graphs() -> int:
-    """Returns the number of graphs since :func:`compile_module`. A graph that torch traces twice counts once."""
+    """Returns the number of graphs since :func:`reset`. A graph that torch traces twice counts once."""
     return counters["stats"]["unique_graphs"]
 
 
