@@ -177,12 +177,10 @@ def _has_video(source: str | Path, weights: Mapping[str, Tensor], choice: Choice
 def _converted(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     if dtype is None or not tensor.is_floating_point():
         return tensor
-    out = tensor.to(dtype)
-    # torch.isfinite does not support 8-bit floats.
-    wide = tensor.float() if tensor.itemsize == 1 else tensor
-    if wide.isfinite().all() and not out.isfinite().all():
+    wide = tensor.float() if tensor.itemsize == 1 else tensor  # torch cannot compute with 8-bit floats
+    if (wide.isfinite() & (wide.abs() > torch.finfo(dtype).max)).any():
         raise CheckpointError(f"{name} has numbers too large for {_dtype_name(dtype)}")
-    return out
+    return tensor.to(dtype)
 
 
 def _dtype_name(dtype: torch.dtype) -> str:

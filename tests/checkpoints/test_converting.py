@@ -97,6 +97,19 @@ def test_dtypes(convert, nano_file, nano_weights):
     assert "parameters, float32\n" in convert(nano.WEIGHTS, "y").stdout
 
 
+@pytest.mark.parametrize(("before", "after"), [(torch.float8_e4m3fn, torch.float16), (None, torch.float8_e4m3fn)])
+def test_eight_bit_floats(nano_weights, tmp_path, before, after):
+    """Numbers that are too large for the new dtype are found."""
+    weights = {name: nano_weights[name].to(before) for name in ("no_mem_embed", "no_obj_ptr")}
+    save_file(weights, tmp_path / "in.safetensors")
+    convert_checkpoint(tmp_path / "in.safetensors", tmp_path / "out.safetensors", "safetensors", dtype=after)
+    found = read_checkpoint(tmp_path / "out.safetensors")
+    assert all(x.dtype == after and torch.equal(x.float(), weights[name].to(after).float()) for name, x in found.items())
+    save_file({"no_obj_ptr": torch.full((1, 128), 1e5)}, tmp_path / "large.safetensors")
+    with pytest.raises(CheckpointError, match="no_obj_ptr has numbers too large"):
+        convert_checkpoint(tmp_path / "large.safetensors", tmp_path / "x.safetensors", "safetensors", dtype=after)
+
+
 def test_eight_bits(convert, nano_file, nano_weights, tmp_path):
     """A quarter of the size; every value is within half a step of its output channel."""
     result = convert(nano_file, "x.safetensors", "--int8")

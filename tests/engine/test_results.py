@@ -1,6 +1,7 @@
 """What is computed from plans equals what the modules compute: other configurations, sizes, dtypes and prompts."""
 
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from planned import (
 from planned_masks import CASES, B, levels_of, prompts
 
 from sam2fast.build_sam import build_sam2
-from sam2fast.engine import engine_for
+from sam2fast.engine import common, engine_for
 from sam2fast.engine.cpu import masks, ops
 from sam2fast.engine.plan import projections_of
 from sam2fast.kernels import _cpu
@@ -173,6 +174,15 @@ def test_choice_by_stability(threshold):
         float(scores.median()) if threshold == 0.5 else threshold
     )
     assert_same_masks(model, given)
+
+
+def test_an_empty_mask_is_stable():
+    logits = torch.full((3, 4, 2, 2), -9.0)  # of an empty mask, an uncertain mask and a certain mask
+    logits[1, 0], logits[2, 0] = 0.0, 9.0
+    ious = torch.tensor([[0.1, 0.2, 0.9, 0.3]] * 3)
+    plan = SimpleNamespace(delta=0.05, threshold=0.98)
+    chosen = common._most_stable(plan, common.Masks(logits, ious, torch.empty(3, 4, 8), torch.empty(3, 1)))
+    assert torch.equal(chosen.ious, torch.tensor([[0.1], [0.9], [0.1]]))
 
 
 @pytest.mark.parametrize("emulates", [True, False])

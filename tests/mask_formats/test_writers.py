@@ -18,7 +18,7 @@ from pycocotools.coco import COCO
 from skimage.draw import polygon2mask
 from supervision import DetectionDataset
 
-from sam2fast.io.label_maps import row_major
+from sam2fast.io.label_maps import paint_labels, row_major
 from sam2fast.io.rle import decode_rle, encode_rle, rasterise_polygons
 from sam2fast.mask_formats import FORMATS, AnnotatedImage, polygons_of, write_masks
 from sam2fast.mask_formats.label_studio import FILES_ADDRESS, brush_run_lengths
@@ -155,6 +155,12 @@ def test_names_of_any_script(tmp_path, image):
         (result,) = task["predictions"][0]["result"]
         address = unquote(task["data"]["image"].removeprefix(FILES_ADDRESS))
         assert result["value"]["brushlabels"] == [label] and (tmp_path / address).is_file()
+
+
+@pytest.mark.parametrize(("count", "dtype"), [(255, np.uint8), (256, np.uint16)])
+def test_label_maps_have_room_for_every_id(count, dtype):
+    labels = paint_labels([encode_rle(np.arange(count)[None] == i) for i in range(count)], 1, count)
+    assert labels.dtype == dtype and labels.tolist() == [[*range(1, count + 1)]]
 
 
 def test_images_are_those_of_the_labels(tmp_path, image):

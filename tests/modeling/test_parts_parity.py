@@ -128,7 +128,11 @@ def test_mask_as_output(pair, empty):
 
 
 @pytest.mark.parametrize("from_points", [False, True], ids=["tracked", "prompted"])
-@pytest.mark.parametrize("overrides", [{}, {"non_overlap_masks_for_mem_enc": True}], ids=["plain", "non-overlapping"])
+@pytest.mark.parametrize(
+    "overrides",
+    [{}, {"non_overlap_masks_for_mem_enc": True}, {"training": True}],
+    ids=["plain", "non-overlapping", "training"],
+)
 def test_new_memory(pair, from_points, overrides, monkeypatch):
     for model in pair:
         monkeypatch.setattr(model, "binarize_mask_from_pts_for_mem_enc", True)

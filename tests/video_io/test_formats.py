@@ -203,6 +203,14 @@ def test_times_that_do_not_ascend(codec, container, edit):
     assert times == [frames.time(number) for number in range(COUNT)]
 
 
+def test_the_stated_rate_is_more_exact_than_rounded_times():
+    """Reads four frames of Matroska, whose rounded times have an average rate of 30."""
+    data = encode("libx264", "matroska", B_FRAMES, 4, rate=Fraction(30000, 1001))
+    with read_frames(data, SIZE) as reader:
+        assert [frame.time for frame in reader] == pytest.approx([0, 0.033, 0.067, 0.1])
+    assert open_frames(data, SIZE).rate == pytest.approx(30000 / 1001, rel=1e-9)
+
+
 @pytest.mark.parametrize(("transposed", "expected"), [(False, Fraction(2)), (True, Fraction(1, 2))])
 def test_pixel_aspect(transposed, expected):
     """Of the upright frame."""
