@@ -62,7 +62,11 @@ def test_a_named_tuple_has_no_other_base():
 
 def test_names_and_modules_are_found(capsys):
     """By ``make where``."""
-    for asked, expected in (("encode_masks", "kernels/run_lengths.py:"), ("kernels/run_lengths.py", "defined")):
+    for asked, expected, test in (
+        ("encode_masks", "kernels/run_lengths.py:", "kernels/test_run_lengths.py"),
+        ("kernels/run_lengths.py", "defined", "kernels/test_run_lengths.py"),
+        ("video_io/timeline.py", "defined", "video_io/test_video_file.py"),  # no test names this module
+    ):
         where.main(asked)
         printed = capsys.readouterr().out
-        assert expected in printed and "tests/kernels/test_run_lengths.py" in printed
+        assert expected in printed and f"tests/{test}" in printed

@@ -21,7 +21,7 @@ def definitions(name: str) -> list[str]:
         rf"^\s*(?:(?:async )?def|class) {name}\b|^{name}\b[^=(]*=|\"--{name.replace('_', '-')}\"", re.M
     )
     found = []
-    for path in _files("sam2fast", "*.py") + _files("kernels", "*.py"):
+    for path in _modules():
         text = path.read_text(encoding="utf-8")
         found += [f"{path.relative_to(ROOT)}:{text.count(chr(10), 0, m.end()) + 1}" for m in pattern.finditer(text)]
     return found
@@ -37,28 +37,50 @@ def mentions(pattern: str, folder: str, files: str) -> list[str]:
 def main(name: str) -> None:
     name = name.lstrip("-").replace("-", "_")
     if name.endswith(".py"):
-        modules = [path for path in _files("sam2fast", "*.py") + _files("kernels", "*.py")]
-        found = [path for path in modules if f"/{path.relative_to(ROOT)}".endswith(f"/{name}")]
+        found = [path for path in _modules() if f"/{path.relative_to(ROOT)}".endswith(f"/{name}")]
         rows = {"defined": [str(path.relative_to(ROOT)) for path in found]}
         named = [str(test.relative_to(ROOT)) for path in found for test in _files("tests", f"test_{path.stem}.py")]
-        pattern = "|".join(map(pattern_of_module, found)) or r"(?!)"
+        pattern = pattern_of_modules(found)
     else:
         rows = {"defined": definitions(name)}
         pattern = rf"\b{name}\b|--{name.replace('_', '-')}\b"
         named = []
     rows |= {place: mentions(pattern, *where) for place, where in PLACES.items()}
+    if name.endswith(".py") and not rows["tests"]:
+        rows["tests"] = tests_of_importers(found)
     rows["tests"] = named + [each for each in rows["tests"] if each.partition(" ")[0] not in named]
     for place, each in rows.items():
         print(f"{place:11}" + f"\n{'':11}".join(each[:MOST] or ["nowhere"]))
 
 
-def pattern_of_module(path: Path) -> str:
-    """A regular expression for imports of a module, and for its public functions and classes."""
-    body = ast.parse(path.read_text(encoding="utf-8")).body
-    names = [node.name for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
-    public = "|".join(name for name in names if not name.startswith("_"))
-    imported = rf"\b{path.parent.name}(\.{path.stem}\b| import [^\n]*\b{path.stem}\b)"
-    return imported + (rf"|\b({public})\b" if public else "")
+def tests_of_importers(modules: list[Path]) -> list[str]:
+    """Returns tests of the nearest modules that import the modules, directly or not, and that tests name."""
+    seen, found = set(modules), []
+    while modules and not found:
+        pattern = re.compile("|".join(map(pattern_of_imports, modules)))
+        modules = [path for path in _modules() if path not in seen and pattern.search(path.read_text(encoding="utf-8"))]
+        seen.update(modules)
+        found = mentions(pattern_of_modules(modules), *PLACES["tests"])
+    return found
+
+
+def pattern_of_modules(paths: list[Path]) -> str:
+    """Returns a regular expression for imports of modules, and for their public functions and classes."""
+    patterns = [r"(?!)"]
+    for path in paths:
+        body = ast.parse(path.read_text(encoding="utf-8")).body
+        names = [node.name for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+        public = "|".join(name for name in names if not name.startswith("_"))
+        patterns += [pattern_of_imports(path), *([rf"\b({public})\b"] if public else [])]
+    return "|".join(patterns)
+
+
+def pattern_of_imports(path: Path) -> str:
+    return rf"\b{path.parent.name}(\.{path.stem}\b| import [^\n]*\b{path.stem}\b)"
+
+
+def _modules() -> list[Path]:
+    return [*_files("sam2fast", "*.py"), *_files("kernels", "*.py")]
 
 
 def _files(folder: str, files: str) -> list[Path]:
