@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from suite.machine import machine
 from torch._dynamo.utils import counters
 from torch._inductor.utils import fresh_inductor_cache
 
 from sam2fast import SAM2ImagePredictor, SAM2VideoPredictor
 from sam2fast.deploy.compilation import compile_model
-from sam2fast.deploy.exported.artifact import processor
 
 FRAMES = 12  # frames before times are taken, when the memory is full
 
@@ -111,11 +111,6 @@ def main() -> None:
     parser.add_argument("--only", default="", help="forms that contain this text")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    facts = {
-        "processor": processor(torch.device("cpu")),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-    }
     rows = []
     for form in FORMS:
         for calls in (frames,) if form in ONLY_VIDEOS else (images, frames):
@@ -124,7 +119,7 @@ def main() -> None:
                 print(rows[-1], flush=True)
     content = {
         "date": datetime.now(timezone.utc).date().isoformat(),
-        "machine": facts,
+        "machine": machine(),
         "pairs": args.pairs,
         "rows": rows,
     }

@@ -104,7 +104,9 @@ def test_eight_bit_floats(nano_weights, tmp_path, before, after):
     save_file(weights, tmp_path / "in.safetensors")
     convert_checkpoint(tmp_path / "in.safetensors", tmp_path / "out.safetensors", "safetensors", dtype=after)
     found = read_checkpoint(tmp_path / "out.safetensors")
-    assert all(x.dtype == after and torch.equal(x.float(), weights[name].to(after).float()) for name, x in found.items())
+    assert all(
+        x.dtype == after and torch.equal(x.float(), weights[name].to(after).float()) for name, x in found.items()
+    )
     save_file({"no_obj_ptr": torch.full((1, 128), 1e5)}, tmp_path / "large.safetensors")
     with pytest.raises(CheckpointError, match="no_obj_ptr has numbers too large"):
         convert_checkpoint(tmp_path / "large.safetensors", tmp_path / "x.safetensors", "safetensors", dtype=after)
