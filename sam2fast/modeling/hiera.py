@@ -44,10 +44,11 @@ class BlockTrunk(nn.Module):
         """Converts images ``(B, 3, H, W)`` to maps ``(B, C_i, H_i, W_i)`` after each stage, finest first."""
         specialize(x)
         x = self._embed(x)
+        ends = self.stage_ends if self.return_interm_layers else self.stage_ends[-1:]
         outputs: list[Tensor] = []
         for i, block in enumerate(self.blocks):
             x = block(x)
-            if i == self.stage_ends[-1] or (i in self.stage_ends and self.return_interm_layers):
+            if any(i == end for end in ends):  # with symbolic numbers, `in` is False in torch 2.6
                 outputs.append(x.permute(0, 3, 1, 2))
         return outputs
 

@@ -56,7 +56,7 @@ class FpnNeck(nn.Module):
         out: list[Tensor] = []
         for i in reversed(range(len(xs))):
             x = self.convs[len(xs) - 1 - i](xs[i])
-            if i in self.fpn_top_down_levels and out:
+            if out and any(i == level for level in self.fpn_top_down_levels):  # see BlockTrunk.forward
                 corners = None if self.fpn_interp_model == "nearest" else False
                 x = x + F.interpolate(
                     out[0].float(), scale_factor=2.0, mode=self.fpn_interp_model, align_corners=corners
