@@ -17,7 +17,7 @@ export TRITON_CACHE_DIR := $(CURDIR)/.cache/triton
 export MPLCONFIGDIR := $(CURDIR)/.cache/matplotlib
 export TORCHINDUCTOR_CACHE_DIR := $(CURDIR)/.cache/inductor
 # Digests of large files, which commands keep.
-demo test test-long test-slow test-browser test-clients properties kills fuzz inject notebooks: export SAM2FAST_CACHE := $(CURDIR)/.cache/sam2fast
+demo test test-all test-rest slow-tests test-slow test-browser test-clients properties kills fuzz inject notebooks: export SAM2FAST_CACHE := $(CURDIR)/.cache/sam2fast
 # Otherwise onnxruntime keeps a device id in the home folder, and pip, which asks rustc for its version, may make ~/.rustup.
 export ORT_DISABLE_TELEMETRY := 1
 ifeq ($(wildcard $(HOME)/.rustup),)
@@ -29,9 +29,9 @@ export PIP_COMPILE := 0
 export PYTHONDONTWRITEBYTECODE :=
 
 # Tests download no weights.
-test test-long test-slow test-browser properties kills fuzz inject notebooks: export SAM2FAST_OFFLINE := 1
+test test-all test-rest slow-tests test-slow test-browser properties kills fuzz inject notebooks: export SAM2FAST_OFFLINE := 1
 
-.PHONY: help demo release demo-web frontend check-frontend test-browser test properties kills fuzz inject test-long test-slow test-transformers test-family test-clients notebooks aot test-triton sass bench bench-family bench-ops figures docs gpu carry tune where matrix lint audit format clean
+.PHONY: help demo release demo-web frontend check-frontend test-browser test properties kills fuzz inject test-all test-rest slow-tests test-slow test-transformers test-family test-clients notebooks aot test-triton sass bench bench-family bench-ops figures docs gpu carry tune where matrix lint audit format clean
 
 USERS := help|demo|demo-web|test|bench|docs|clean
 # Two groups of at most twelve targets. CONTRIBUTING.md and bench/README.md describe the targets with one # as comment.
@@ -62,8 +62,19 @@ test-browser: $(VENV)/.tested $(VENV)/.serve out/page/index.html  ## tests of th
 	cd $(FRONTEND) && OMP_NUM_THREADS=1 SAM2FAST_PAGE="$(CURDIR)/out/page" SAM2FAST_PYTHON="$(abspath $(BIN))/python" npm run test:browser
 
 # Processes of one thread each: most tests are too small for two threads to help. One more than two cores, for waits.
-test: $(VENV)/.tested  ## install with the oracle, then run the tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(JOBS) --dist loadfile $(PYTEST)
+PYTESTS = OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(JOBS) --dist loadfile
+test: $(VENV)/.tested  ## install with the oracle, then run the fast tests
+	$(PYTESTS) $(PYTEST)
+
+test-all: $(VENV)/.tested  ## all tests but those of minutes, also with real checkpoints and photographs, if there are any
+	$(PYTESTS) --set all $(PYTEST)
+
+test-rest: $(VENV)/.tested  # what `make test` leaves out
+	$(PYTESTS) --set rest $(PYTEST)
+
+slow-tests: $(VENV)/.tested  # run all tests, then write from their processor time which tests are slow
+	mkdir -p out && $(PYTESTS) --set all --seconds "$(CURDIR)/out/seconds.json" $(PYTEST)
+	$(BIN)/python tests/support/slow_tests.py out/seconds.json
 
 EXAMPLES ?= 20
 ifndef SEED
@@ -71,13 +82,13 @@ SEED := $(shell date +%s)
 endif
 RANDOM := tests/properties tests/sessions tests/faults/test_threads.py $(addprefix tests/strategies/test_,together.py random_histories.py sam2long.py)
 properties: $(VENV)/.tested  # property-based and stateful tests, at random; EXAMPLES=20 times as many, SEED=1 to repeat
-	@OMP_NUM_THREADS=1 SAM2FAST_EXAMPLES=$(EXAMPLES) $(BIN)/pytest $(RANDOM) \
+	@OMP_NUM_THREADS=1 SAM2FAST_EXAMPLES=$(EXAMPLES) $(BIN)/pytest $(RANDOM) --set all \
 		--numprocesses $(JOBS) --dist loadfile --hypothesis-seed=$(SEED) $(PYTEST) \
 		&& echo "properties hold: EXAMPLES=$(EXAMPLES) SEED=$(SEED)" \
 		|| { echo "properties fail: EXAMPLES=$(EXAMPLES) SEED=$(SEED)"; exit 1; }
 
 fuzz: $(VENV)/.tested  # mutated videos, images, checkpoints and texts for everything that reads files; EXAMPLES=20 times as many, SEED=1
-	OMP_NUM_THREADS=1 SAM2FAST_EXAMPLES=$(EXAMPLES) $(BIN)/pytest tests/fuzzing -m "long or not long" \
+	OMP_NUM_THREADS=1 SAM2FAST_EXAMPLES=$(EXAMPLES) $(BIN)/pytest tests/fuzzing --set all \
 		--numprocesses $(JOBS) --dist loadscope --hypothesis-seed=$(SEED) $(PYTEST)
 
 RUNS ?= 50
@@ -92,11 +103,8 @@ inject: $(VENV)/.tested  # memory that runs out, and Ctrl-C, at every place of e
 		&& echo "calls that fail change nothing: POINTS=$(POINTS) SEED=$(SEED)" \
 		|| { echo "a call that failed is not as if it had not been: POINTS=$(POINTS) SEED=$(SEED)"; exit 1; }
 
-test-long: $(VENV)/.tested  ## tests of many seconds each, and tests with real checkpoints and photographs, if there are any
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m "(long or weights) and not slow" --numprocesses $(JOBS) --dist loadfile $(PYTEST)
-
 test-slow: $(VENV)/.tested  ## tests of minutes; before a release
-	$(BIN)/pytest -m slow $(PYTEST)
+	$(BIN)/pytest --set all -m slow $(PYTEST)
 
 test-transformers: .venv-transformers/.installed  # the second oracle, in an environment without torchvision
 	.venv-transformers/bin/pytest -o addopts="--import-mode=importlib" -m "not slow" tests/transformers $(PYTEST)
@@ -125,7 +133,7 @@ aot: $(OF_TRITON)/.installed  ## compile every kernel without a GPU; TRITON=3.4.
 	env -u TRITON_INTERPRET $(OF_TRITON)/bin/python bench/aot.py $(AOT)
 
 test-triton: $(OF_TRITON)/.installed  # the kernels in the interpreter of a version of triton: TRITON=3.4.0
-	OMP_NUM_THREADS=1 $(OF_TRITON)/bin/python -m pytest tests/kernels --numprocesses $(JOBS) --dist loadfile $(PYTEST)
+	OMP_NUM_THREADS=1 $(OF_TRITON)/bin/python -m pytest tests/kernels --set all --numprocesses $(JOBS) --dist loadfile $(PYTEST)
 
 sass: $(VENV)/.installed  # read the machine code of every kernel: what a loop executes, and a bound on the speed of products; SASS="--target sm_90"
 	env -u TRITON_INTERPRET $(BIN)/python bench/sass.py $(SASS)

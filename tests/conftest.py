@@ -11,7 +11,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["SAM2FAST_OFFLINE"] = "1"  # no test downloads weights; tests of downloads delete it
 
 import importable_torchvision  # noqa: F401
+import slow_tests
 import torch
+from processor_times import ProcessorTimes
 
 gc.set_threshold(1_000_000)  # until the tests begin: imported objects stay
 
@@ -71,8 +73,51 @@ def data_folder() -> Path:
     return _folder("SAM2FAST_TEST_DATA")
 
 
-def pytest_collection_modifyitems(items):
+def pytest_addoption(parser):
+    text = "tests to run: fast tests, the rest, or all; see tests/slow_tests.txt. Files on the command line run whole."
+    parser.addoption("--set", choices=["fast", "rest", "all"], default="fast", help=text)
+    parser.addoption("--seconds", help="JSON file for the processor time of each test")
+    text = f"fail if a test that is not in tests/slow_tests.txt takes more than {slow_tests.LIMIT:g} s"
+    parser.addoption("--strict-seconds", action="store_true", help=text)
+
+
+def pytest_configure(config):
+    is_worker = hasattr(config, "workerinput")
+    options = config.option
+    times = ProcessorTimes(None if is_worker else options.seconds, options.strict_seconds and not is_worker)
+    config.pluginmanager.register(times)
+
+
+def _named_files(config):
+    """Returns the files on the command line."""
+    folder = config.invocation_params.dir
+    return {path for text in config.args if (path := folder / text.partition("::")[0]).is_file()}
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Leaves out files whose tests are all slow without importing them."""
+    if config.option.set == "fast" and collection_path.suffix == ".py" and collection_path not in _named_files(config):
+        name = collection_path.relative_to(Path(__file__).parent).as_posix()
+        return True if name in slow_tests.read_list() else None
+    return None
+
+
+@pytest.hookimpl(tryfirst=True)  # before tests are left out by their marks
+def pytest_collection_modifyitems(config, items):
     rehearsed = os.environ.get("SAM2FAST_PARITY") == "rehearsal"  # of `make gpu`, in Triton's interpreter
     for item in items:
         if item.get_closest_marker("gpu") and not torch.cuda.is_available() and not rehearsed:
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+    config.stash[slow_tests.COLLECTED] = {item.nodeid for item in items}
+    if config.option.set == "all":
+        return
+    listed, named = slow_tests.read_list(), _named_files(config)
+    left_out = [
+        item
+        for item in items
+        if item.path not in named
+        and (slow_tests.is_in(item.nodeid, listed) or "weights" in item.keywords) == (config.option.set == "fast")
+    ]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]

@@ -107,7 +107,6 @@ def run(script: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True)
 
 
-@pytest.mark.long
 def test_scripts_written_for_the_original_run():
     """For images, for video, and with a mask generator of their own."""
     scripts = "".join(map(textwrap.dedent, (OFFICIAL_SCRIPT, VIDEO_SCRIPT, DOWNSTREAM_SCRIPT)))
@@ -177,7 +176,6 @@ PATCH_SCRIPT = """
 """
 
 
-@pytest.mark.long
 def test_hydra_finds_the_configurations_and_what_is_set_in_a_module_is_set_in_ours():
     """As with the original, in the same script; what is not looked up here gives a warning."""
     support, script = str(Path(oracle.__file__).parent), textwrap.dedent(HYDRA_SCRIPT) + textwrap.dedent(PATCH_SCRIPT)

@@ -3,7 +3,6 @@
 import hashlib
 import json
 
-import pytest
 from video import build_video_pair, clip, compare, jpeg_folder, run, run_official
 
 from sam2fast import build_sam2_video_predictor, mini
@@ -43,7 +42,6 @@ def scenario(session):
     session.propagate()
 
 
-@pytest.mark.long
 def test_parity(tmp_path):
     """Mini's configuration is the official tiny one with these changes: the official modules give the same masks."""
     official, _ = build_video_pair("sam2.1_t", CHANGED, image_size=256)

@@ -109,7 +109,6 @@ def printed(empty_environment, tmp_path_factory):
     return checked(run(empty_environment, "-c", script, cwd=tmp_path_factory.mktemp("empty"))).splitlines()
 
 
-@pytest.mark.long
 def test_the_wheel_works_with_its_weights_and_published_models(printed):
     count, file = printed[0].split()
     shape, weights = printed[1].rsplit(maxsplit=1)
@@ -117,12 +116,10 @@ def test_the_wheel_works_with_its_weights_and_published_models(printed):
     assert shape == "(3, 40, 60)" and printed[2:] == [shape]
 
 
-@pytest.mark.long
 def test_the_command_is_installed(empty_environment, tmp_path):
     assert __version__ in checked(run(empty_environment.parent / "sam2fast", "--version", cwd=tmp_path))
 
 
-@pytest.mark.long
 def test_wheel_holds_the_package_and_nothing_else(wheel, checkout):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
@@ -151,7 +148,6 @@ def test_wheel_holds_the_package_and_nothing_else(wheel, checkout):
     assert not any("demo/frontend" in name for name in names)
 
 
-@pytest.mark.long
 def test_metadata(wheel):
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith("dist-info/METADATA"))
@@ -166,7 +162,6 @@ def test_metadata(wheel):
     assert not any(line.startswith(("huggingface", "av>", "scikit-image")) for line in core)
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("symlinks", [True, False])
 def test_bare_clone(symlinks, tmp_path):
     """Also with ``core.symlinks`` false: each link is a text file with its target."""

@@ -115,7 +115,6 @@ def test_features_in_files(predictor, tmp_path):
     assert np.array_equal(expected, found)
 
 
-@pytest.mark.long
 def test_exported_programs(predictor, tmp_path):
     exported.write_artifact(predictor, tmp_path / "artefact")
     expected, found = SAM2ImagePredictor(predictor), exported.load_predictor(tmp_path / "artefact")

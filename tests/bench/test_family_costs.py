@@ -9,7 +9,6 @@ from family_models import MEDSAM2, hiera, package
 from parity import NothingDrawn
 
 
-@pytest.mark.long
 def test_rows(monkeypatch, tmp_path):
     assert package() == "official"
     monkeypatch.setattr(family_costs, "FULL", 3)

@@ -63,7 +63,7 @@ def test_it_is_as_exact_as_torch(machine, dtype, splits):
     assert machine.launches == 1 and found <= 2 * torchs < 0.05
 
 
-@pytest.mark.parametrize("M", [pytest.param(keys, marks=[pytest.mark.long] * (keys > 5000)) for keys in KEYS])
+@pytest.mark.parametrize("M", KEYS)
 @torch.no_grad()
 def test_banks_of_the_record(machine, M):
     """As many keys as in the record's cases, and four splits as for one object."""

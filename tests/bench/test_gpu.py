@@ -66,7 +66,7 @@ IS_CARRIED = (ROOT / ".carry" / "site" / "omegaconf").exists()  # by make carry
 @pytest.mark.parametrize(
     "names",
     [
-        pytest.param(ONE_OF_EACH_KIND, marks=pytest.mark.long, id="one of each kind"),
+        pytest.param(ONE_OF_EACH_KIND, id="one of each kind"),
         pytest.param([step.name for step in plan()], marks=pytest.mark.slow, id="all"),
     ],
 )
@@ -200,7 +200,6 @@ def test_a_job_knows_its_limit(monkeypatch, visited):
     assert visited("--device", "cpu", "--step", "micro", "--limit", "12.5") == 0 and limits == [12.5]
 
 
-@pytest.mark.long
 def test_a_visit_that_is_told_to_stop_leaves_a_table_and_no_process(tmp_path):
     out = tmp_path / "out"
     process = started(out, *only("parity decoder", "parity encoder"), faults={"parity decoder": "hangs"})
@@ -230,7 +229,6 @@ print(_tested(sys.argv[1], Context(torch.device("cpu"), lambda part, row: print(
 """
 
 
-@pytest.mark.long
 def test_a_wrong_row_is_sent_and_fails_its_step(tmp_path):
     (tmp_path / "test_wrong.py").write_text(WRONG)
     command = [sys.executable, "-c", TESTED, str(tmp_path / "test_wrong.py")]

@@ -519,7 +519,6 @@ def test_a_tile_is_freed_when_all_warps_have_read_it():
     assert hazards(parse(text(wait, frees.replace("A1T0", "ART0"))))[-1].startswith("a tile that other warps may still")
 
 
-@pytest.mark.long
 def test_groups_of_warps_in_gluon_reach_more():
     if not pytest.importorskip("triton").__version__.startswith("3.7."):
         pytest.skip("other versions name Gluon's operations differently")
@@ -528,7 +527,6 @@ def test_groups_of_warps_in_gluon_reach_more():
     assert float(text.rpartition("at most ")[2].rstrip("%")) > 90
 
 
-@pytest.mark.long
 def test_pairs_of_programs_reach_more():
     """The candidate in Gluon: it compiles, nothing is wrong with its loop, and without pairs L2 would be the limit."""
     pytest.importorskip("triton", minversion="3.7")
@@ -546,7 +544,6 @@ sass.main()
 """
 
 
-@pytest.mark.long
 def test_candidates_are_scanned():
     """Every 36th of those with products of nms masks, whose sides are both in shared memory."""
     pytest.importorskip("triton")

@@ -5,8 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[2]
 
 # PYTHONPATH hides what is missing, and aot.py wants the compiler.
@@ -35,7 +33,6 @@ for script in map(Path, sys.argv[1:]):
 """
 
 
-@pytest.mark.long
 def test_every_script_finds_what_it_imports():
     folders = "bench", "bench/kernels", "bench/candidates", "examples", "examples/make_models"
     scripts = [str(file.relative_to(ROOT)) for folder in folders for file in sorted((ROOT / folder).glob("*.py"))]

@@ -147,7 +147,7 @@ ALL = [case.name for case in CASES[:7]]
     ("dtype", "names"),
     [
         pytest.param("fp32", ALL, marks=pytest.mark.slow, id="fp32"),
-        pytest.param("bf16", ["predict", "video steady frame"], marks=pytest.mark.long, id="bf16"),
+        pytest.param("bf16", ["predict", "video steady frame"], id="bf16"),
     ],
 )
 def test_small_runs(dtype, names, tmp_path, monkeypatch):

@@ -141,7 +141,6 @@ for row in rows:
 """
 
 
-@pytest.mark.long
 def test_without_what_packages_are_built_with_rows_say_what_is_missing():
     done = subprocess.run([sys.executable, "-c", WITHOUT], cwd=BENCH, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

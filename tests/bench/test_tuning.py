@@ -236,7 +236,6 @@ class TestJudging:
         taken, ways = tuning_trials.times(search, attempt, [Subject(case, {"sam2fast": right})], CPU, 0.0, 1)
         assert list(taken) == [case.name] and taken[case.name] > 0 and ways == {"clock"}
 
-    @pytest.mark.long
     def test_a_candidate_that_ends_its_process_costs_itself(self):
         """One after the other in one process, which is started again where it must be."""
         order = [getattr(tuning_faults, name) for name in

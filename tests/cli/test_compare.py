@@ -3,7 +3,6 @@ from types import SimpleNamespace
 
 import moving_shapes
 import numpy as np
-import pytest
 from commands import assert_one_line, ends, invoke, ok
 from file_contents import names
 from mask_sets import cut
@@ -36,7 +35,6 @@ def test_an_image_with_two_models(run, make_image, tmp_path, nano_checkpoint):
     assert (tiles[0] != tiles[2]).any()
 
 
-@pytest.mark.long
 def test_a_video_with_two_strategies(video_file, tmp_path):
     prompts = ["--point", "0,1,60,40", "--box", "2,disc,20,20,60,60"]
     arguments = [*prompts, *QUICK, "--image-size", 64, "--with", "strategy=samurai", "--out", tmp_path]

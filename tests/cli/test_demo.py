@@ -80,7 +80,6 @@ def test_demo(run, tmp_path, short_clip):
     assert np.abs(collage[-171:, -304:] - shown).mean() < 4  # the video is compressed
 
 
-@pytest.mark.long
 def test_results_are_deterministic(run, tmp_path, short_clip):
     for name in ("one", "two"):
         assert run("demo", "--model", "nano", "--device", "cpu", "--out", name).exit_code == 0
@@ -89,7 +88,6 @@ def test_results_are_deterministic(run, tmp_path, short_clip):
         assert one.replace(b'"one/', b'"two/') == two, file
 
 
-@pytest.mark.long
 def test_mini_finds_whole_objects(run, tmp_path, monkeypatch):
     """The masks of README's image: all parts of each object, and nothing beside it, also in the video's last frame."""
     monkeypatch.setattr("sam2fast.cli.demo_run.EVERY", 12)

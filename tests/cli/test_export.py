@@ -27,7 +27,6 @@ def mini(tmp_path_factory):
     return ["--model", folder / "mini.yaml", "--checkpoint", folder / "mini.pt", "--device", "cpu"]
 
 
-@pytest.mark.long
 def test_exports(run, mini, tmp_path):
     out = tmp_path / "new" / "artefact"
     result = ok(run("export", *mini, "--dtype", "bfloat16", "--points", 1, "--out", out))
@@ -77,7 +76,6 @@ def test_options_reach_the_export_to_onnx(run, mini, monkeypatch):
     assert asked == [(192, "graphs", str(mini[1]), "int8")]
 
 
-@pytest.mark.long
 @pytest.mark.usefixtures("nano_exported_once")
 def test_onnx(run, tmp_path):
     """What the graphs compute is in deploy/onnx."""

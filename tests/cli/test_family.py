@@ -17,8 +17,6 @@ from sam2fast.demo.server.library import GALLERY
 from sam2fast.demo.server.settings import ServerSettings
 from sam2fast.video_results import read_masks
 
-pytestmark = pytest.mark.long
-
 FRAMES = 5
 CLICK = 16, 19
 

@@ -60,7 +60,6 @@ def results(tmp_path_factory, track):
     return run
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("command, source, name", CELLS)
 def test_cell(results, command, source, name):
     pattern = re.sub("STEM|FRAME", "*", FILES[name][command].strip("`"))

@@ -35,8 +35,8 @@ LINES = [
     ("dataset convert davis out --to ytvos", True),
     ("dataset extract --videos clips --out out", True),
     ("env", False),
-    pytest.param(f"export {NANO} --out out", False, marks=pytest.mark.long),
-    pytest.param(f"demo {NANO}", False, marks=pytest.mark.long),
+    (f"export {NANO} --out out", False),
+    (f"demo {NANO}", False),
 ]
 ALWAYS_PRINTED = {"download"}
 

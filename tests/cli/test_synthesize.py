@@ -138,7 +138,6 @@ def test_media_that_cannot_be_used_are_counted_at_the_end(run, make_image, tmp_p
     assert line.startswith("sam2fast: note: left out: ")
 
 
-@pytest.mark.long
 def test_teacher_makes_cutouts_first(run, make_image, tmp_path, model, monkeypatch):
     make_image("photos/a.png")
     make_image("photos/b.jpg")

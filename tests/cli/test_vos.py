@@ -192,7 +192,7 @@ def test_several_at_once(data, whole, monkeypatch, device, at_once, count):
     assert data.files() == whole
 
 
-@pytest.mark.parametrize("strategy", ["dam4sam", pytest.param("sam2long", marks=pytest.mark.long)])
+@pytest.mark.parametrize("strategy", ["dam4sam", "sam2long"])
 def test_a_strategy_on_a_video_longer_than_the_memory(data, strategy):
     """The masks are those of a session that keeps everything."""
     video = write_video(data.root / "long/a", 24)

@@ -53,7 +53,6 @@ PROGRAM = """
 """
 
 
-@pytest.mark.long
 def test_a_program_that_replaces_it_while_the_model_is_built_gets_the_originals_masks(tmp_path):
     np.save(tmp_path / "frames.npy", np.stack([frame[:100] for frame in video_frames(5)]))
     official, _ = build_video_pair(overrides=NARROW, image_size=SIZE)

@@ -94,7 +94,6 @@ def test_the_documents_script(server, tmp_path, capsys, monkeypatch):
         assert masks.namelist() == [f"{frame:05d}.png" for frame in (0, *frames)]
 
 
-@pytest.mark.long
 def test_a_strategy(tmp_path):
     """Masks are those of a session with it, on a video longer than the memory; it keeps all frames of each object."""
     count, point = 24, [0.3, 0.4]
@@ -135,7 +134,6 @@ def test_a_port_that_is_taken(server, data, monkeypatch):
     assert f"sam2fast: cannot listen on 127.0.0.1:{server.port}: Address already in use" in run.stderr
 
 
-@pytest.mark.long
 def test_sigterm_ends_it_during_a_stream(server):
     """The last test with this server. Tracking the whole video would take longer than the timeout."""
     _, connection = start_track(server)
@@ -205,7 +203,6 @@ def test_origins_are_normalised():
     assert parse_origin("HTTP://demo.example:80/") == "http://demo.example"
 
 
-@pytest.mark.long
 def test_a_failed_start_is_one_line(tmp_path):
     """The error occurs in the worker process; the command ends with its own exit code."""
     (tmp_path / "bad.pt").write_bytes(b"no weights")

@@ -90,7 +90,6 @@ def queued(service: DemoService) -> int:
     return service.model._executor._work_queue.qsize()
 
 
-@pytest.mark.long
 def test_closed_sessions_leave_no_objects(client, app):
     """Checks live objects, because the process's memory has other causes, too."""
     store, states = app.extensions[SERVICE].sessions, []

@@ -24,8 +24,6 @@ from sam2fast.utils.testing import relative_error
 SIZE, PROMPTS, POINTS = 128, 2, 4
 TOLERANCE = 1e-5
 
-pytestmark = pytest.mark.long
-
 
 @pytest.fixture(scope="module")
 def model():

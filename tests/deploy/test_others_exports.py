@@ -12,7 +12,6 @@ from torch import nn
 
 from sam2fast.utils.testing import relative_error
 
-pytestmark = pytest.mark.long
 SIDE = 128
 OTHER_EXPORTERS = {
     "jit.trace": lambda module, inputs: torch.jit.trace(module, inputs),

@@ -75,9 +75,7 @@ def megabytes_of(name):
     return sum(x.nbytes for x in model.state_dict().values()) / 1e6
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.long if name in FEW else pytest.mark.slow) for name in ROWS]
-)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in FEW else pytest.mark.slow) for name in ROWS])
 def test_work(name):
     (costs,) = frame_costs(name, [1]).values()
     flops = Part(*map(sum, zip(*costs.values(), strict=True))).flops / 1e9

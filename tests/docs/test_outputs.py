@@ -5,7 +5,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import pytest
 from document_blocks import Command, blocks_of
 from document_commands import run_sam2fast
 
@@ -47,7 +46,6 @@ def run(text: str, result: str) -> str:
     return Path(result).read_text()
 
 
-@pytest.mark.long
 def test_segment(stage: Path) -> None:
     written = run("sam2fast segment photo.jpg --point 60,40 --out out", "out/photo.json")
     check(example("formats", "image"), json.loads(written), all_keys=False)
@@ -61,7 +59,6 @@ def test_objects_of_segment(tmp_path: Path) -> None:
     assert read.clicks and read.box is not None and read.mask is not None
 
 
-@pytest.mark.long
 def test_track(stage: Path) -> None:
     """With the document's own file of prompts."""
     Path("shown.json").write_text(example("video", "prompts"))
@@ -71,7 +68,6 @@ def test_track(stage: Path) -> None:
     check(example("video", "frame"), last)
 
 
-@pytest.mark.long
 def test_lines_of_a_data_set(stage: Path) -> None:
     lines = run("sam2fast dataset convert DAVIS lines --to coco-jsonl", "lines/bear.jsonl").splitlines()
     check(example("datasets", "format"), json.loads(lines[0]))

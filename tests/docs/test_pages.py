@@ -16,8 +16,6 @@ from exported_once import nano_exported_once  # noqa: F401
 from profiled import LIMITS
 from small_ray import small_ray
 
-pytestmark = pytest.mark.long
-
 # Replacements for a small machine without GPUs, cameras and time. Everything else runs unchanged.
 SUBSTITUTES = {
     '"cuda:0,cuda:1"': '"cpu"',

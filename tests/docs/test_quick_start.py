@@ -17,7 +17,6 @@ def read_mask(file: Path, label: int) -> NDArray[np.bool_]:
     return np.asarray(Image.open(file)) == label
 
 
-@pytest.mark.long
 def test_the_whole_ball(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     page = [

@@ -2,13 +2,10 @@
 
 import copy
 
-import pytest
 import torch
 from planned import ALL, difference, parts_of, results, without
 
 from sam2fast.deploy.compilation import compile_model, uncompile
-
-pytestmark = pytest.mark.long
 
 
 def graphs_of(model, *parts):

@@ -118,9 +118,7 @@ def test_all_models_have_plans(name):
     assert parts_of(model) == ALL
 
 
-@pytest.mark.parametrize(
-    ("name", "size"), [*((EDGETAM, 512), (TI, 256), (SAM3, 168)), pytest.param(SAM3, 448, marks=pytest.mark.long)]
-)
+@pytest.mark.parametrize(("name", "size"), [(EDGETAM, 512), (TI, 256), (SAM3, 168), (SAM3, 448)])
 def test_results(name, size):
     """Windows stick out of these maps, but for SAM 3's of 168 pixels. 1024 positions are attended to in blocks."""
     assert_as_called(build(name, size))
@@ -137,7 +135,7 @@ def test_bfloat16_weights(model, monkeypatch):
     assert_as_called(model.to(torch.bfloat16), exact)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, pytest.param(torch.float16, marks=pytest.mark.long)])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_autocast(model, dtype, monkeypatch):
     monkeypatch.setattr(_cpu, "EMULATES_BFLOAT16", False)
     exact = computed(model)

@@ -44,7 +44,6 @@ def assert_same_images(model):
     return found
 
 
-@pytest.mark.long
 def test_images_by_kernels(model, triton_device):
     """Interpreted."""
     before, expected = launches["window_attention"], assert_same_images(model)
@@ -88,10 +87,7 @@ def test_images_in_bfloat16(has_low_weights):
 
 @pytest.mark.parametrize(
     ("name", "context"),
-    [
-        *(("torch", nullcontext), ("torch", bfloat16), ("triton", bfloat16)),
-        pytest.param("triton", nullcontext, marks=pytest.mark.long),
-    ],
+    [("torch", nullcontext), ("torch", bfloat16), ("triton", bfloat16), ("triton", nullcontext)],
 )
 @torch.no_grad()
 def test_pixels(triton_device, name, context):
@@ -119,7 +115,6 @@ def test_weights_are_cast_once(model):
     assert {layer.weight.dtype for layer in ops._layers_of(kept)} == {torch.bfloat16}
 
 
-@pytest.mark.long
 @torch.no_grad()
 def test_biases_that_cancel():
     """As in trained models. In bfloat16, a map without any bias has more than twice the official package's error."""

@@ -21,7 +21,6 @@ def both(model, *args, **kwargs):
         return expected, tracked(model, *args, **kwargs)
 
 
-@pytest.mark.long
 def test_by_kernels(model, triton_device):
     """Interpreted."""
     before, (expected, _) = launches["memory_attention"], both(model)

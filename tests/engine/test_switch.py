@@ -443,7 +443,6 @@ def test_threads_share_a_model(model):
         assert difference(expected, found) < 1e-5
 
 
-@pytest.mark.long
 def test_a_class_that_is_patched_before_the_engine_is_imported():
     code = """
 import sys

@@ -46,7 +46,6 @@ def test_processes_and_pieces_of_videos_change_nothing(pair, monkeypatch):
     assert seen == list(alone.videos)
 
 
-@pytest.mark.long
 def test_a_process_that_is_killed(tmp_path, monkeypatch):
     truth, pred = sets.write_sets(tmp_path, "davis")
     monkeypatch.setattr(folders, "FRAMES_FOR_A_PROCESS", 1)

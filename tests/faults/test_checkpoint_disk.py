@@ -27,7 +27,6 @@ def checkpoint(steps: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("number", "links"), [(None, True), (signal.SIGKILL, True), (signal.SIGKILL, False)])
-@pytest.mark.long
 def test_a_save_that_ends_anywhere_leaves_a_checkpoint(
     number: int | None, links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -60,7 +59,6 @@ def test_a_save_that_ends_anywhere_leaves_a_checkpoint(
 
 
 @pytest.mark.parametrize(("write", "name"), [(write_official, "a.pt"), (write_safetensors, "a.safetensors")])
-@pytest.mark.long
 def test_a_conversion_is_atomic(write: Callable[..., None], name: str, tmp_path: Path) -> None:
     weights, before = {"weight": TENSOR}, {"weight": TENSOR + 1}
     faults = [Fault(size=size, number=number) for size in SIZES[:3] for number in (None, signal.SIGKILL)]

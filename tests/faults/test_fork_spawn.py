@@ -34,7 +34,6 @@ def images() -> SAM2ImagePredictor:
     return forked_jobs.image_predictor()
 
 
-@pytest.mark.long
 def test_children_of_a_process_with_threads_predict():
     """In its own process, since the test process has only one thread."""
     path = os.pathsep.join([str(SUPPORT), *sys.path])

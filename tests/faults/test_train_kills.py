@@ -6,7 +6,6 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import pytest
 import ranks
 import train_kills
 from killed import Fault, forked
@@ -18,7 +17,6 @@ from sam2fast.training.checkpointing import lock_folder
 from sam2fast.training.reporting import Reporter
 
 
-@pytest.mark.long
 def test_a_training_disturbed_in_several_ways(tmp_path: Path) -> None:
     """A killed worker is named; a killed run resumes, and validates once."""
     (output,) = ranks.in_ranks(1, train_kills.disturbed_training, tmp_path)
@@ -104,7 +102,6 @@ def test_results_are_reported_once_and_without_truncated_lines(tmp_path: Path) -
     assert reported() == steps and [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 
-@pytest.mark.long
 def test_processes_stop_when_their_launcher_is_killed(tmp_path: Path) -> None:
     """Otherwise nothing could stop them, and the run could not be restarted."""
     (code,) = ranks.in_ranks(1, train_kills.launch_and_be_killed, tmp_path)

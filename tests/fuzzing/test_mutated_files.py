@@ -114,14 +114,12 @@ def reset_peak() -> int:
     return peak
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("name", TARGETS)
 def test_valid_files(name, valid, work):
     for path in sorted((valid / TARGETS[name].kind).iterdir()):
         assert is_refused(name, TARGETS[name], path.read_bytes(), work) != is_accepted(name, path.name), path.name
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("name", TARGETS)
 def test_mutated_files(name, valid, work):
     files = [path.read_bytes() for path in sorted((valid / TARGETS[name].kind).iterdir())]

@@ -99,9 +99,7 @@ def test_other_input_is_refused(mask):
         connected_components(mask)
 
 
-@pytest.mark.parametrize(
-    ("side", "density"), [(1024, 0.2), (1024, 0.7), pytest.param(4096, 0.45, marks=pytest.mark.long)]
-)
+@pytest.mark.parametrize(("side", "density"), [(1024, 0.2), (1024, 0.7), (4096, 0.45)])
 def test_large(side, density):
     mask = torch.from_numpy(np.random.default_rng(0).random((1, 1, side, side)) < density)
     assert all(map(torch.equal, connected_components(mask), expected_by_scipy(mask)))

@@ -349,7 +349,6 @@ def test_gradients_of_gradients(triton_device):
     assert relative_error(penalty("torch"), penalty("triton")) < 1e-4
 
 
-@pytest.mark.long
 def test_a_compiled_training_step_with_more_and_more_pointers(triton_device):
     """From the second number on, it is a symbolic size."""
     q, tables = random_map(1, 1, 16, 32).to(triton_device), rope(4, 32, triton_device)

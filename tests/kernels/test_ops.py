@@ -160,7 +160,7 @@ def test_no_gradient(sample, triton_device):
 
 
 @EACH
-@pytest.mark.parametrize("is_traced", [False, pytest.param(True, marks=pytest.mark.long)])
+@pytest.mark.parametrize("is_traced", [False, True])
 @torch.no_grad()
 def test_the_operator_is_well_formed(sample, is_traced, triton_device, monkeypatch):
     """Schema, fake result, autograd registration, tracing. Of an operator's other samples the fake result alone."""

@@ -22,7 +22,7 @@ def simple_attributes(module):
     return {name: value for name, value in values.items() if is_simple(value)}
 
 
-@pytest.mark.parametrize("size", ["sam2.1_t", pytest.param("sam2.1_b+", marks=pytest.mark.long)])
+@pytest.mark.parametrize("size", ["sam2.1_t", "sam2.1_b+"])
 def test_simple_attributes_of_every_module(size):
     official, ours = build_video_pair(size)
     expected, actual = dict(official.named_modules()), dict(ours.named_modules())

@@ -152,7 +152,7 @@ def test_a_compiled_whole_model_segments(way):
 
 @pytest.mark.parametrize("part", ["image_encoder", "memory_encoder"])
 def test_a_wrapped_encoder_tracks_all_objects_at_once(part, tmp_path, caplog):
-    """Tests that a video session with a wrapped encoder does not become the original's dict, and that a stream opens."""
+    """Tests that a video session does not become the original's dict, and that a stream opens."""
     video, records = jpeg_folder(tmp_path / "video", clip(3)), []
     for is_wrapped in (False, True):
         predictor = mini_predictor()

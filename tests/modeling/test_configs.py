@@ -312,7 +312,6 @@ def test_text_for_numbers_and_switches(override, message):
         build_sam2(TINY, None, device="cpu", hydra_overrides_extra=[override])
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("first", ["ours", "official"])
 def test_hydras_global_state_is_untouched(first):
     """Both packages build their models in one process, whichever is imported first."""

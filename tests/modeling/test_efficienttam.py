@@ -25,7 +25,7 @@ def config_of(name):
     return f"configs/efficienttam/efficienttam_{name}.yaml"
 
 
-@pytest.fixture(scope="module", params=["ti", pytest.param("ti_1", marks=pytest.mark.long), "ti_2"])
+@pytest.fixture(scope="module", params=["ti", "ti_1", "ti_2"])
 def model(request):
     given = {"device": "cpu", "hydra_overrides_extra": OVERRIDES}
     return tame_weights.built(build_sam2_video_predictor, config_of(request.param), **given)

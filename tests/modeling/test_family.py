@@ -36,7 +36,7 @@ def config_of(name):
     return str(SMALL_SAM3) if name == SAM3 else f"configs/{name}.yaml"
 
 
-@pytest.fixture(scope="module", params=[EDGETAM, TI, pytest.param(TI_1, marks=pytest.mark.long), TI_2, SAM3])
+@pytest.fixture(scope="module", params=[EDGETAM, TI, TI_1, TI_2, SAM3])
 def model(request):
     overrides = [f"++model.image_size={SIZES[request.param]}"]
     given = {"device": "cpu", "hydra_overrides_extra": overrides}

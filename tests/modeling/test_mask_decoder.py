@@ -173,7 +173,6 @@ def test_gradients(pair, case):
             assert relative_error(gradient, actual[name]) <= 10 * TOLERANCE, name
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(
     ("case", "grad"),
     [({}, False), ({"prompts": 2}, True), ({"points": 20}, False)],

@@ -79,7 +79,6 @@ def box_on_a_slice(s: Session) -> None:
     s.propagate(start_frame_idx=1, reverse=True)
 
 
-@pytest.mark.long
 def test_a_volume_as_a_folder_of_slices(pair, tmp_path):
     official, ours = pair
     slices = jpeg_folder(tmp_path / "slices", clip(4))

@@ -98,7 +98,6 @@ def test_tracking(predictors, video, forced):
     ours.to("cpu")
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("size", ["sam2.1_t", pytest.param("sam2.1_b+", marks=pytest.mark.slow)])
 def test_images(size, triton_device, large_blocks):
     """All kinds of windows of these models, padded ones too, with kernels and with their reference implementations."""
@@ -134,7 +133,6 @@ def memory_of(filled: int, slots: int, pointers: int) -> AttendedMemory:
     )
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("name", ["torch", "triton"])
 @torch.no_grad()
 def test_a_compiled_memory_attention_does_not_compile_again(predictors, name, monkeypatch, triton_device, large_blocks):
@@ -167,10 +165,7 @@ def test_a_compiled_memory_attention_does_not_compile_again(predictors, name, mo
 @pytest.mark.parametrize(
     ("size", "overrides"),
     [
-        *(
-            pytest.param(*item, marks=pytest.mark.long if item[0] in FAST else pytest.mark.slow)
-            for item in SHALLOW.items()
-        ),
+        *(pytest.param(*item, marks=() if item[0] in FAST else pytest.mark.slow) for item in SHALLOW.items()),
         *(pytest.param(size, [], marks=pytest.mark.slow) for size in SHALLOW),
     ],
     ids=lambda value: value if isinstance(value, str) else "shallow" if value else "whole",

@@ -116,7 +116,6 @@ def test_refused(op, implementation, name, word):
 
 
 @torch.inference_mode()
-@pytest.mark.long
 def test_one_graph_with_the_op_in_it():
     """Functions are traced, operators stay one node; graphs have no breaks."""
 

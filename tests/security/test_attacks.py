@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterator
 import pytest
 from demo_process import DemoProcess, serving
 
-pytestmark = pytest.mark.long
-
 SECONDS = 4.0  # of each attack
 CLIENTS = 520  # without the token; more than the server has threads
 HOST = b"Host: 127.0.0.1\r\n"

@@ -12,7 +12,6 @@ sys.path.append(str(ROOT / "tests" / "faults"))
 from soak import Soak, complaints  # noqa: E402
 
 
-@pytest.mark.long
 def test_every_period_has_the_same_answers_and_leaves_nothing() -> None:
     with mini_predictor(("++model.image_size=64",)).open_stream() as stream:
         soak = Soak(stream, period=50, block=50)

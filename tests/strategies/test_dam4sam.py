@@ -71,7 +71,7 @@ def test_sizes_leave_the_window(away):
     assert added[away + 1] == (away >= 299)
 
 
-@pytest.mark.parametrize(("obj", "fast"), [(0, True), pytest.param(1, False, marks=pytest.mark.long)])
+@pytest.mark.parametrize(("obj", "fast"), [(0, True), (1, False)])
 def test_plain_implementation_on_a_clip(obj, fast, predictor, official, frames, track):
     recipe, count = RECIPES["d4sm"], 24
     recipe.weights(predictor)

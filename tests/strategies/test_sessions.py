@@ -18,7 +18,7 @@ from sam2fast.utils.testing import relative_error
 
 PROMPTS = [RECIPES["samurai_box"].prompt_of(obj) for obj in (0, 1)]
 # The plain one is what all other tests run.
-MARKS = {"dam4sam": pytest.mark.slow, "d4sm": pytest.mark.slow, "confident": pytest.mark.long}
+MARKS = {"dam4sam": pytest.mark.slow, "d4sm": pytest.mark.slow}
 ALONE = [
     pytest.param(name, marks=MARKS.get(name, ()))
     for name, kind in sorted(STRATEGIES.items())

@@ -4,7 +4,6 @@
 """
 
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,7 @@ from hypothesis.internal.conjecture import providers
 VARIABLE = "SAM2FAST_EXAMPLES"
 IS_CAMPAIGN = VARIABLE in os.environ
 # What hypothesis keeps of the sources it has seen, of Unicode and of failures.
-user = getattr(os, "getuid", lambda: "")()  # Windows has none, and a folder for each user
-configuration.set_hypothesis_home_dir(Path(tempfile.gettempdir()) / f"sam2fast-hypothesis-{user}")
+configuration.set_hypothesis_home_dir(Path(__file__).parents[2] / ".cache" / "hypothesis")
 
 
 def _factor() -> int:

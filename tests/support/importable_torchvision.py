@@ -1,7 +1,10 @@
 """Makes torchvision, which the official package imports, importable where its compiled part is not torch's."""
 
 import importlib.util
+import sys
+import types
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -35,6 +38,11 @@ def _is_compiled_for_this_torch() -> bool:
         return False
     return bool(libraries)
 
+
+# The official package does not call torchvision.ops.roi_align, which imports torch._dynamo for two seconds.
+roi_align: Any = types.ModuleType("torchvision.ops.roi_align")
+roi_align.roi_align = roi_align.RoIAlign = None
+sys.modules.setdefault(roi_align.__name__, roi_align)
 
 if importlib.util.find_spec("torchvision") and not _is_compiled_for_this_torch():
     library = torch.library.Library("torchvision", "DEF")

@@ -134,10 +134,7 @@ PROMPTED = (3, 4, 5, 13)
 
 @pytest.mark.parametrize(
     ("ahead", "reverse", "prompts"),
-    [
-        *((None, False, PROMPTED), (None, True, ())),
-        *(pytest.param(*case, marks=pytest.mark.long) for case in product((1, 2, 4, 8), (0, 1), ((), PROMPTED))),
-    ],
+    [(None, False, PROMPTED), (None, True, ()), *product((1, 2, 4, 8), (0, 1), ((), PROMPTED))],
 )
 def test_a_pass_encodes_each_frame_once(cuda, predictor, monkeypatch, ahead, reverse, prompts):
     """In full batches until the end, in short videos, over prompted frames, and between corrections."""
@@ -272,7 +269,6 @@ class RecordedCasts(fake_cuda.FakeCuda):
         return super()._on_device(func, args, kwargs, tensors)
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
 def test_autocast_casts_no_weights_on_every_frame(dtype):
     """Plans keep them cast. Tiny, at its 1024 pixels."""
@@ -428,7 +424,6 @@ STEP = {1: 103, 4: 106}  # by the number of objects
 BUDGETS = {"tiny": {"encoder": 90 / 4, "eager": 10.25}, "large": {"encoder": 382 / 4, "eager": 10.25}}
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("model", ["tiny", pytest.param("large", marks=pytest.mark.slow)])
 def test_launches_and_work_of_a_frame(model):
     """In a bf16 session at 1024 pixels, with the FLOPs of the formulas in docs/kernels/memory_attention.md."""

@@ -114,7 +114,6 @@ def assert_one_with_twice_the_batch(one, two, is_divided=False):
         assert b.pop("kind") == a.pop("kind") and b == pytest.approx(a, rel=1e-9)
 
 
-@pytest.mark.long
 def test_two_processes_are_one_with_twice_the_batch(alone, both):
     assert_one_with_twice_the_batch(alone["whole"], both["whole"])
     assert len(reports(both["whole"].folder)) == 3 and both["whole"].results[0]["measures"]["objects"] > 3
@@ -188,14 +187,12 @@ def killed(tmp_path_factory):
     return folder, run, run.communicate(timeout=SECONDS)
 
 
-@pytest.mark.long
 def test_a_killed_process_ends_the_run_in_one_line(killed):
     folder, run, (output, errors) = killed
     assert run.returncode == 1 and output == ""
     assert errors.splitlines() == ["sam2fast: process 1 of 2 was killed by SIGKILL"], errors
 
 
-@pytest.mark.long
 def test_it_resumes_bitwise_also_where_one_process_stops_all(killed, stopped):
     folder = killed[0]
     assert checkpoint_of(folder)["steps"] in (1, 2)
@@ -205,13 +202,11 @@ def test_it_resumes_bitwise_also_where_one_process_stops_all(killed, stopped):
     assert [report["step"] for report in reports(folder)] == [1, 2, 3, 4]
 
 
-@pytest.mark.long
 def test_ddp_and_fsdp_resume_each_others_runs(stopped):
     assert stopped["divided"].results == [[1, 2, 3, 4]] * 2
     assert_same_checkpoint(stopped["undisturbed"].folder, stopped["divided"].folder)
 
 
-@pytest.mark.long
 def test_a_process_reports_that_it_lost_the_others(both):
     assert (
         both["left"].results[0].startswith("process 0 of 2 lost the others: ") and both["left"].results[1] == "nothing"
@@ -257,7 +252,6 @@ def kill_paused(run, folder):
     os.kill(int(file.read_text()), signal.SIGKILL)
 
 
-@pytest.mark.long
 def test_fewer_processes_resume_from_the_same_share_of_the_epoch(stopped, caplog):
     assert stopped["fewer"].results == [1, 1]  # an epoch has two updates
     trainer = build(stopped["fewer"].folder, "trainer.accelerator=cpu", rank_jobs.RANDOM, *SHORT, *TWO_EPOCHS)
@@ -266,7 +260,6 @@ def test_fewer_processes_resume_from_the_same_share_of_the_epoch(stopped, caplog
     assert trainer.steps == 2 and trainer.steps_in_epoch == 3
 
 
-@pytest.mark.long
 def test_non_finite_values_end_all_processes_with_the_same_message(both):
     first, second = both["no_number"].results
     assert first == second
@@ -274,7 +267,6 @@ def test_non_finite_values_end_all_processes_with_the_same_message(both):
         assert said.startswith(f"update 0: {wrong}") and "is not finite for clips synthetic/" in said
 
 
-@pytest.mark.long
 def test_the_launcher_restarts_and_forwards_ctrl_c(tmp_path):
     ((alone, *others),) = in_ranks(1, launched.launch_all, tmp_path)
     wrong = "the 2 machines did not meet at 127.0.0.1:0, or lost each other: not all of them came in 1 seconds"

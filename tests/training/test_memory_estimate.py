@@ -54,7 +54,6 @@ def test_counted_as_computed(trainer, amp):
     assert "_attention" not in vars(model) and all(p.grad is None for p in model.parameters())
 
 
-@pytest.mark.long
 def test_memory_grows_linearly_with_the_pixels(tmp_path):
     """Attention scores would grow with the square."""
     sizes = {}

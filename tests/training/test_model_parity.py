@@ -108,7 +108,6 @@ def test_evaluation_equals_the_official(pair, monkeypatch, overlap):
         assert_predictions_equal(mine, theirs, 1e-9)
 
 
-@pytest.mark.long
 def test_the_published_architecture_too():
     with double_precision():
         pair = build_training_pair("sam2.1/sam2.1_hiera_t")

@@ -257,7 +257,6 @@ def test_lists_that_are_computed(tmp_path):
     assert config.trainer.checkpoint.save_list == [0, 1, 2]
 
 
-@pytest.mark.long
 def test_the_command_prints_the_notes(tmp_path, monkeypatch):
     """Also when a job is submitted."""
     changes = [*SMALL, *data(tmp_path), WITHOUT_WEIGHTS, "dataset.file_list_txt=null"]

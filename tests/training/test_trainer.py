@@ -159,7 +159,6 @@ def test_weights_that_a_file_lacks(missing, extra, refused, tmp_path, caplog):
     assert_same(dict(trainer.model.state_dict()), expected)
 
 
-@pytest.mark.long
 def test_epochs_of_several_lengths(tmp_path):
     """With phases and repeat factors; a run stopped within an epoch resumes bitwise."""
     repeated = (
@@ -186,7 +185,6 @@ def test_epochs_of_several_lengths(tmp_path):
     assert_same(*(checkpoint_of(tmp_path / name) for name in ("stopped", "whole")))
 
 
-@pytest.mark.long
 def test_a_run_stops_at_the_end_of_an_epoch_too(tmp_path):
     epochs = ("trainer.max_epochs=3", "scratch.updates=1")
     for expected in (1, 1, 2):  # the second run only validates
@@ -215,7 +213,7 @@ def test_tensorboard_gets_the_same_numbers(tmp_path):
     assert events.Scalars("val/J&F")[0].step == 2
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float16", marks=pytest.mark.long)])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_mixed_precision(tmp_path, dtype, monkeypatch):
     asked = []
     monkeypatch.setattr(AmpConf, "check_device", lambda amp, device: asked.append((amp.enabled, device)))
@@ -280,10 +278,7 @@ class TestFaults:
         assert not (tmp_path / "logs").exists()
 
 
-@pytest.mark.parametrize(
-    "recipe",
-    [pytest.param(name, marks=pytest.mark.long if "MOSE" in name else ()) for name in sorted(shipped_recipes())],
-)
+@pytest.mark.parametrize("recipe", sorted(shipped_recipes()))
 def test_every_recipe_takes_a_step(recipe, tmp_path):
     config = load_training_config(recipe, reduced(recipe, tmp_path))
     trainer = build_trainer(config)

@@ -155,7 +155,6 @@ def digest() -> str:
     return found.hexdigest()
 
 
-@pytest.mark.long
 def test_the_same_bits_in_two_processes():
     """No operation lacks a deterministic algorithm, and no random number is used.
 

@@ -38,8 +38,6 @@ from sam2fast.utils.testing import mask_iou, relative_error
 
 BOXES = [[20, 20, 70, 60], [50, 30, 100, 80]]
 
-pytestmark = pytest.mark.long
-
 
 @pytest.fixture(scope="module")
 def pair():

@@ -41,7 +41,6 @@ def test_onnx(predictor, video):
         _check_constants(model.manifest, predictor.hidden_dim, 9)
 
 
-@pytest.mark.long
 def test_graphs_in_onnxruntime(predictor, tmp_path):
     """Those whose modules or tables are others than SAM 2's; the others accept the shapes of their inputs."""
     for graph in export.graphs_of(predictor):

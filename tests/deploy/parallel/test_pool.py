@@ -94,7 +94,6 @@ def test_threads_are_divided_before_torch_is_loaded():
         threads_for_each(2, 0)
 
 
-@pytest.mark.long
 def test_workers_are_as_deterministic_as_this_process():
     with deterministic():
         (result,) = run_jobs(parallel_jobs.square, [3], ["cpu"], parallel_jobs.build_when_deterministic)
@@ -112,7 +111,6 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL], ids=lambda s: s.name)
-@pytest.mark.long
 def test_workers_end_with_their_parent(ending, tmp_path):
     """After Ctrl-C, which they also receive, and when the parent is killed."""
     script, notes = tmp_path / "script.py", tmp_path / "notes"

@@ -16,7 +16,7 @@ from sam2fast.deploy.parallel.pool import JOBS_AHEAD, JOBS_AT_ONCE
 from sam2fast.deploy.parallel.runners import on_devices
 
 
-@pytest.fixture(params=["processes", pytest.param("ray", marks=pytest.mark.long)])
+@pytest.fixture(params=["processes", "ray"])
 def place(request):
     """Where jobs run."""
     if request.param == "ray":

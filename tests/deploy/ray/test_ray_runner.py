@@ -22,7 +22,7 @@ from waiting import is_alive, wait_until
 from sam2fast.deploy.parallel import WorkerError
 from sam2fast.deploy.ray import ClusterError, on_ray, ray_session, ray_workers
 
-pytestmark = [pytest.mark.long, pytest.mark.usefixtures("ray_folder")]
+pytestmark = [pytest.mark.usefixtures("ray_folder")]
 
 
 def test_a_killed_worker_loses_no_job(tmp_path, caplog):

@@ -1,0 +1,104 @@
+"""Chooses the tests that ``make test`` leaves out, from the processor time of each test.
+
+    python tests/support/slow_tests.py out/seconds.json
+
+Writes ``tests/slow_tests.txt``. ``make slow-tests`` runs all tests first.
+"""
+
+import json
+import os
+import sys
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+LIST = Path(__file__).parents[1] / "slow_tests.txt"
+# Folders of tests that compare with the official package, and their maximum processor time of a fast test in seconds.
+CORE = [
+    "amg",
+    "checkpoints",
+    "compat",
+    "datasets",
+    "engine",
+    "mask_formats",
+    "modeling",
+    "predictors",
+    "sessions",
+    "strategies",
+    "tracking",
+]
+MOST_IN_CORE, MOST = 0.2, 0.07
+MOST_OF_ONLY_CASE = 0.5  # of the only fast case of a function
+LIMIT = 1.0  # maximum processor time of a test that is not in the list, on any processor
+# Fast tests that may take more.
+DEAR = (
+    "modeling/test_compilation.py::test_an_encoder_that_a_user_compiles_has_one_graph_per_size",
+    "modeling/test_compilation.py::test_a_decoder_that_a_user_compiles_has_one_graph",
+    "modeling/test_compilation.py::test_a_block_with_rotations_has_one_graph",
+    "predictors/test_video_parity.py::test_parity",
+)
+# Ids of all tests that this process collected.
+COLLECTED = pytest.StashKey[set[str]]()
+
+
+def processor_seconds() -> float:
+    """Returns the processor time of this process and of the child processes that ended."""
+    return sum(os.times()[:4])
+
+
+def names_of(test: str) -> tuple[str, str, str]:
+    """Returns the names by which the list may contain a test: its file, its function and itself."""
+    test = test.removeprefix("tests/")
+    return test.partition("::")[0], test.partition("[")[0], test
+
+
+def is_in(test: str, names: Collection[str]) -> bool:
+    return any(name in names for name in names_of(test))
+
+
+@cache
+def read_list() -> set[str]:
+    """Returns the names of slow tests: files, functions and tests."""
+    return {line for line in LIST.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")}
+
+
+def choose(seconds: Mapping[str, float]) -> set[str]:
+    """Returns the slow tests among tests with their processor times."""
+    functions = defaultdict(dict)
+    for test, time in seconds.items():
+        functions[names_of(test)[1]][test] = time
+    slow: set[str] = set()
+    for function, cases in functions.items():
+        most, first = MOST_IN_CORE if function.partition("/")[0] in CORE else MOST, min(cases, key=cases.__getitem__)
+        fast = [test for test, time in cases.items() if time <= most or test == first and time <= MOST_OF_ONLY_CASE]
+        slow |= cases.keys() - fast
+    return {test for test in slow if not is_in(test, DEAR)}
+
+
+def shortened(slow: Iterable[str], tests: Iterable[str]) -> list[str]:
+    """Returns names of tests. Where all tests of a file or of a function are slow, its name stands for them."""
+    slow, all_tests = set(slow), defaultdict(set)
+    for test in tests:
+        for name in names_of(test):
+            all_tests[name].add(test)
+    return sorted({next(name for name in names_of(test) if all_tests[name] <= slow) for test in slow})
+
+
+def main() -> None:
+    seconds = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    slow = choose(seconds)
+    lines = [
+        "# Tests that `make test` leaves out: files, functions and tests. Written by `make slow-tests`.",
+        *shortened(slow, seconds),
+    ]
+    LIST.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    fast = sum(time for test, time in seconds.items() if test not in slow)
+    rest = sum(seconds.values()) - fast
+    print(f"{len(seconds) - len(slow)} fast tests, {fast:.0f} s; {len(slow)} slow tests, {rest:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
