@@ -29,7 +29,7 @@ LINES = [
     (f"evaluate-images images --masks labels --clicks 1 {NANO}", True),
     ("synthesize --clips 1 --frames 1 --size 64 --out out", True),
     ("download nano", False),
-    (f"convert {shlex.quote(str(nano.WEIGHTS))} out.pt --overwrite", False),
+    pytest.param(f"convert {shlex.quote(str(nano.WEIGHTS))} out.pt --overwrite", False, id="convert"),
     (f"compare image.png --point 5,5 --with dtype=bfloat16 --out out {NANO}", False),
     ("dataset show davis", False),
     ("dataset convert davis out --to ytvos", True),

@@ -67,7 +67,7 @@ def locked(inputs):
 
 
 @pytest.mark.parametrize("path", REFUSED, ids=["locked", "long"])
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.replace(str(WEIGHTS), "WEIGHTS"))
 def test_the_error_is_one_line(run, locked, command, path, monkeypatch):
     monkeypatch.setattr("sam2fast.cli.serve.run", None)  # if it was not refused, it would serve forever
     before = sorted(os.listdir(locked))

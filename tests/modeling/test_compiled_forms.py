@@ -199,3 +199,20 @@ def test_inductor(part, way):
         for a, b in zip(*(computed(x, part, arguments, "fp32") for x in (model, plain)), strict=True):
             assert relative_error(b, a) <= 1e-5
     assert graphs() == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["max-autotune", "tiny"])
+@torch.no_grad()
+def test_inductor_with_more_work(name):
+    if name == "tiny":
+        plain, options = tame_weights.built(build_sam2, "configs/sam2.1/sam2.1_hiera_t.yaml", None, device="cpu"), {}
+    else:
+        plain, options = mini_model(), {"mode": "max-autotune"}
+    model = copy.deepcopy(plain)
+    compile_module(model, "image_encoder", "wrapped", backend="inductor", **options)
+    for _ in range(2):
+        arguments = inputs_of(plain, "image_encoder", side=plain.image_size)
+        for a, b in zip(*(computed(x, "image_encoder", arguments, "fp32") for x in (model, plain)), strict=True):
+            assert relative_error(b, a) <= 1e-5
+    assert graphs() == 1
