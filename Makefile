@@ -66,10 +66,10 @@ PYTESTS = OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(JOBS) --dist loadfile
 test: $(VENV)/.tested  ## install with the oracle, then run the fast tests
 	$(PYTESTS) $(PYTEST)
 
-test-all: $(VENV)/.tested  ## all tests but those of minutes, also with real checkpoints and photographs, if there are any
+test-all: $(VENV)/.tested  ## run all tests but those with the marker slow; see CONTRIBUTING.md
 	$(PYTESTS) --set all $(PYTEST)
 
-test-rest: $(VENV)/.tested  # what `make test` leaves out
+test-rest: $(VENV)/.tested  # run the tests that `make test` leaves out
 	$(PYTESTS) --set rest $(PYTEST)
 
 slow-tests: $(VENV)/.tested  # run all tests, then write from their processor time which tests are slow

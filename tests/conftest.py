@@ -95,7 +95,7 @@ def _named_files(config):
 
 
 def pytest_ignore_collect(collection_path, config):
-    """Leaves out files whose tests are all slow without importing them."""
+    """Does not import a file if the list names the whole file."""
     if config.option.set == "fast" and collection_path.suffix == ".py" and collection_path not in _named_files(config):
         name = collection_path.relative_to(Path(__file__).parent).as_posix()
         return True if name in slow_tests.read_list() else None

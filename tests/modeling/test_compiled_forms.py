@@ -54,7 +54,7 @@ def pairwise(models):
 
 
 def models_of(name):
-    """Returns a model whose fp32 results are expected, and the model twice. SAM 2's results are the original's."""
+    """Returns the model of the expected fp32 results (for SAM 2, the original) and, twice, the model to compile."""
     if name == "sam2":
         reference, model = build_pair("sam2.1_t", ["++model.image_size=128", *NARROW])
         return reference, model, model

@@ -33,7 +33,7 @@ class ProcessorTimes:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[Any]:
         report = yield
-        # Of all phases until now.
+        # The report of the last phase has the time of all phases.
         report.seconds = processor_seconds() - item.stash.get(START, processor_seconds()) - self._shared
         return report
 

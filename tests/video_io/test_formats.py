@@ -204,7 +204,7 @@ def test_times_that_do_not_ascend(codec, container, edit):
 
 
 def test_the_stated_rate_is_more_exact_than_rounded_times():
-    """Reads four frames of Matroska, whose rounded times have an average rate of 30."""
+    """Matroska rounds times to milliseconds: the times of four frames have an average rate of 30."""
     data = encode("libx264", "matroska", B_FRAMES, 4, rate=Fraction(30000, 1001))
     with read_frames(data, SIZE) as reader:
         assert [frame.time for frame in reader] == pytest.approx([0, 0.033, 0.067, 0.1])
