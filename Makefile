@@ -197,6 +197,7 @@ lint: $(VENV)/.linted  ## style, types, directions of imports, words; expression
 	$(BIN)/codespell
 	$(BIN)/python tests/support/hard_sentences.py $(SINCE)
 	$(BIN)/python tests/api/check_user_types.py
+	OMP_NUM_THREADS=1 $(BIN)/pytest -o addopts="--import-mode=importlib" --quiet tests/style
 
 audit: $(VENV)/.tested .venv-audit/.installed  # what is installed against published advisories; asks for them on the network
 	@# Without what the index does not have: this package, the oracle's build, and the suffix of torch's CPU build.

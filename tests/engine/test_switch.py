@@ -31,7 +31,6 @@ from planned import (
 )
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.modules.module import register_module_forward_hook
 from torch.nn.utils import parametrize
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -352,6 +351,8 @@ def test_where_modules_are_called(model):
         assert engine.parts() == ALL
     with FlopCounterMode(display=False):
         assert engine.parts() == NONE
+    from torch.fx.experimental.proxy_tensor import make_fx  # imports SymPy
+
     while_traced = []
     make_fx(lambda x: while_traced.append(_variant_for(torch.ones(1))) or x)(torch.ones(1))
     assert while_traced == [None]

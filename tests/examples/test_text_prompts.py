@@ -12,7 +12,6 @@ from text_prompts import find_boxes, main, tracks
 
 from sam2fast import SAM2VideoPredictor
 
-transformers = pytest.importorskip("transformers")
 FRAMES = video_frames(4)
 TEXTS = ["disc", "square"]
 
@@ -20,6 +19,7 @@ TEXTS = ["disc", "square"]
 @pytest.fixture(scope="module")
 def detector_folder(tmp_path_factory):
     """OWL-ViT with tiny layers, as ``pipeline`` loads it."""
+    pytest.importorskip("transformers")
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from tokenizers.pre_tokenizers import Whitespace
@@ -43,6 +43,8 @@ def detector_folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pipeline(detector_folder):
+    import transformers
+
     return transformers.pipeline("zero-shot-object-detection", str(detector_folder))
 
 

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from sam2fast.kernels._op import Shapes
 
@@ -49,6 +48,8 @@ def test_other_words_and_conditions():
 
 @torch.no_grad()
 def test_in_graphs():
+    from torch.fx.experimental.proxy_tensor import make_fx  # imports SymPy
+
     shapes = Shapes("x (B, K), y (K)", NAMES, None)
 
     def function(x, y):

@@ -16,7 +16,6 @@ from hard_names import HARD_NAMES
 from PIL import Image
 from pycocotools.coco import COCO
 from skimage.draw import polygon2mask
-from supervision import DetectionDataset
 
 from sam2fast.io.label_maps import paint_labels, row_major
 from sam2fast.io.rle import decode_rle, encode_rle, rasterise_polygons
@@ -85,6 +84,8 @@ def test_coco(tmp_path, image):
 @pytest.mark.parametrize("name", ["yolo", "yolo-seg"])
 @pytest.mark.parametrize("pixels", [False, True])
 def test_yolo(tmp_path, image, name, pixels):
+    from supervision import DetectionDataset  # imports SciPy, scikit-image and more
+
     out = tmp_path / "out"
     write_masks(out, [item_of(np.asarray(Image.open(image)) if pixels else image)], name)
     assert names(out) == ["data.yaml", "images", "labels"]
@@ -173,6 +174,8 @@ def test_images_are_those_of_the_labels(tmp_path, image):
 
 
 def test_labelme(tmp_path, image):
+    from supervision import DetectionDataset
+
     write_masks(tmp_path / "out", [item_of(image)], "labelme")
     read = DetectionDataset.from_labelme(str(tmp_path / "out"), str(tmp_path / "out"), force_masks=True)
     ((path, _, found),) = read

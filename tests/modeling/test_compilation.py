@@ -13,7 +13,6 @@ from mini_model import mini_model, mini_predictor
 from parity import random_image, random_map
 from small_sam3 import small_sam3
 from torch import nn
-from torch._dynamo.utils import counters
 from video import Session, clip, compare, jpeg_folder
 
 from sam2fast.deploy.compilation import PARTS, compile_model, uncompile
@@ -40,10 +39,10 @@ def calls(monkeypatch):
     call = CompiledFunction.__call__
 
     def compared(self, *args, **kwargs):
-        before = counters["stats"]["unique_graphs"]
+        before = graphs()
         results = call(self, *args, **kwargs)
         part = seen.setdefault(self._name, Counter())
-        part["graphs"] += counters["stats"]["unique_graphs"] - before
+        part["graphs"] += graphs() - before
         part[signature(args, kwargs)] += 1
         for expected, actual in zip(flat(self._eager(*args, **kwargs)), flat(results), strict=True):
             assert actual.dtype == expected.dtype

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 import torch
 from parity import random_map
-from torch._dynamo.utils import counters
 
 PARTS = {
     "image_encoder": "image_encoder",
@@ -45,12 +44,12 @@ def use_aot_eager(patch: pytest.MonkeyPatch) -> None:
 def reset() -> None:
     """Removes compiled graphs, and sets :func:`graphs` to 0."""
     torch._dynamo.reset()
-    counters.clear()
+    torch._dynamo.utils.counters.clear()
 
 
 def graphs() -> int:
     """Returns the number of graphs since :func:`reset`. A graph that torch traces twice counts once."""
-    return counters["stats"]["unique_graphs"]
+    return torch._dynamo.utils.counters["stats"]["unique_graphs"]
 
 
 def tensors_in(results: Any) -> list[torch.Tensor]:

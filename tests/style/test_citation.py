@@ -1,4 +1,4 @@
-"""CITATION.cff, CHANGELOG.md and the BibTeX of README.md are of this version, with the paper first."""
+"""Checks the version and the papers in CITATION.cff, CHANGELOG.md and README.md."""
 
 import re
 

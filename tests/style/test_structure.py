@@ -1,4 +1,4 @@
-"""The rules of CONTRIBUTING.md for files and names; import-linter and codespell check the others in ``make lint``."""
+"""Checks the rules of CONTRIBUTING.md for files and names."""
 
 import ast
 from collections import defaultdict
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import where
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "sam2fast"
 MOST_LINES = 600
 MOST_ROOT_MODULES = 14

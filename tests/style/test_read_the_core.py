@@ -1,4 +1,4 @@
-"""The files of docs/read_the_core.md: their order and their lines."""
+"""Compares docs/read_the_core.md with the files that it lists: their order and their numbers of lines."""
 
 import re
 from pathlib import Path
