@@ -184,7 +184,6 @@ def export_module(
         keep_kernels: see :func:`export_encoder`.
     """
     with torch.no_grad(), FastProducts(), _reference_ops(keep_kernels):
-        module.eval()(*example)  # fills cached position tables before tracing, so that they keep no traced tensors
         return torch.export.export(module, example, dynamic_shapes=shapes, strict=False)
 
 
