@@ -40,9 +40,10 @@ def test_listed_tests_exist(request):
 
 def test_the_choice_keeps_a_case_of_each_function():
     seconds = {
-        "tests/a/test_a.py::test_cases[1]": 0.5,
-        "tests/a/test_a.py::test_cases[2]": 0.4,
-        "tests/a/test_a.py::test_cheap": 0.01,
+        "tests/a/test_rest.py::test_rest": 10_000.0,
+        "tests/a/test_a.py::test_cases[1]": 2.0,
+        "tests/a/test_a.py::test_cases[2]": 1.0,
+        "tests/a/test_a.py::test_cheap": 0.1,
         "tests/a/test_b.py::test_long[x]": 9.0,
         "tests/a/test_b.py::test_long[y]": 8.0,
         "tests/a/test_b.py::test_longer": 20.0,
@@ -50,7 +51,7 @@ def test_the_choice_keeps_a_case_of_each_function():
     }
     slow = choose(seconds)
     names = shortened(slow, seconds)
-    assert names == ["a/test_a.py::test_cases[1]", "a/test_b.py"]
+    assert names == ["a/test_a.py::test_cases[1]", "a/test_b.py", "a/test_rest.py"]
     assert {test for test in seconds if is_in(test, names)} == slow
 
 

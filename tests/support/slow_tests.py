@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 LIST = Path(__file__).parents[1] / "slow_tests.txt"
-# Folders of tests that compare with the official package, and their maximum processor time of a fast test in seconds.
+# Folders of tests that compare with the official package.
 CORE = [
     "amg",
     "checkpoints",
@@ -30,8 +30,9 @@ CORE = [
     "strategies",
     "tracking",
 ]
-MOST_IN_CORE, MOST = 0.2, 0.07
-MOST_OF_ONLY_CASE = 0.5  # of the only fast case of a function
+# Maximum processor times of a fast test, as shares of the time of all tests, because processors differ.
+MOST_IN_CORE, MOST = 1e-4, 3e-5
+MOST_OF_ONLY_CASE = 2e-4  # of the only fast case of a function
 LIMIT = 1.0  # maximum processor time of a test that is not in the list, on any processor
 # Fast tests that may take more.
 DEAR = (
@@ -67,14 +68,14 @@ def read_list() -> set[str]:
 
 def choose(seconds: Mapping[str, float]) -> set[str]:
     """Returns the slow tests among tests with their processor times."""
-    functions = defaultdict(dict)
+    functions, total = defaultdict(dict), sum(seconds.values())
     for test, time in seconds.items():
         functions[names_of(test)[1]][test] = time
     slow: set[str] = set()
     for function, cases in functions.items():
         most, first = MOST_IN_CORE if function.partition("/")[0] in CORE else MOST, min(cases, key=cases.__getitem__)
-        fast = [test for test, time in cases.items() if time <= most or test == first and time <= MOST_OF_ONLY_CASE]
-        slow |= cases.keys() - fast
+        shares = {test: time / total for test, time in cases.items()}
+        slow |= {test for test, x in shares.items() if x > (MOST_OF_ONLY_CASE if test == first else most)}
     return {test for test in slow if not is_in(test, DEAR)}
 
 
