@@ -96,7 +96,7 @@ class TestImageOnlyFiles:
     def test_load_for_images_with_a_note(self, image_file, caplog):
         with caplog.at_level(logging.WARNING, "sam2fast"):
             model = build_sam2(nano.CONFIG, image_file, device="cpu")
-        assert "memory_attention, memory_encoder, mask_downsample" in caplog.text
+        assert "memory_attention, memory_encoder, mask_downsample" in caplog.text and "no_obj_ptr" in caplog.text
         assert "not for video" in caplog.text
         assert model.memory_attention.norm.weight.isnan().all()  # what is missing cannot pass for weights
         predictor = SAM2ImagePredictor(model)

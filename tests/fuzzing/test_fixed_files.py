@@ -189,6 +189,7 @@ def cut(name: str) -> Change:
         ("restore_stream", fact("video", value=1)),
         ("restore_stream", fact("video", "height", value="x")),
         ("restore_stream", fact("stream_frame", value=None)),
+        ("restore_stream", lambda facts, tensors: facts.update(stream_frame=facts["video"]["frames"])),
         ("restore_stream", fact("max_cond_frames", value=1)),
         ("restore_stream", cut("square")),
     ],

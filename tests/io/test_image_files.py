@@ -346,6 +346,13 @@ def test_stacks(tmp_path, name):
         assert image.bands == (((1, 2, 3), planes.shape[-1]) if planes.shape[-1] > 1 else ((1,), 1))
 
 
+def test_channels_without_pages_are_no_bands(tmp_path):
+    values = np.zeros((2, HEIGHT, WIDTH), np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", values, description="ImageJ=1.54\nchannels=5\n", metadata=None)
+    image = read_image(tmp_path / "a.tif")
+    assert image.page == (1, 2) and image.bands == ((1,), 1)
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_orientation(tmp_path, orientation):
     """tifffile's arrays are as stored; Pillow's files are the reference for what is upright."""

@@ -135,7 +135,7 @@ def marked(case):
     return pytest.param(case, marks=pytest.mark.slow if "dynamic" in case.options else ())
 
 
-@pytest.mark.parametrize("case", map(marked, pairwise(("sam2", "edgetam", "efficienttam", "sam3"))), ids=str)
+@pytest.mark.parametrize("case", [*map(marked, pairwise(("sam2", "edgetam", "efficienttam", "sam3")))], ids=str)
 @torch.no_grad()
 def test_forms_of_other_models(case):
     check(case)

@@ -145,6 +145,14 @@ def test_a_weight_that_is_there_twice(weights, tmp_path):
         read_checkpoint(tmp_path / "sam3.pt")
 
 
+def test_a_missing_position_table_is_refused(weights, tmp_path):
+    name = "image_encoder.trunk.pos_embed"
+    others = {other: x for other, x in weights.items() if other != name}
+    torch.save(as_meta_names_it(others, *PREFIXES[0]), tmp_path / "sam3.pt")
+    with pytest.raises(CheckpointError, match=f"1 missing: {name}"):
+        build_sam2(SMALL, tmp_path / "sam3.pt", device="cpu")
+
+
 def test_a_folder_of_transformers(weights, tmp_path):
     save_file(as_transformers_names_it(weights), tmp_path / "model.safetensors")
     config = {"model_type": "sam3_video", "tracker_config": transformers_config(SMALL)}

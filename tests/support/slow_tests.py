@@ -31,8 +31,8 @@ CORE = [
     "tracking",
 ]
 # Maximum processor times of a fast test, as shares of the time of all tests, because processors differ.
-MOST_IN_CORE, MOST = 1e-4, 3e-5
-MOST_OF_ONLY_CASE = 2e-4  # of the only fast case of a function
+MOST_IN_CORE, MOST = 7e-5, 2e-5
+MOST_OF_ONLY_CASE = 1.5e-4  # of the only fast case of a function
 LIMIT = 1.0  # maximum processor time of a test that is not in the list, on any processor
 # Fast tests that may take more.
 DEAR = (

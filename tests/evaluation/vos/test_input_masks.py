@@ -6,7 +6,8 @@ from PIL import Image
 from vos_sets import disc, save_png, write_masks
 
 from sam2fast.datasets.dataset_files import DatasetError
-from sam2fast.evaluation.vos.input_masks import InputMasks, group_all_objects, group_by_first_frame
+from sam2fast.evaluation.scores import VOID
+from sam2fast.evaluation.vos.input_masks import InputMasks, count_left_out, group_all_objects, group_by_first_frame
 from sam2fast.evaluation.vos.listing import inputs_of
 
 NAMES = [f"{t:05d}" for t in range(6)]
@@ -56,6 +57,11 @@ def test_late_objects(tmp_path, per_object):
     assert all_prompts(first) == [(1, [(1, [5])]), (3, [(3, [2])])]
     every = group_by_first_frame(masks, all_masks=True)
     assert all_prompts(every) == [(1, [(1, [5]), (3, [5])]), (3, [(3, [2]), (4, [2])])]
+
+
+def test_a_late_object_with_the_label_of_void_counts(tmp_path):
+    write_masks(tmp_path, {0: {1: (30, 30, 9)}, 2: {VOID: (60, 60, 9)}}, per_object=True)
+    assert count_left_out(InputMasks(tmp_path, NAMES, True), only_first=True) == {"late_objects": 1}
 
 
 ONE, TWO = (30, 30, 9), (60, 60, 9)
