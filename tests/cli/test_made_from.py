@@ -1,10 +1,10 @@
 """A result on disk counts as done only if it is whole and was made from the same: every command, every difference."""
 
-import functools
 import json
 import os
 import shutil
 from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 
 import moving_shapes
@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from small_nano import write_small_nano
 from vos_sets import write_masks, write_video
 
-from sam2fast import nano
+from sam2fast import __version__, nano
 from sam2fast.build_sam import build_sam2, build_sam2_video_predictor
 from sam2fast.demo.in_browser import page
 from sam2fast.deploy.exported import artifact
@@ -50,11 +50,10 @@ EXPORTS = {
 EVERY = {**COMMANDS, **EXPORTS}
 EVALUATE = f"evaluate-images photos --masks truth --clicks 1 {MODEL} --out out/run"
 NAMED_FILES = {"torch": "decoder.pt2", "onnx": "tracker.py", "web": "index.html"}
-WITH_MODEL = ("segment", "masks", "track", "vos")
 BUILDERS = {
-    "segmenter.build_sam2": functools.cache(build_sam2),
-    "track_run.build_sam2_video_predictor": functools.cache(build_sam2_video_predictor),
-    "vos.build_for_vos": functools.cache(build_for_vos),
+    "segmenter.build_sam2": cache(build_sam2),
+    "track_run.build_sam2_video_predictor": cache(build_sam2_video_predictor),
+    "vos.build_for_vos": cache(build_for_vos),
 }
 # Of a whole run, and of a video that `vos` tracked.
 NOTES = (".a.json", ".b.json")
@@ -161,20 +160,23 @@ def other_points(path: str, line: str) -> str:
     return line
 
 
-def with_options(options: str, line: str) -> str:
-    return f"{line} {options}"
-
-
 def comment(line: str) -> str:
     with open("quick.yaml", "a") as file:
         file.write("# a comment\n")
     return line
 
 
-def moved(folder: str, line: str) -> str:
-    """The input folder under another name, with the same content."""
-    os.rename(folder, "elsewhere")
-    return " ".join("elsewhere" if word == folder else word for word in line.split())
+def renamed(folder: str, line: str) -> str:
+    """Renames an input folder, whose content stays."""
+    os.rename(folder, f"other_{folder}")
+    return " ".join(f"other_{folder}" if word == folder else word for word in line.split())
+
+
+def changed(line: str, changes: list[Change]) -> str:
+    """Returns the command line after all changes."""
+    for change in changes:
+        line = change(line)
+    return line
 
 
 def without_record(line: str) -> str:
@@ -197,96 +199,109 @@ def without_record(line: str) -> str:
     return line
 
 
-def partial(function: Callable[..., str], *arguments: str) -> Change:
-    return functools.partial(function, *arguments)
-
-
-# Command, change, outcome ("again" for the items whose input differs, else the run is refused), what the message names.
-OF_MODEL = [
-    (command, change, "refused", words)
-    for command in (*WITH_MODEL, *EXPORTS)
-    for change, words in (
-        (partial(flip, "weights.safetensors"), "weights"),
-        (comment, "config"),
-        (partial(with_options, "--dtype bfloat16"), "--dtype (float32, now bfloat16)"),
-        (partial(with_options, "--image-size 96"), "--image-size (None, now 96)"),
-    )
-    if not (command in ("onnx", "web") and "bfloat16" in words)
-]
-OF_INPUT = [
-    ("segment", partial(another_image, "photos/1.png"), "again", "photos/1.png differs in image content"),
-    ("segment", partial(another_image, "rough.png"), "again", "differs in mask content"),
-    ("segment", partial(other_points, "prompts.json"), "again", "differs in prompts"),
-    ("segment", partial(moved, "photos"), "again", "elsewhere/1.png differs in image path"),
-    ("masks", partial(another_image, "photos/1.png"), "again", "photos/1.png differs in image content"),
-    ("masks", partial(moved, "photos"), "again", "elsewhere/1.png differs in image path"),
-    ("masks", partial(with_options, "--box-nms-thresh 0.5"), "refused", "--box-nms-thresh (0.7, now 0.5)"),
-    ("masks", partial(with_options, "--tolerance 2"), "refused", "--tolerance (1.0, now 2.0)"),
-    ("track", partial(flip, "frames/00002.jpg"), "refused", "differs in video content"),
-    ("track", partial(moved, "frames"), "refused", "differs in video path"),
-    ("track", partial(other_points, "frames.json"), "refused", "differs in prompts"),
-    ("track", partial(with_options, "--end 1"), "refused", "--end (None, now 1)"),
-    ("track", partial(with_options, "--reverse"), "refused", "--reverse (False, now True)"),
-    ("track", partial(with_options, "--strategy samurai"), "refused", "--strategy (sam2, now samurai)"),
-    (
-        "vos",
-        partial(flip, "videos/a/00001.jpg"),
-        "refused",
-        "1 of these videos (a) made from something else: a differs",
+MODEL_FILES = [partial(flip, "weights.safetensors"), comment]
+BFLOAT16, FLOAT16 = "--dtype (float32, now bfloat16)", "--dtype (float32, now float16)"
+SIZE = "and --image-size (None, now 96)"
+CHANGED_VIDEOS = [partial(flip, "videos/a/00001.jpg"), partial(flip, "masks/a/00000.png"), partial(renamed, "videos")]
+CHANGED_FRAMES = [partial(flip, "frames/00002.jpg"), partial(other_points, "frames.json"), partial(renamed, "frames")]
+# Changes of the inputs, additional options, and the rest of the message after the version.
+OTHER_RUNS = {
+    "segment": (MODEL_FILES, "--dtype bfloat16 --image-size 96", f", config, weights, {BFLOAT16} {SIZE}"),
+    "masks": (
+        MODEL_FILES,
+        "--dtype bfloat16 --tolerance 2 --box-nms-thresh 0.5 --image-size 96",
+        f", config, weights, {BFLOAT16}, --tolerance (1.0, now 2.0), --box-nms-thresh (0.7, now 0.5) {SIZE}",
     ),
-    ("vos", partial(flip, "masks/b/00000.png"), "refused", "b differs in mask content"),
-    ("vos", partial(moved, "videos"), "refused", "a differs in video path"),
-    ("vos", partial(with_options, "--strategy dam4sam"), "refused", "--strategy (sam2, now dam4sam)"),
-    ("vos", partial(with_options, "--score-thresh 0.5"), "refused", "--score-thresh (0.0, now 0.5)"),
-    ("extract", partial(flip, "clips/a.mp4"), "refused", "a differs in video content"),
-    ("extract", partial(moved, "clips"), "refused", "a differs in video path"),
-    ("extract", partial(with_options, "--quality 80"), "refused", "--quality (95, now 80)"),
-    ("convert", partial(flip, "sav/clip_manual.json"), "refused", "clip differs in mask content"),
-    ("convert", partial(moved, "sav"), "refused", "clip differs in video path"),
-    ("convert lines", partial(with_options, "--images none"), "refused", "--images (all, now none)"),
-    ("checkpoint", partial(flip, "weights.safetensors"), "refused", "already exists and differs in weights"),
-    ("checkpoint", partial(with_options, "--dtype bfloat16"), "refused", "--dtype (None, now bfloat16)"),
-    ("checkpoint", partial(with_options, "--int8"), "refused", "--int8 (False, now True)"),
-    ("checkpoint", partial(with_options, "--model quick.yaml"), "refused", "differs in config"),
-    ("torch", partial(with_options, "--points 3"), "refused", "--points (8, now 3)"),
-    ("onnx", partial(with_options, "--dtype float16"), "refused", "--dtype (float32, now float16)"),
-    ("web", partial(with_options, "--dtype float16"), "refused", "--dtype (float32, now float16)"),
-    ("synthesize", partial(flip, "media/backgrounds/a.png"), "refused", "differs in media content"),
-    ("synthesize", partial(moved, "media"), "refused", "differs in media path"),
-    ("synthesize", partial(with_options, "--seed 7"), "refused", "--seed (0, now 7)"),
-]
-UNRECORDED = [(command, without_record, "refused", "does not say what it was made from") for command in EVERY]
+    "track": (
+        [*MODEL_FILES, *CHANGED_FRAMES],
+        "--end 1 --reverse --strategy samurai --dtype bfloat16 --image-size 96",
+        ", config, weights, video path, video content, prompts, --end (None, now 1), --reverse (False, now True), "
+        f"--strategy (sam2, now samurai), {BFLOAT16} {SIZE}",
+    ),
+    "vos": (
+        [*MODEL_FILES, *CHANGED_VIDEOS],
+        "--dtype bfloat16 --strategy dam4sam --score-thresh 0.5 --image-size 96",
+        f", config, weights, video path, video content, mask content, {BFLOAT16}, --strategy (sam2, now dam4sam), "
+        f"--score-thresh (0.0, now 0.5) {SIZE}",
+    ),
+    "extract": ([], "--quality 80", " and --quality (95, now 80)"),
+    "convert": ([], "--images none", " and --images (all, now none)"),
+    "convert lines": ([], "--images none", " and --images (all, now none)"),
+    "convert ytvos": ([], "--overlaps larger-area", " and --overlaps (smaller-id, now larger-area)"),
+    "checkpoint": (
+        [partial(flip, "weights.safetensors")],
+        "--model quick.yaml --dtype bfloat16",
+        ", config, weights and --dtype (None, now bfloat16)",
+    ),
+    "synthesize": (
+        [partial(flip, "media/backgrounds/a.png"), partial(renamed, "media")],
+        "--seed 7",
+        ", media path, media content and --seed (0, now 7)",
+    ),
+    "torch": (
+        MODEL_FILES,
+        "--dtype bfloat16 --points 3 --image-size 96",
+        f", config, weights, {BFLOAT16}, --points (8, now 3) {SIZE}",
+    ),
+    "onnx": (MODEL_FILES, "--dtype float16 --image-size 96", f", config, weights, {FLOAT16} {SIZE}"),
+    "web": (MODEL_FILES, "--dtype float16 --image-size 96", f", config, weights, {FLOAT16} {SIZE}"),
+}
 
 
 def run(line: str):
     return invoke(*line.split())
 
 
-@pytest.mark.parametrize(("command", "change", "outcome", "words"), [*OF_MODEL, *OF_INPUT, *UNRECORDED])
-def test_results_of_something_else_are_not_kept(root, made, command, change, outcome, words):
-    line = change(made(command))
+@pytest.mark.parametrize("command", EVERY)
+def test_results_of_other_runs_are_refused(root, made, command, monkeypatch):
+    """Changes everything, also the version: the message names every difference."""
+    changes, options, rest = OTHER_RUNS[command]
+    line = changed(made(command), changes)
     before = files_of(root / "out")
-    result = run(line)
-    assert words in result.stderr
-    if outcome == "refused":
-        assert result.exit_code == 1 and files_of(root / "out") == before
-        return
-    assert result.exit_code == 0, result.stderr
+    for module in ("model_choice", "dataset", "synthesize"):
+        monkeypatch.setattr(f"sam2fast.cli.{module}.__version__", "99")
+    ends(run(f"{line} {options}"), 1, f"differs in version ({__version__}, now 99){rest}")
+    assert files_of(root / "out") == before
+
+
+@pytest.mark.parametrize(
+    ("command", "changes", "words"),
+    [
+        ("vos", [partial(flip, "masks/b/00000.png")], "1 of these videos (b) made from something else: b differs"),
+        ("extract", [partial(flip, "clips/a.mp4"), partial(renamed, "clips")], "a differs in video path and video"),
+        ("convert", [partial(flip, "sav/clip_manual.json"), partial(renamed, "sav")], "clip differs in video path and"),
+        ("checkpoint", [lambda line: f"{line} --int8"], "differs in --int8 (False, now True)"),
+        *((command, [without_record], "does not say what it was made from") for command in EVERY if " " not in command),
+    ],
+)
+def test_results_of_other_inputs_are_refused(root, made, command, changes, words):
+    line = changed(made(command), changes)
+    before = files_of(root / "out")
+    ends(run(line), 1, words)
+    assert files_of(root / "out") == before
+
+
+@pytest.mark.parametrize(
+    ("command", "changes", "words"),
+    [
+        ("segment", [partial(another_image, "photos/1.png")], "photos/1.png differs in image content"),
+        (
+            "segment",
+            [partial(another_image, "rough.png"), partial(other_points, "prompts.json"), partial(renamed, "photos")],
+            "other_photos/1.png differs in image path, prompts and mask content",
+        ),
+        ("masks", [partial(another_image, "photos/1.png")], "photos/1.png differs in image content"),
+        ("masks", [partial(renamed, "photos")], "other_photos/1.png differs in image path"),
+    ],
+)
+def test_results_of_other_images_are_replaced(root, made, command, changes, words):
+    line = changed(made(command), changes)
+    ends(run(line), 0, words)
     found = files_of(root / "out")
     shutil.rmtree(root / "out")
     assert run(line).exit_code == 0
     assert found.keys() == files_of(root / "out").keys()
     assert all(content == files_of(root / "out")[name] for name, content in found.items() if name.endswith(".png"))
-
-
-@pytest.mark.parametrize("command", EVERY)
-def test_another_version(root, made, command, monkeypatch):
-    line = made(command)
-    before = files_of(root / "out")
-    for module in ("model_choice", "dataset", "synthesize"):
-        monkeypatch.setattr(f"sam2fast.cli.{module}.__version__", "99")
-    ends(run(line), 1, "differs in version (", ", now 99)")
-    assert files_of(root / "out") == before
 
 
 @pytest.mark.parametrize("size", [100, None])
@@ -465,27 +480,17 @@ def other_mask(line: str) -> str:
     return line
 
 
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (partial(flip, "weights.safetensors"), "differs in weights"),
-        (comment, "differs in config"),
-        (partial(with_options, "--dtype bfloat16"), "--dtype (float32, now bfloat16)"),
-        (partial(with_options, "--min-area 9"), "--min-area (1, now 9)"),
-        (partial(with_options, "--clicks 2"), "differs in --clicks"),
-        (partial(with_options, "--images 1"), "--images (None, now 1)"),
-        (partial(another_image, "photos/1.png"), "differs in image content"),
-        (partial(moved, "photos"), "differs in image path"),
-        (other_mask, "differs in mask content"),
-        (partial(moved, "truth"), "differs in mask path"),
-        (without_record, "does not say what it was made from"),
-    ],
-)
-def test_evaluations_of_something_else_are_replaced(made, change, words):
-    line = change(made("evaluate"))
-    ends(run(line), 0, words, ", and is replaced")
+def test_evaluations_of_something_else_are_replaced(made):
+    images = [partial(another_image, "photos/1.png"), other_mask, partial(renamed, "photos"), partial(renamed, "truth")]
+    line = changed(made("evaluate"), [*MODEL_FILES, *images])
+    line += " --dtype bfloat16 --images 1 --clicks 2 --min-area 9"
+    names = "config, weights, image path, image content, mask path, mask content"
+    options = f"{BFLOAT16}, --images (None, now 1), --clicks and --min-area (1, now 9)"
+    ends(run(line), 0, f"differs in {names}, {options}, and is replaced")
     same = ends(run(line), 0, "run.json exists with the same inputs and options, and is kept")
     assert " click" in same.stdout
+    without_record(line)
+    ends(run(line), 0, "does not say what it was made from, and is replaced")
 
 
 @pytest.mark.parametrize("name", ["run.json", "run.csv"])
@@ -539,8 +544,7 @@ def test_exports_in_other_formats_and_of_another_torch_are_refused(made, target,
     ends(run(EXPORTS[target]), 1, "differs in torch")
 
 
-@pytest.mark.parametrize("target", EXPORTS)
-@pytest.mark.parametrize("size", [5, None])
+@pytest.mark.parametrize(("target", "size"), [("torch", 5), ("onnx", None), ("web", 5)])
 def test_incomplete_exports_are_refused(root, made, target, size):
     """They are loaded by programs that do not check them. The folder is the user's to remove."""
     line = made(target)
