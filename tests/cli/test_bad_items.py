@@ -6,14 +6,13 @@ import shutil
 
 import numpy as np
 import pytest
-from commands import ends
+from commands import NANO, ends
 from file_contents import names
 from PIL import Image
 
 from sam2fast.cli.segmenter import Segmenter
 from sam2fast.io.rle import encode_rle
 
-NANO = ["--model", "nano", "--device", "cpu"]
 OF_COMMAND = {
     "segment": ["--point", "20,30"],
     "masks": ["--points-per-side", "1", "--pred-iou-thresh", "0", "--stability-score-thresh", "0"],

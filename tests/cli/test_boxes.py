@@ -5,7 +5,7 @@ import unicodedata
 
 import moving_shapes
 import pytest
-from commands import ends, ok
+from commands import NANO, ends, ok
 from file_contents import names
 from PIL import Image
 from track_runs import box_of_disc, interrupt_after, lines_of
@@ -17,7 +17,6 @@ from sam2fast.cli.prompts import ImagePrompts
 from sam2fast.cli.sources import InputSource
 from sam2fast.cli.user_errors import UserError
 
-NANO = ["--model", "nano", "--device", "cpu"]
 BOX, OTHER = [10, 8, 50, 42], [48, 0, 40, 60]  # x, y, width, height
 CATEGORIES = [{"id": 1, "name": "cat"}]
 

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 
 import moving_shapes
 import numpy as np
-from commands import assert_one_line, ends, invoke, ok
+from commands import NANO, assert_one_line, ends, invoke, ok
 from file_contents import names
 from mask_sets import cut
 from PIL import Image
@@ -12,13 +12,12 @@ from sam2fast.cli import segmenter
 from sam2fast.utils.devices import available_device
 
 NOTE = "note: all runs use mini, since the default model is unavailable; give --model too"
-QUICK = ["--model", "nano", "--device", "cpu"]
 
 
 def test_an_image_with_two_models(run, make_image, tmp_path, nano_checkpoint):
     image = make_image()
     other = f"model=nano,checkpoint={nano_checkpoint}"
-    result = ok(run("compare", image, "--point", "70,30", *QUICK, "--with", "dtype=bfloat16", "--with", other))
+    result = ok(run("compare", image, "--point", "70,30", *NANO, "--with", "dtype=bfloat16", "--with", other))
     assert names(tmp_path / "out/compare") == ["compare.json", "compare.png"]
     table = json.loads((tmp_path / "out/compare/compare.json").read_text())
     first, half, untrained = table["runs"]
@@ -37,7 +36,7 @@ def test_an_image_with_two_models(run, make_image, tmp_path, nano_checkpoint):
 
 def test_a_video_with_two_strategies(video_file, tmp_path):
     prompts = ["--point", "0,1,60,40", "--box", "2,disc,20,20,60,60"]
-    arguments = [*prompts, *QUICK, "--image-size", 64, "--with", "strategy=samurai", "--out", tmp_path]
+    arguments = [*prompts, *NANO, "--image-size", 64, "--with", "strategy=samurai", "--out", tmp_path]
     ok(invoke("compare", video_file, *arguments))
     rows = json.loads((tmp_path / "compare.json").read_text())["runs"]
     assert [row["run"] for row in rows] == ["sam2", "samurai"] and rows[0]["iou"] == 1 and 0 <= rows[1]["iou"] <= 1
@@ -81,14 +80,14 @@ def test_a_note_if_the_model_to_compare_is_that_of_the_fallback(run, make_image)
 
 
 def test_prompts_outside_of_a_video(run, video_file):
-    arguments = ["--point", "0,dog,1,900", "--with", "dtype=bfloat16", *QUICK]
+    arguments = ["--point", "0,dog,1,900", "--with", "dtype=bfloat16", *NANO]
     assert "1,900 lies outside the video" in assert_one_line(run("compare", video_file, *arguments))
 
 
 def test_a_run_that_fails_leaves_the_others(run, make_image, tmp_path):
     (tmp_path / "broken.pt").write_bytes(b"no weights")
     options = ["--with", f"checkpoint={tmp_path / 'broken.pt'}", "--with", "dtype=bfloat16", "--jsonl"]
-    result = run("compare", make_image(), "--point", "70,30", *QUICK, *options)
+    result = run("compare", make_image(), "--point", "70,30", *NANO, *options)
     assert result.exit_code == 1 and "1 of 3 runs had problems; all else was done" in result.stderr
     error, *rows = map(json.loads, result.stdout.splitlines())
     assert "broken.pt" in error["error"] and len(rows) == 2 and rows[1]["run"].endswith("bfloat16")
@@ -99,7 +98,7 @@ def test_a_run_that_fails_leaves_the_others(run, make_image, tmp_path):
 
 def test_nothing_to_compare_with_is_no_success(run, make_image, tmp_path):
     (tmp_path / "broken.pt").write_bytes(b"no weights")
-    result = run("compare", make_image(), "--point", "70,30", *QUICK, "--with", f"checkpoint={tmp_path / 'broken.pt'}")
+    result = run("compare", make_image(), "--point", "70,30", *NANO, "--with", f"checkpoint={tmp_path / 'broken.pt'}")
     assert result.exit_code == 1 and "1 of 2 runs had problems" in result.stderr
     assert not (tmp_path / "out/compare/compare.json").exists()
 
@@ -107,12 +106,12 @@ def test_nothing_to_compare_with_is_no_success(run, make_image, tmp_path):
 def test_a_damaged_frame_ends_the_comparison_there(tmp_path):
     folder = moving_shapes.write_folder(tmp_path / "frames", moving_shapes.make_frames(5))
     cut(sorted(folder.iterdir())[3])
-    options = ["--point", "0,1,20,20", *QUICK, "--with", "dtype=bfloat16", "--out", tmp_path / "out"]
+    options = ["--point", "0,1,20,20", *NANO, "--with", "dtype=bfloat16", "--out", tmp_path / "out"]
     ends(invoke("compare", folder, *options), 1, "2 of 2 runs had problems", "frame 3")
     assert len(json.loads((tmp_path / "out/compare.json").read_text())["runs"]) == 2
     assert (tmp_path / "out/compare.png").exists()
 
 
 def test_a_pattern_of_numbers_names_the_folder(run, tmp_path):
-    arguments = ["--point", "2,2", "--with", "dtype=bfloat16", *QUICK]
+    arguments = ["--point", "2,2", "--with", "dtype=bfloat16", *NANO]
     assert f"give '{tmp_path}'" in assert_one_line(run("compare", tmp_path / "%03d.png", *arguments))

@@ -9,17 +9,13 @@ import numpy as np
 import pytest
 import torch
 from annotated_videos import HEIGHT, WIDTH, read_files, small_video, write_jpegs, write_palette, write_sav
-from commands import ends, ok
+from commands import ends, load, ok
 from numbered_videos import number_in
 from PIL import Image
 from thread_workers import instead_of_processes
 
 from sam2fast.datasets.layout_registry import open_layout
 from sam2fast.io.rle import decode_rle
-
-
-def load(path: Path) -> Any:
-    return json.loads(path.read_text())
 
 
 def masklets(path: Path) -> list[list[dict[str, Any]]]:

@@ -1,4 +1,3 @@
-import json
 import os
 import sys
 
@@ -6,7 +5,7 @@ import moving_shapes
 import numpy as np
 import pytest
 import torch
-from commands import ok
+from commands import NANO, load, ok
 from PIL import Image
 
 from sam2fast import nano
@@ -36,17 +35,13 @@ def short_clip(monkeypatch):
     monkeypatch.setattr("sam2fast.cli.demo_run.EVERY", 25)
 
 
-def load(path) -> dict:
-    return json.loads(path.read_text())
-
-
 def test_demo(run, tmp_path, short_clip):
     """The whole demo with nano."""
     out = tmp_path / "out/demo"
     out.mkdir(parents=True)
     for file in demo_files(out):  # of a killed run
         file.with_name(f".{file.name}.1.part").touch()
-    result = ok(run("demo", "--model", "nano", "--device", "cpu"))
+    result = ok(run("demo", *NANO))
     assert sorted(os.listdir(out)) == sorted(file.name for file in demo_files(out))
     assert (
         result.stderr == ""
@@ -82,7 +77,7 @@ def test_demo(run, tmp_path, short_clip):
 
 def test_results_are_deterministic(run, tmp_path, short_clip):
     for name in ("one", "two"):
-        assert run("demo", "--model", "nano", "--device", "cpu", "--out", name).exit_code == 0
+        assert run("demo", *NANO, "--out", name).exit_code == 0
     for file in sorted(os.listdir(tmp_path / "one")):
         one, two = ((tmp_path / name / file).read_bytes() for name in ("one", "two"))
         assert one.replace(b'"one/', b'"two/') == two, file
@@ -122,7 +117,7 @@ def test_a_users_image_and_weights_for_images_only(run, tmp_path, make_image, na
 def test_without_pyav(run, tmp_path, monkeypatch):
     """Without PyAV, there is no video, with a note."""
     monkeypatch.setitem(sys.modules, "av", None)
-    result = ok(run("demo", "--model", "nano", "--device", "cpu"))
+    result = ok(run("demo", *NANO))
     expected = {file.name for file in demo_files(tmp_path)} - OF_VIDEO
     assert set(os.listdir(tmp_path / "out/demo")) == expected
     (note,) = result.stderr.splitlines()

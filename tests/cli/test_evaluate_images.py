@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from commands import ends
+from commands import NANO, ends
 from file_contents import names
 from PIL import Image
 from thread_workers import instead_of_processes
@@ -17,7 +17,6 @@ from sam2fast.evaluation.clicks import evaluate_boxes, evaluate_clicks, image_ev
 from sam2fast.io.label_maps import label_png
 from sam2fast.training.data.synthetic import SyntheticClips
 
-NANO = ["--model", "nano", "--device", "cpu"]
 NAMES = ["a.jpg", "b.jpg", "sub/c.jpg"]
 
 

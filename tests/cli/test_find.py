@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from coloured_discs import BLUE, RED, SIZE, disc, painted
-from commands import ends, fail_at, invoke, ok
+from commands import NANO, ends, fail_at, invoke, ok
 from file_contents import names
 from PIL import Image
 
@@ -29,7 +29,7 @@ def photos(tmp_path, monkeypatch) -> Path:
 
 
 def run(*arguments: object, reference: str = "red.png", mask: str = "mask.png"):
-    options = ["--model", "nano", "--device", "cpu", "--out", "out"]
+    options = [*NANO, "--out", "out"]
     return invoke("find", "--reference", reference, "--mask", mask, *options, *arguments)
 
 

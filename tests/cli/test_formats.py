@@ -6,7 +6,7 @@ from pathlib import Path
 
 import moving_shapes
 import pytest
-from commands import invoke
+from commands import NANO, invoke
 from PIL import Image
 from track_runs import FRAMES, PROMPTS
 
@@ -52,7 +52,7 @@ def results(tmp_path_factory, track):
         if command == "track":
             result = track(*arguments, *PROMPTS)
         else:
-            quick = ["--model", "nano", "--device", "cpu", "--points-per-side", "2", "--pred-iou-thresh", "0"]
+            quick = [*NANO, "--points-per-side", "2", "--pred-iou-thresh", "0"]
             result = invoke("masks", *arguments, *quick, "--stability-score-thresh", "0")
         assert result.exit_code == 0, result.stderr
         return out

@@ -7,7 +7,7 @@ import moving_shapes
 import numpy as np
 import pytest
 import tifffile
-from commands import ok
+from commands import NANO, ok
 from file_contents import names
 from PIL import Image, ImageFilter
 from track_runs import lines_of
@@ -214,7 +214,7 @@ def test_track_an_object_for_each_label(track, video_file, tmp_path):
 def test_segment_an_object_for_each_label(run, make_image, tmp_path):
     make_image()
     Image.fromarray(LABELS).save(tmp_path / "labels.png")
-    arguments = ["segment", "image.png", "--model", "nano", "--device", "cpu"]
+    arguments = ["segment", "image.png", *NANO]
     ok(run(*arguments, "--masks", "labels.png", "--mask", "cup,labels.png:2", "--out", "out"))
     assert [name for name in names(tmp_path / "out") if "mask" in name] == [
         *("image_1_mask.png", "image_2_mask.png", "image_cup_mask.png")

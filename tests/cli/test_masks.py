@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from commands import fail_at, ok
+from commands import NANO, fail_at, ok
 from file_contents import names
 from painted_model import PaintedModel
 from PIL import Image
@@ -18,7 +18,7 @@ from sam2fast.build_sam import build_sam2
 from sam2fast.cli import mask_finder
 
 # Few points and low thresholds: nano quickly finds masks in an image of two halves and noise.
-QUICK = ["--model", "nano", "--device", "cpu", "--points-per-side", "4"]
+QUICK = [*NANO, "--points-per-side", "4"]
 LOOSE = ["--pred-iou-thresh", "0.2", "--stability-score-thresh", "0.3"]
 ALL = {"points_per_side": 4, "pred_iou_thresh": 0.2, "stability_score_thresh": 0.3}
 

@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from commands import ok
+from commands import load, ok
 from file_contents import names
 from PIL import Image
 
@@ -20,10 +20,6 @@ def read_mask(path) -> np.ndarray:
     pixels = np.asarray(Image.open(path))
     assert pixels.ndim == 2 and set(np.unique(pixels)) <= {0, 255}
     return pixels > 0
-
-
-def load(path) -> dict:
-    return json.loads(path.read_text())
 
 
 @pytest.fixture(scope="module")

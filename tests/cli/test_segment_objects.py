@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click import UsageError
-from commands import ends, ok
+from commands import NANO, ends, load, ok
 from file_contents import names
 from PIL import Image
 
@@ -17,13 +17,8 @@ from sam2fast.cli.sources import InputSource
 from sam2fast.cli.user_errors import UserError
 from sam2fast.io.rle import decode_rle
 
-NANO = ["--model", "nano", "--device", "cpu"]
 BOX = [10, 8, 60, 50]
 IMAGE = InputSource("a.jpg")
-
-
-def load(path: Path) -> dict:
-    return json.loads(path.read_text())
 
 
 def without_files(records: list[dict]) -> list[dict]:

@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-NANO = ["--model", "nano", "--device", "cpu"]
+from commands import NANO
+
 MASKS = [*NANO, "--points-per-side", "3", "--pred-iou-thresh", "0.2", "--stability-score-thresh", "0.3"]
 NAMES = "abcdef"
 

@@ -2,6 +2,8 @@
 
 import inspect
 import itertools
+import json
+from pathlib import Path
 from typing import Any
 
 import click.testing
@@ -9,10 +11,17 @@ import pytest
 
 from sam2fast.cli import main
 
+NANO = ["--model", "nano", "--device", "cpu"]
+
 # click before 8.2 mixes stderr into stdout by default.
 _APART: dict[str, Any] = (
     {"mix_stderr": False} if "mix_stderr" in inspect.signature(click.testing.CliRunner).parameters else {}
 )
+
+
+def load(path: Path) -> Any:
+    """Returns the content of a JSON file."""
+    return json.loads(path.read_text())
 
 
 def invoke(*arguments: object) -> click.testing.Result:
