@@ -199,48 +199,56 @@ def test_data_yaml_that_is_none(tmp_path, capfd):
     assert "data.yaml is not valid YAML" in capfd.readouterr().err
 
 
-# What a bad annotation has in place of its bbox, and the reason.
-BAD = {
-    "crowd": ({"bbox": BOX, "iscrowd": 1}, "it is a crowd: iscrowd is 1"),
-    "crowd as text": ({"bbox": BOX, "iscrowd": "1"}, "it is a crowd: iscrowd is 1"),
-    "flat": ({"bbox": [10, 8, 0, 42]}, "its box has no area"),
-    "negative": ({"bbox": [10, 8, 30, -42]}, "its box has no area"),
-    "NaN": ({"bbox": [10, 8, float("nan"), 42]}, "bbox has not 4 finite numbers"),
-    "null": ({"bbox": None}, "bbox has not 4 finite numbers"),
-    "empty": ({"bbox": []}, "bbox has not 4 finite numbers"),
-    "words": ({"bbox": ["a", 8, 3, 42]}, "bbox has not 4 finite numbers"),
-    "one text": ({"bbox": "1234"}, "bbox has not 4 finite numbers"),
-    "missing": ({}, "'bbox' is missing"),
-    "run lengths": ({"segmentation": {"size": [2, 2], "counts": [1, 3]}}, "'bbox' is missing"),
-    "polygon of one point": ({"segmentation": [[1, 2]]}, "its box has no area"),
-    "another image": ({"bbox": BOX, "image_id": 77}, "its image_id is not among the images"),
-    "no class": ({"bbox": BOX, "category_id": ...}, "'category_id' is missing"),
-    "outside": ({"bbox": [500, 8, 30, 40]}, "it lies outside the image"),
-}
+# Values of a bad annotation instead of its bbox, and the reason why it is left out.
+BAD = [
+    ({"bbox": BOX, "iscrowd": 1}, "it is a crowd: iscrowd is 1"),
+    ({"bbox": BOX, "iscrowd": "1"}, "it is a crowd: iscrowd is 1"),
+    ({"bbox": [10, 8, 0, 42]}, "its box has no area"),
+    ({"bbox": [10, 8, 30, -42]}, "its box has no area"),
+    ({"bbox": [10, 8, float("nan"), 42]}, "bbox has not 4 finite numbers"),
+    ({"bbox": None}, "bbox has not 4 finite numbers"),
+    ({"bbox": []}, "bbox has not 4 finite numbers"),
+    ({"bbox": ["a", 8, 3, 42]}, "bbox has not 4 finite numbers"),
+    ({"bbox": "1234"}, "bbox has not 4 finite numbers"),
+    ({}, "'bbox' is missing"),
+    ({"segmentation": {"size": [2, 2], "counts": [1, 3]}}, "'bbox' is missing"),
+    ({"segmentation": [[1, 2]]}, "its box has no area"),
+    ({"bbox": BOX, "image_id": 77}, "its image_id is not among the images"),
+    ({"bbox": BOX, "category_id": ...}, "'category_id' is missing"),
+    ({"bbox": [500, 8, 30, 40]}, "it lies outside the image"),
+]
 
 
-@pytest.mark.parametrize("kind", BAD)
-def test_a_bad_annotation(run, make_image, tmp_path, kind):
-    """It is left out and counted; if it is the only one, the command fails with the reason."""
-    bad, why = BAD[kind]
-    document = coco(["a.png"], [("a.png", BOX), ("a.png", bad), ("a.png", OTHER)])
+def write_annotations(path, *boxes):
+    """Writes COCO of ``a.png``. Ellipsis as ``category_id`` stands for a missing class."""
+    document = coco(["a.png"], [("a.png", box) for box in boxes])
     for annotation in document["annotations"]:
         if annotation["category_id"] is ...:
             del annotation["category_id"]
-    write_json(tmp_path / "coco.json", document)
+    return write_json(path, document)
+
+
+def test_bad_annotations_are_counted_by_reason(run, make_image, tmp_path):
+    write_annotations(tmp_path / "coco.json", BOX, *(bad for bad, _ in BAD), OTHER)
     result = ok(run("segment", make_image("a.png"), "--boxes-from", "coco.json", *NANO, "--json"))
-    found, first = json.loads(result.stdout), "coco.json, annotation 11"
-    assert len(found["results"]) == 2
-    assert found["left_out"] == [{"what": "box", "why": why, "count": 1, "first": first}]
-    assert result.stderr == f"sam2fast: note: left out: 1 box ({why}; {first})\n"
-    del document["annotations"][::2]
-    write_json(tmp_path / "coco.json", document)
-    result = run("segment", tmp_path / "a.png", "--boxes-from", "coco.json", *NANO, "--out", "none")
-    assert result.exit_code == 1 and why in result.stderr and not list((tmp_path / "none").glob("*"))
-    write_json(tmp_path / "good.json", coco(["a.png"], [("a.png", BOX)]))
-    files = ("--boxes-from", "coco.json", "--boxes-from", "good.json")
-    result = run("segment", tmp_path / "a.png", *files, *NANO, "--json")
-    assert result.exit_code == 0 and len(json.loads(result.stdout)["results"]) == 1, result.stderr
+    found, reasons = json.loads(result.stdout), [why for _, why in BAD]
+    assert len(found["results"]) == 2 and result.stderr.count("note: left out") == 1
+    for entry in found["left_out"]:
+        first = f"coco.json, annotation {11 + reasons.index(entry['why'])}"
+        assert entry == {"what": "box", "why": entry["why"], "count": reasons.count(entry["why"]), "first": first}
+    assert {entry["why"] for entry in found["left_out"]} == {*reasons}
+
+
+@pytest.mark.parametrize(("bad", "why"), [BAD[2], BAD[-2], BAD[-1]])
+def test_the_only_annotation_is_bad(run, make_image, tmp_path, bad, why):
+    """The command fails with the reason, unless another file has a box."""
+    write_annotations(tmp_path / "coco.json", bad)
+    command = ["segment", make_image("a.png"), *NANO, "--boxes-from", "coco.json"]
+    ends(run(*command, "--out", "none"), 1, why)
+    assert not list((tmp_path / "none").glob("*"))
+    write_annotations(tmp_path / "good.json", BOX)
+    result = ok(run(*command, "--boxes-from", "good.json", "--json"))
+    assert len(json.loads(result.stdout)["results"]) == 1
 
 
 def test_boxes_that_are_written_otherwise(tmp_path):
