@@ -1,14 +1,13 @@
 """Soft outlines of cut-outs and mattes: by distance, and along the logits and the image."""
 
 import io
-import zipfile
 
 import av
 import moving_shapes
 import numpy as np
 import pytest
 import torch
-from demo_client import DemoClient
+from demo_client import DemoClient, pixels_of, unzipped
 from PIL import Image
 from scipy.ndimage import distance_transform_edt
 
@@ -127,15 +126,8 @@ def uploaded(make_server, tmp_path_factory):
     return client, session
 
 
-def exported(client, session, kind, more="") -> bytes:
-    answer = client.http.get(f"/api/sessions/{session}/export?format={kind}{more}")
-    assert answer.status_code == 200, answer.data
-    return answer.data
-
-
 def images_of(data: bytes) -> dict[str, np.ndarray]:
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        return {name: np.asarray(Image.open(archive.open(name))) for name in archive.namelist()}
+    return {name: pixels_of(content) for name, content in unzipped(data).items()}
 
 
 def softness(alpha: np.ndarray) -> float:
@@ -146,13 +138,13 @@ def softness(alpha: np.ndarray) -> float:
 def test_images_of_each_object_have_the_sources_numbers(uploaded):
     client, session = uploaded
     names = [f"{folder}/{frame:05d}.png" for frame in range(10, 14) for folder in ("01_Object 1", "02_Object 2")]
-    mattes = images_of(exported(client, session, "object_mattes"))
+    mattes = images_of(client.export(session, "object_mattes"))
     assert list(mattes) == names
     assert all(matte.shape == (1200, 1600) and set(np.unique(matte)) <= {0, 255} for matte in mattes.values())
-    union = images_of(exported(client, session, "cutout"))
+    union = images_of(client.export(session, "cutout"))
     assert np.array_equal(union["00003.png"][..., 3], np.maximum(mattes[names[-2]], mattes[names[-1]]))
     assert all(0 < matte.mean() < union["00003.png"][..., 3].mean() for matte in list(mattes.values())[-2:])
-    objects = images_of(exported(client, session, "object_cutouts", "&edges=matte&size=seen"))
+    objects = images_of(client.export(session, "object_cutouts&edges=matte&size=seen"))
     assert list(objects) == names and objects[names[0]].shape == (720, 960, 4)
     assert softness(objects[names[0]][..., 3]) > 0
 
@@ -163,8 +155,7 @@ def test_frames_without_masks_and_names_of_objects(client, session):
     objects = [{"id": 7, "name": "../Mug: left"}, {"id": 2, "name": ""}]
     frames = [{"frame": 3, "masks": [{"object": 7, **encode_rle(mask)}]}]
     body = {"objects": objects, "frames": frames}
-    answer = client.http.post(f"/api/sessions/{session}/export?format=object_mattes", json=body)
-    mattes = images_of(answer.data)
+    mattes = images_of(client.export(session, "object_mattes", body))
     assert sorted({name.partition("/")[0] for name in mattes}) == ["01__Mug_ left", "02_"] and len(mattes) == 10
     assert np.array_equal(mattes["01__Mug_ left/00003.png"], 255 * mask)
     assert sum(matte.any() for matte in mattes.values()) == 1
@@ -174,11 +165,11 @@ def test_frames_without_masks_and_names_of_objects(client, session):
 def test_prores_has_soft_alpha(uploaded, edges, tmp_path):
     client, session = uploaded
     file = tmp_path / "out.mov"
-    file.write_bytes(exported(client, session, "prores_mov", f"&edges={edges}&feather=6"))
+    file.write_bytes(client.export(session, f"prores_mov&edges={edges}&feather=6"))
     alpha = frame_alpha(file)
-    hard = images_of(exported(client, session, "cutout"))["00000.png"][..., 3]
+    hard = images_of(client.export(session, "cutout"))["00000.png"][..., 3]
     assert softness(alpha) > 0.003 and abs((alpha > 127).mean() - (hard > 127).mean()) < 0.01
-    expected = images_of(exported(client, session, "cutout", f"&edges={edges}&feather=6"))["00000.png"][..., 3]
+    expected = images_of(client.export(session, f"cutout&edges={edges}&feather=6"))["00000.png"][..., 3]
     assert np.abs(alpha.astype(int) - expected).mean() < 1
 
 
@@ -193,11 +184,11 @@ def test_formats_with_alpha_have_soft_edges(uploaded):
     client, session = uploaded
     green = {}
     for edges in ("hard", "feather"):
-        file = io.BytesIO(exported(client, session, "matte_mp4", f"&edges={edges}&feather=12&size=seen"))
+        file = io.BytesIO(client.export(session, f"matte_mp4&edges={edges}&feather=12&size=seen"))
         green[edges] = first_frame(file)[..., 0]
     assert softness(green["feather"]) > 2 * softness(green["hard"])
     for kind in SOFT:
-        assert exported(client, session, kind, "&edges=feather&feather=2.5&size=seen")
+        assert client.export(session, f"{kind}&edges=feather&feather=2.5&size=seen")
 
 
 def first_frame(file) -> np.ndarray:
@@ -209,7 +200,7 @@ def test_a_feather_is_in_pixels_of_the_source(uploaded):
     client, session = uploaded
     wide = {}
     for size in ("source", "seen"):
-        alpha = images_of(exported(client, session, "cutout", f"&edges=feather&feather=10&size={size}"))["00000.png"]
+        alpha = images_of(client.export(session, f"cutout&edges=feather&feather=10&size={size}"))["00000.png"]
         wide[size] = softness(alpha[..., 3])
     assert wide["source"] == pytest.approx(wide["seen"], rel=0.1)
 

@@ -1,12 +1,11 @@
 """Videos of drawn frames, with the sound of the video that they were drawn on."""
 
-import zipfile
 from io import BytesIO
 
 import moving_shapes
 import numpy as np
 import pytest
-from demo_client import DemoClient
+from demo_client import DemoClient, zipped
 from PIL import Image
 from tones import RATE, SIZE, sound_of, write_with_sound
 
@@ -14,14 +13,14 @@ from sam2fast.demo.server.app import SERVICE
 from sam2fast.video_io import read_frames
 
 
-def zipped(images: list[np.ndarray], form: str = "PNG") -> bytes:
-    file = BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        for number, image in enumerate(images):
-            content = BytesIO()
-            Image.fromarray(image).save(content, form, **({"lossless": True} if form == "WEBP" else {}))
-            archive.writestr(f"{number:05d}", content.getvalue())
-    return file.getvalue()
+def drawn(images: list[np.ndarray], form: str = "PNG") -> bytes:
+    """Returns a ZIP file of numbered images."""
+    files = {}
+    for number, image in enumerate(images):
+        content = BytesIO()
+        Image.fromarray(image).save(content, form)
+        files[f"{number:05d}"] = content.getvalue()
+    return zipped(files)
 
 
 def encode(client, session, content, more=""):
@@ -35,7 +34,7 @@ def test_drawn_frames_become_a_video_with_sound(client, make_server, tmp_path):
     other = DemoClient(app.test_client())
     session = other.start("gallery/tone.mp4")
     images = [np.full((*SIZE, 3), 40 * number, np.uint8) for number in range(5)]
-    (tmp_path / "out.mp4").write_bytes(encode(other, session, zipped(images, "JPEG")).data)
+    (tmp_path / "out.mp4").write_bytes(encode(other, session, drawn(images, "JPEG")).data)
     with read_frames(tmp_path / "out.mp4", 32) as reader:
         assert reader.width * reader.pixel_aspect == 2 * SIZE[1]
     frames, times = moving_shapes.decoded(tmp_path / "out.mp4")
@@ -49,6 +48,6 @@ def test_drawn_frames_become_a_video_with_sound(client, make_server, tmp_path):
 def test_smaller_files(client, session):
     noise = np.random.default_rng(0).integers(0, 256, (5, *SIZE, 3), dtype=np.uint8)
     plain, high, smaller = (
-        encode(client, session, zipped(list(noise)), more).data for more in ("", "?quality=high", "?quality=smaller")
+        encode(client, session, drawn(list(noise)), more).data for more in ("", "?quality=high", "?quality=smaller")
     )
     assert plain == high and len(smaller) < 0.8 * len(high)

@@ -1,13 +1,13 @@
 """Downloads contain the session's masks."""
 
 import os
-import zipfile
 from io import BytesIO
 from pathlib import Path
 
 import moving_shapes
 import numpy as np
 import pytest
+from demo_client import unzipped
 from PIL import Image
 
 from sam2fast.demo.server.app import SERVICE
@@ -24,8 +24,7 @@ def export(client, session, kind):
 
 def unpacked(answer) -> dict[str, Image.Image]:
     assert answer.status_code == 200 and answer.content_type == "application/zip"
-    with zipfile.ZipFile(BytesIO(answer.data)) as archive:
-        return {name: Image.open(BytesIO(archive.read(name))) for name in archive.namelist()}
+    return {name: Image.open(BytesIO(content)) for name, content in unzipped(answer.data).items()}
 
 
 @pytest.fixture(scope="module")

@@ -1,14 +1,13 @@
 """Masks from the page: as prompts, from files, and in exports."""
 
 import json
-import zipfile
 from io import BytesIO
 
 import av
 import moving_shapes
 import numpy as np
 import pytest
-from PIL import Image
+from demo_client import pixels_of, unzipped, zipped
 from pycocotools.coco import COCO
 
 from sam2fast.demo.server.demo_errors import BadInputError
@@ -49,9 +48,8 @@ def page(*objects, frames):
 
 
 def export(client, session, kind, body):
-    """The files of a ZIP, by name."""
-    with zipfile.ZipFile(BytesIO(post(client, session, f"export?format={kind}", body).data)) as archive:
-        return {name: archive.read(name) for name in archive.namelist()}
+    """Returns the files of a ZIP, by name."""
+    return unzipped(client.export(session, kind, body))
 
 
 def test_a_mask_is_a_prompt_and_can_be_removed(client, session):
@@ -67,11 +65,7 @@ def test_a_mask_is_a_prompt_and_can_be_removed(client, session):
 
 
 def archive_of(**files: bytes) -> bytes:
-    file = BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(f"{name}.png", content)
-    return file.getvalue()
+    return zipped({f"{name}.png": content for name, content in files.items()})
 
 
 def coco(segmentation, **more):
@@ -153,8 +147,8 @@ def test_larger_and_smaller_masks_are_resized():
 @pytest.mark.parametrize("kind", ["coco", "coco_rle"])
 def test_files_come_back_through_the_import(client, session, kind):
     body = page((3, "Cup", "mug"), (5, "Plate"), frames={1: {3: ONE, 5: OTHER}, 2: {5: OTHER}})
-    exported = post(client, session, f"export?format={kind}", body)
-    objects = client.http.post(f"/api/sessions/{session}/read_masks", data=exported.data).get_json()["objects"]
+    exported = client.export(session, kind, body)
+    objects = client.http.post(f"/api/sessions/{session}/read_masks", data=exported).get_json()["objects"]
     cup, plate = ({mask["frame"]: decode_rle(mask["mask"]) for mask in found["masks"]} for found in objects)
     assert (list(cup), list(plate)) == ([1], [1, 2]) and [found["label"] for found in objects] == ["mug", ""]
     assert kind == "coco" or [found["name"] for found in objects] == ["Cup", "Plate"]
@@ -164,7 +158,7 @@ def test_files_come_back_through_the_import(client, session, kind):
 
 def test_of_overlapping_objects_the_later_one_is_seen(client, session):
     body = page((9, "Back"), (2, "Front"), frames={1: {2: OTHER, 9: ONE}})
-    labels = np.asarray(Image.open(BytesIO(export(client, session, "masks_png", body)["00001.png"])))
+    labels = pixels_of(export(client, session, "masks_png", body)["00001.png"])
     np.testing.assert_array_equal(labels, np.where(OTHER, 2, np.where(ONE, 1, 0)))
 
 
@@ -173,7 +167,7 @@ LABELLED = page((3, "Left", "mug"), (5, "Right", "mug"), (6, 'Plate "x"'), frame
 
 
 def test_coco_has_times_names_and_labels_as_categories(client, session):
-    document = json.loads(post(client, session, "export?format=coco_rle", LABELLED).data)
+    document = json.loads(client.export(session, "coco_rle", LABELLED))
     assert document["videos"][0]["timestamps"] == pytest.approx([t / 25 for t in range(FRAMES)])
     assert document["videos"][0]["fps"] == 25
     names = {category["id"]: category["name"] for category in document["categories"]}
@@ -184,7 +178,7 @@ def test_coco_has_times_names_and_labels_as_categories(client, session):
 def test_the_pages_list_numbers_the_classes(client, session):
     body = {"classes": ["plate", "mug"], **LABELLED}
     for categories in (
-        json.loads(post(client, session, "export?format=coco_rle", body).data)["categories"],
+        json.loads(client.export(session, "coco_rle", body))["categories"],
         json.loads(export(client, session, "coco", body)["annotations.json"])["categories"],
     ):
         assert [tuple(one.values()) for one in categories] == [(1, "plate"), (2, "mug"), (3, "object")]
@@ -221,7 +215,7 @@ def test_labels_are_the_classes_of_yolo_and_labelme(client, session, clip_file):
     assert [(line[0], len(line)) for line in lines] == [(b"0", 9), (b"0", 9), (b"1", 9)]
     corners = np.array(lines[1][1:], float).reshape(-1, 2) * SIZE[::-1]
     assert [*corners.min(0), *corners.max(0)] == pytest.approx([12, 10, 24, 20], abs=1e-3)
-    image = np.asarray(Image.open(BytesIO(files["images/00001.jpg"]))).astype(int)
+    image = pixels_of(files["images/00001.jpg"]).astype(int)
     assert np.abs(image - moving_shapes.decoded(clip_file)[0][1]).mean() < 8
     files = export(client, session, "labelme", LABELLED)
     assert sorted(files) == ["00001.jpg", "00001.json"]
@@ -262,10 +256,10 @@ SPECKLED[1:3, 50:53] = True
 def test_files_have_cleaned_masks(client, session, limit, expected):
     body = page((1, "Clean"), (2, "Other"), frames={1: {1: SPECKLED, 2: SPECKLED}, 3: {1: SPECKLED}})
     body["objects"][0]["clean"] = limit / ROUND.size
-    for annotation in json.loads(post(client, session, "export?format=coco_rle", body).data)["annotations"]:
+    for annotation in json.loads(client.export(session, "coco_rle", body))["annotations"]:
         wanted = expected if annotation["object"] == 1 else SPECKLED
         np.testing.assert_array_equal(decode_rle(annotation["segmentations"][1]), wanted)
-    cutout = np.asarray(Image.open(BytesIO(export(client, session, "cutout", body)["00003.png"])))
+    cutout = pixels_of(export(client, session, "cutout", body)["00003.png"])
     np.testing.assert_array_equal(cutout[..., 3] == 255, expected)
 
 
@@ -316,8 +310,7 @@ def test_the_masks_of_a_photograph_are_read_whatever_their_name():
 
 def test_the_later_object_is_seen_in_overlays(client, session):
     body = page((1, "Below"), (2, "Above"), frames={0: {1: ONE, 2: ONE}})
-    answer = post(client, session, "export?format=overlay_mp4", body)
-    with av.open(BytesIO(answer.data)) as container:
+    with av.open(BytesIO(client.export(session, "overlay_mp4", body))) as container:
         image = next(container.decode(video=0)).to_ndarray(format="rgb24")
     (first, second), inside = map(object_colour, (1, 2)), image[ONE].mean(0)
     assert np.abs(inside - second).sum() < np.abs(inside - first).sum()

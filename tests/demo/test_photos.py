@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from demo_client import DemoClient, Refusal
+from demo_client import DemoClient, Refusal, pixels_of, unzipped
 from PIL import Image
 from pycocotools.coco import COCO
 
@@ -120,11 +120,8 @@ def test_transparent_parts_are_grey_and_stay_transparent_in_cut_outs(client, app
     marked = {"objects": [{"id": 1, "name": "One"}], **masks_of((1, mask))}
     body = {"photographs": [{"path": video["path"], "name": "a.png", **marked}]}
     files = [client.http.post("/api/photographs/export?format=cutout", json=body).data]
-    files.append(client.http.post(f"/api/sessions/{session}/export?format=cutout", json=marked).data)
-    for file in files:
-        with zipfile.ZipFile(BytesIO(file)) as archive:
-            (name,) = archive.namelist()
-            cutout = np.asarray(Image.open(BytesIO(archive.read(name))))
+    for file in (*files, client.export(session, "cutout", marked)):
+        cutout = pixels_of(*unzipped(file).values())
         assert np.array_equal(cutout[..., 3], image[..., 3] * mask)
         assert not cutout[cutout[..., 3] == 0].any()  # no erased content
         assert np.array_equal(cutout[cutout[..., 3] > 0], image[(image[..., 3] > 0) & mask])
@@ -544,9 +541,7 @@ def test_object_cutouts_keep_a_photographs_alpha(client):
     pixels = np.dstack([drawn(), np.where(np.arange(WIDTH) < WIDTH // 2, 255, 0) + np.zeros((HEIGHT, 1))])
     session = client.start(client.upload(encoded("PNG", pixels.astype(np.uint8)), "half.png")["path"])
     body = {"objects": [{"id": 3, "name": "Ball"}], **masks_of((3, np.ones((HEIGHT, WIDTH), bool)))}
-    answer = client.http.post(f"/api/sessions/{session}/export?format=object_cutouts", json=body)
-    with zipfile.ZipFile(BytesIO(answer.data)) as files:
-        cutout = np.asarray(Image.open(files.open("01_Ball/00000.png")))
+    cutout = pixels_of(unzipped(client.export(session, "object_cutouts", body))["01_Ball/00000.png"])
     assert np.array_equal(cutout[..., 3], pixels[..., 3]) and not cutout[:, WIDTH // 2 :].any()
     client.close(session)
 

@@ -2,11 +2,11 @@
 
 import json
 import math
-import zipfile
 from io import BytesIO
 
 import numpy as np
 import pytest
+from demo_client import zipped
 from PIL import Image
 
 from sam2fast.demo.server.app import SERVICE
@@ -14,14 +14,6 @@ from sam2fast.io.label_maps import label_png
 from sam2fast.io.rle import encode_rle
 
 FRAMES, SIZE = 5, (48, 64)
-
-
-def zipped(*images: bytes, name: str = "{:05d}.png") -> bytes:
-    file = BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        for number, image in enumerate(images):
-            archive.writestr(name.format(number), image)
-    return file.getvalue()
 
 
 def png(*size: int) -> bytes:
@@ -63,8 +55,8 @@ MASK = {"frameIndex": 0, "objectId": 1, "mask": encode_rle(np.ones(SIZE, bool))}
         ("read_masks", b"\xff\xd8\xff JPEG", "expected a PNG with labels, COCO's JSON"),
         ("read_masks", json.dumps(HUGE).encode(), "at most 33554432 pixels"),
         ("read_masks", json.dumps(HUGE).replace("1048576", "-4").encode(), "has the size [-4, -4]"),
-        ("read_masks", zipped(LABELS, name="00009.png"), "frame 9"),
-        ("read_masks", zipped(LABELS, name="mask.png"), "no frame number"),
+        ("read_masks", zipped({"00009.png": LABELS}), "frame 9"),
+        ("read_masks", zipped({"mask.png": LABELS}), "no frame number"),
         ("read_masks", json.dumps(COCO).encode(), "do not add up"),
         ("export?format=coco_rle", {}, "expected masks"),
         ("export?format=coco_rle", {"objects": [], "frames": [{"frame": 0}]}, "expected masks"),
@@ -83,10 +75,10 @@ MASK = {"frameIndex": 0, "objectId": 1, "mask": encode_rle(np.ones(SIZE, bool))}
         ("preview", {**PREVIEW, "points": [[10**400, 0]]}, "expected clicks"),
         ("preview", {**PREVIEW, "labels": [1, 1]}, "2 labels"),
         ("encode", b"no zip", "ZIP"),
-        ("encode?quality=low", zipped(png(*SIZE)), "no quality 'low'; expected one of high, smaller"),
-        ("encode", zipped(), "no frames"),
-        ("encode", zipped(png(9, 9)), "size"),
-        ("encode", zipped(*[png(*SIZE)] * (FRAMES + 1)), "5 frames"),
+        ("encode?quality=low", zipped({"0.png": png(*SIZE)}), "no quality 'low'; expected one of high, smaller"),
+        ("encode", zipped({}), "no frames"),
+        ("encode", zipped({"0.png": png(9, 9)}), "size"),
+        ("encode", zipped({f"{number}.png": png(*SIZE) for number in range(FRAMES + 1)}), "5 frames"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

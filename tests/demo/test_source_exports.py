@@ -3,7 +3,6 @@
 import functools
 import json
 import os
-import zipfile
 from io import BytesIO
 
 import av
@@ -11,7 +10,7 @@ import moving_shapes
 import numpy as np
 import pytest
 import torch
-from demo_client import DemoClient
+from demo_client import DemoClient, pixels_of, unzipped
 from PIL import Image
 from tones import sound_of, write_with_sound
 from torch.nn import functional
@@ -52,12 +51,6 @@ def uploaded(make_server, tmp_path_factory):
     return app, client, session, frames
 
 
-def export(client, session, kind, more="", **options):
-    answer = client.http.post(f"/api/sessions/{session}/export?format={kind}{more}", **options)
-    assert answer.status_code == 200, answer.data
-    return answer.data
-
-
 def page_masks(app, session) -> dict:
     """What a page posts."""
     masks = app.extensions[SERVICE].sessions.get(session).masks
@@ -73,7 +66,7 @@ def exported(uploaded):
     """Files of the tracked masks; each is made once."""
     app, client, session, _ = uploaded
     masks = page_masks(app, session)
-    return functools.cache(lambda kind, more="": export(client, session, kind, more, json=masks))
+    return functools.cache(lambda kind, more="": client.export(session, kind + more, masks))
 
 
 def upsampled(app, session, frame, *objects) -> np.ndarray:
@@ -112,7 +105,7 @@ def test_masks_of_the_page_alone_are_resized(uploaded):
     page, box = page_masks(app, session), np.zeros((720, 960), bool)
     box[150:450, 300:600] = True
     page["frames"] = [{"frame": 1, "masks": [{"object": 1, **encode_rle(box)}]}]
-    (annotation,) = json.loads(export(client, session, "coco_rle", json=page))["annotations"]
+    (annotation,) = json.loads(client.export(session, "coco_rle", page))["annotations"]
     expected = np.zeros(SIZE, bool)
     expected[200:600, 400:800] = True
     found = decode_rle(annotation["segmentations"][1])
@@ -128,20 +121,20 @@ def test_specks_and_holes_are_measured_in_pixels_of_the_file(uploaded):
     for limit, stays in ((20, True), (35, False)):
         page["objects"][0]["clean"] = limit / (SIZE[0] * SIZE[1])
         for more in ("", "&size=seen"):
-            (annotation,) = json.loads(export(client, session, "coco_rle", more, json=page))["annotations"]
+            (annotation,) = json.loads(client.export(session, f"coco_rle{more}", page))["annotations"]
             assert decode_rle(annotation["segmentations"][1])[:100, :100].any() == stays
 
 
 def test_images_are_the_sources(uploaded, exported):
     app, _, session, frames = uploaded
-    with zipfile.ZipFile(BytesIO(exported("cutout"))) as archive:
-        assert archive.namelist() == [f"{frame:05d}.png" for frame in range(5)]
-        for number, shown in enumerate((0, 1, 1, 2, 3)):
-            image = np.asarray(Image.open(BytesIO(archive.read(f"{number:05d}.png"))))
-            inside = upsampled(app, session, number, 1, 2)
-            np.testing.assert_array_equal(image[..., 3] == 255, inside)
-            assert not image[~inside].any()
-            assert np.abs(image[inside][:, :3].astype(int) - frames[shown][inside]).mean() < 6
+    files = unzipped(exported("cutout"))
+    assert list(files) == [f"{frame:05d}.png" for frame in range(5)]
+    for number, shown in enumerate((0, 1, 1, 2, 3)):
+        image = pixels_of(files[f"{number:05d}.png"])
+        inside = upsampled(app, session, number, 1, 2)
+        np.testing.assert_array_equal(image[..., 3] == 255, inside)
+        assert not image[~inside].any()
+        assert np.abs(image[inside][:, :3].astype(int) - frames[shown][inside]).mean() < 6
 
 
 @pytest.mark.parametrize(("quality", "most"), [("", 3), ("&quality=smaller", 4)])
@@ -235,7 +228,7 @@ def test_sound_is_kept_where_the_video_is_seen(make_server, tmp_path, kind, is_k
     session = client.start("gallery/tone.mp4")
     client.add(session, [ON_SQUARE])
     file = tmp_path / f"out.{kind.rpartition('_')[2]}"
-    file.write_bytes(client.http.get(f"/api/sessions/{session}/export?format={kind}").data)
+    file.write_bytes(client.export(session, kind))
     with read_frames(file, 32) as reader:
         assert reader.width * reader.pixel_aspect == 128 and reader.count in (None, 5)
     assert sound_of(file)[0] == pytest.approx(0.2 if is_kept else 0, abs=0.1)

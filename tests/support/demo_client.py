@@ -1,11 +1,13 @@
 """A client of the web demo's API, for Flask's test client and what answers like it."""
 
 import json
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from io import BytesIO
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from sam2fast.io.rle import decode_rle
 
@@ -83,6 +85,17 @@ class DemoClient:
     def facts(self, session: str) -> Any:
         return self.http.get(f"/api/sessions/{session}").get_json()
 
+    def export(self, session: str, query: str, body: Any = None) -> bytes:
+        """Returns an exported file of the session's masks, or of the masks that a page posts as ``body``.
+
+        Args:
+            query: Format and options: ``cutout&size=seen``.
+        """
+        url = f"/api/sessions/{session}/export?format={query}"
+        answer = self.http.get(url) if body is None else self.http.post(url, json=body)
+        assert answer.status_code == 200, answer.data
+        return answer.data
+
     def upload(self, content: bytes, name: str = "clip.mp4", job: str | None = None, **variables: Any) -> Any:
         """The video's description, or a refusal."""
         form = {
@@ -93,6 +106,26 @@ class DemoClient:
         url = "/graphql" if job is None else f"/graphql?job={job}"
         data = _answer(self.http.post(url, data=form, content_type="multipart/form-data"))
         return data if isinstance(data, Refusal) else data["uploadVideo"]
+
+
+def unzipped(content: bytes) -> dict[str, bytes]:
+    """Returns the files of a ZIP file by name."""
+    with zipfile.ZipFile(BytesIO(content)) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def zipped(files: Mapping[str, bytes]) -> bytes:
+    """Returns a ZIP file with these contents by name."""
+    content = BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for name, file in files.items():
+            archive.writestr(name, file)
+    return content.getvalue()
+
+
+def pixels_of(content: bytes) -> np.ndarray:
+    """Returns the pixels of an image file."""
+    return np.asarray(Image.open(BytesIO(content)))
 
 
 def masks_of(answer: Mapping[str, Any]) -> Masks:
