@@ -6,10 +6,12 @@ import select
 import shutil
 import signal
 from contextlib import closing
+from functools import partial
 
 import moving_shapes
 import pytest
 from command_kills import TrackKills
+from commands import act_at
 from disturbed import after_signal, left_whole
 from killed import SECONDS_TO_END, Fault, forked, start
 
@@ -93,16 +95,10 @@ def test_stopped_while_it_tracks(kills, out):
 
 def test_stopped_while_it_draws(kills, out):
     """The partial overlay is removed."""
-    add, calls = track_overlay.OverlayWriter.add, []
-
-    def stopped(self, image, time):
-        calls.append(time)
-        if len(calls) == 4:
-            os.kill(os.getpid(), signal.SIGTERM)
-        add(self, image, time)
 
     def work():
-        track_overlay.OverlayWriter.add = stopped
+        patch, stop = pytest.MonkeyPatch(), partial(os.kill, os.getpid(), signal.SIGTERM)
+        act_at(patch, track_overlay.OverlayWriter, "add", 4, stop)
         kills.command(out, "whole", formats="json,overlay")()
 
     ended = forked(work)

@@ -3,8 +3,10 @@
 import inspect
 import itertools
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import click.testing
 import pytest
@@ -53,13 +55,18 @@ def assert_one_line(result: Any, code: int = 1) -> str:
     return error
 
 
-def fail_at(patch: pytest.MonkeyPatch, owner: Any, name: str, count: int, error: BaseException) -> None:
-    """Makes this call of a function, counted from 1, raise the error."""
+def act_at(patch: pytest.MonkeyPatch, owner: Any, name: str, count: int, act: Callable[[], Any]) -> None:
+    """Makes ``act`` happen before a call of a function, counted from 1."""
     original, counts = getattr(owner, name), itertools.count(1)
 
     def call(*arguments: Any, **options: Any) -> Any:
         if next(counts) == count:
-            raise error
+            act()
         return original(*arguments, **options)
 
     patch.setattr(owner, name, call)
+
+
+def fail_at(patch: pytest.MonkeyPatch, owner: Any, name: str, count: int, error: BaseException) -> None:
+    """Makes this call of a function, counted from 1, raise the error."""
+    act_at(patch, owner, name, count, Mock(side_effect=error))

@@ -12,7 +12,7 @@ import click.testing
 import moving_shapes
 import pytest
 import torch
-from commands import invoke
+from commands import act_at, invoke
 from small_nano import write_small_nano
 
 from sam2fast import nano
@@ -56,15 +56,7 @@ def press_ctrl_c() -> None:
 
 def interrupt_after(patch: pytest.MonkeyPatch, count: int, act: Callable[[], None] = press_ctrl_c) -> None:
     """Makes ``act`` happen while so many frames of this process are being recorded."""
-    original, calls = track_run.frame_record, []
-
-    def record(*arguments: Any) -> dict[str, Any]:
-        calls.append(arguments)
-        if len(calls) == count:
-            act()
-        return original(*arguments)
-
-    patch.setattr(track_run, "frame_record", record)
+    act_at(patch, track_run, "frame_record", count, act)
 
 
 def middle_of_square(frame: int) -> tuple[float, float]:

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from commands import fail_at
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis_profiles import examples
@@ -260,17 +261,9 @@ def test_a_failure_changes_nothing(stream, predictor, monkeypatch):
     stream.add_detections([square_at(0)])
     stream.step(FRAMES[1])
     before = copy.copy(stream._detected)
-    original, calls = detections.add_points_or_box, []
-
-    def failing(*arguments):
-        calls.append(arguments)
-        if len(calls) == 2:
-            raise torch.OutOfMemoryError("full")
-        return original(*arguments)
-
-    monkeypatch.setattr(detections, "add_points_or_box", failing)
+    fail_at(monkeypatch, detections, "add_points_or_box", 2, torch.OutOfMemoryError("full"))
     with pytest.raises(torch.OutOfMemoryError):
         stream.add_detections([disc_at(1), FAR], max_unseen=1)
-    assert stream.obj_ids == [1] and stream._detected == before and len(calls) == 2
+    assert stream.obj_ids == [1] and stream._detected == before
     monkeypatch.undo()
     assert stream.add_detections([disc_at(1), FAR], max_unseen=1).ids == [2, 3] and stream.obj_ids == [2, 3]

@@ -12,6 +12,7 @@ import moving_shapes
 import numpy as np
 import pytest
 import torch
+from commands import act_at
 from file_contents import files_of
 from mask_sets import cut
 from PIL import Image
@@ -132,15 +133,7 @@ def disk_full(job):
 )
 def test_images_that_cannot_be_written(predictor, job, monkeypatch, count, fail, problem):
     """The first one, and the last one, whose error is raised at the end; a folder that is removed meanwhile."""
-    original, calls = outputs.label_png, []
-
-    def label_png(*args):
-        calls.append(args)
-        if len(calls) == count:
-            fail(job)
-        return original(*args)
-
-    monkeypatch.setattr(outputs, "label_png", label_png)
+    act_at(monkeypatch, outputs, "label_png", count, lambda: fail(job))
     assert problem in track_job(predictor, job).problem
     assert os.listdir(job.out) == []
 
