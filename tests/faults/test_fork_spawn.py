@@ -5,15 +5,14 @@ import multiprocessing
 import os
 import pickle
 import sys
-import threading
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import forked_jobs
 import numpy as np
 import pytest
 import torch
+from at_once import Held
 from comparable import plain
 from disturbed_calls import known_of_image, make_images
 from forked_jobs import in_child
@@ -47,27 +46,10 @@ def test_children_of_a_process_with_threads_predict():
 def test_a_call_interrupted_by_a_fork_is_finished_in_the_child(images, monkeypatch):
     """Another thread is in the middle of a guarded call when the process forks."""
     masks = SAM2AutomaticMaskGenerator(images.model, points_per_side=1, pred_iou_thresh=0.0, stability_score_thresh=0.0)
-    reached, go_on = threading.Event(), threading.Event()
-    parent, real = os.getpid(), images.model.encode_image
-
-    def waits(batch: torch.Tensor) -> Any:
-        if os.getpid() == parent:
-            reached.set()
-            assert go_on.wait(60)
-        return real(batch)
-
-    monkeypatch.setattr(images.model, "encode_image", waits)
     for work in (lambda: images.set_image(make_images(1)[0]), lambda: masks.generate(make_images(1)[0])):
-        reached.clear(), go_on.clear()
-        thread = threading.Thread(target=work)
-        thread.start()
-        assert reached.wait(60)
-        try:
+        with Held(work).within(monkeypatch, images.model, "encode_image"):
             answer = in_child(work)
             assert not isinstance(answer, Exception), answer
-        finally:
-            go_on.set()
-            thread.join(60)
 
 
 def test_a_forked_child_keeps_its_number_of_threads():
