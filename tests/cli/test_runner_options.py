@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from file_contents import files_of
 from thread_workers import instead_of_processes
 
 TWO = "cpu,cpu"
@@ -24,17 +25,13 @@ def without_device(file: Path) -> dict[str, Any]:
     return document
 
 
-def images_of(folder: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in sorted(folder.glob("*.png"))}
-
-
 def test_segment(threads, run, make_image, tmp_path):
     images = [make_image(f"{name}.png", width=96 + 8 * i) for i, name in enumerate("ab")]
     ask = ["segment", *images, "--model", "nano", "--point", "48,30"]
     one = run(*ask, "--device", "cpu", "--out", tmp_path / "one", "--json")
     two = run(*ask, "--device", "cpu,cpu", "--out", tmp_path / "two", "--json")
     assert two.exit_code == 0 and two.stderr == ""
-    assert images_of(tmp_path / "one") == images_of(tmp_path / "two") != {}
+    assert files_of(tmp_path / "one", "*.png") == files_of(tmp_path / "two", "*.png") != {}
     for name in "ab":
         assert without_device(tmp_path / "two" / f"{name}.json") == without_device(tmp_path / "one" / f"{name}.json")
     found = json.loads(two.stdout)
@@ -56,7 +53,7 @@ def test_masks(threads, run, make_image, tmp_path):
     two = run("masks", "photos", *QUICK, "--device", TWO, "--out", "two")
     assert one.exit_code == two.exit_code == 1
     assert two.stderr == one.stderr and "c.png" in one.stderr
-    assert images_of(tmp_path / "one") == images_of(tmp_path / "two") != {}
+    assert files_of(tmp_path / "one", "*.png") == files_of(tmp_path / "two", "*.png") != {}
     found, expected = (json.loads((tmp_path / name / "masks.json").read_text()) for name in ("two", "one"))
     assert found["info"]["model"].pop("device") == TWO and expected["info"]["model"].pop("device") == "cpu"
     assert found == expected and len(expected["annotations"]) > 3

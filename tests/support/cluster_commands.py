@@ -10,10 +10,6 @@ MASKS = [*NANO, "--points-per-side", "3", "--pred-iou-thresh", "0.2", "--stabili
 NAMES = "abcdef"
 
 
-def files_of(folder: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in sorted(folder.glob("*.png"))}
-
-
 def masks_of(folder: Path) -> dict[str, Any]:
     found = json.loads((folder / "masks.json").read_text())
     found["info"]["model"].pop("device")

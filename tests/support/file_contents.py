@@ -4,9 +4,9 @@ import os
 from pathlib import Path
 
 
-def files_of(folder: Path) -> dict[str, bytes]:
-    """Contents of all files in a folder, by relative path."""
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+def files_of(folder: Path, pattern: str = "*") -> dict[str, bytes]:
+    """Returns the contents of the files in a folder that match the pattern, by relative path."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob(pattern)) if p.is_file()}
 
 
 def names(folder: Path) -> list[str]:
