@@ -1,16 +1,14 @@
 """Valid images, videos and models that lie beside the mutated files."""
 
-import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import mini_model
 import numpy as np
 import seeds_media
 import seeds_texts
 import seeds_weights
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 # The video of the saved states, in memory.
 TINY_VIDEO = [np.random.default_rng(i).integers(0, 255, (128, 128, 3), dtype=np.uint8) for i in range(2)]
@@ -18,9 +16,7 @@ TINY_VIDEO = [np.random.default_rng(i).integers(0, 255, (128, 128, 3), dtype=np.
 
 @cache
 def mini_predictor() -> Any:
-    """A minimal video predictor."""
-    import mini_model
-
+    """Returns a minimal video predictor."""
     return mini_model.mini_predictor()
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from random import Random
 from typing import Any
 
+from saved_states import put_together, taken_apart
+
 LONE_SURROGATE = "\ud800"
 VALUES: tuple[Any, ...] = (
     *(None, True, False, 0, 1, -1, 2, 255, 256, 65_536, 2**31 - 1, 2**31, 2**53 + 1, 2**63, 2**64, -(2**63), 10**30),
@@ -141,8 +143,6 @@ def safetensors_header(data: bytes, rng: Random, others: Sequence[bytes]) -> byt
 
 def state_facts(data: bytes, rng: Random, others: Sequence[bytes]) -> bytes:
     """Changes the metadata of a saved state, with a correct digest."""
-    from saved_states import put_together, taken_apart
-
     try:
         facts, tensors = taken_apart(data)
     except Exception:  # damaged by an earlier change

@@ -2,18 +2,13 @@
 
 import io
 import pickle
-import sys
 import warnings
 import zipfile
 from collections.abc import Sequence
-from pathlib import Path
 from random import Random
 from typing import Any
 
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
-
 from hostile import Calls
 from mutators import ANY_FILE
 

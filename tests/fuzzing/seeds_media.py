@@ -2,11 +2,11 @@
 
 import io
 from collections.abc import Iterator
-from fractions import Fraction
 from typing import Any
 
 import av
 import numpy as np
+from numbered_videos import encode
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -47,30 +47,22 @@ def video(
     options: dict[str, str],
     pixels: str,
     more: dict[str, str],
-    sound: bool = False,
+    sound: float = 0.0,
     size: tuple[int, int] = (HEIGHT, WIDTH),
 ) -> bytes:
-    buffer = io.BytesIO()
-    # Without Matroska's random ID.
-    with av.open(buffer, "w", format=form, options={"fflags": "+bitexact", **more}) as container:
-        stream: Any = container.add_stream(codec, rate=Fraction(10), options=options)
-        (stream.height, stream.width), stream.pix_fmt = size, pixels
-        voice: Any = container.add_stream("pcm_s16le", rate=8000, layout="mono") if sound else None
-        for number in range(FRAMES):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image(number, *size), format="rgb24")))
-            if voice is not None:
-                samples = av.AudioFrame.from_ndarray(np.zeros((1, 800), dtype=np.int16), format="s16", layout="mono")
-                samples.sample_rate, samples.pts = 8000, 800 * number
-                container.mux(voice.encode(samples))
-        container.mux(stream.encode(None))
-    return buffer.getvalue()
+    def draw(number: int) -> np.ndarray:
+        return image(number, *size)
+
+    muxing = {"fflags": "+bitexact", **more}  # without Matroska's random ID
+    found: bytes = encode(codec, form, options, FRAMES, None, muxing, pixels, draw, sound=sound, rate=10)
+    return found
 
 
 def videos() -> Iterator[bytes]:
     for kind in VIDEO_FORMATS:
         # Empty if PyAV cannot write it, so that the other files keep their numbers.
         yield video(*kind) if kind[1] in av.codecs_available else b""
-    yield video("matroska", "mpeg4", {}, "yuv420p", {}, sound=True)
+    yield video("matroska", "mpeg4", {}, "yuv420p", {}, sound=0.5)
     # Playlists for FFmpeg.
     yield b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n../outside/secret.ts\n#EXT-X-ENDLIST\n"
     yield b"ffconcat version 1.0\nfile secret.mp4\nduration 1\n"

@@ -1,6 +1,5 @@
 """Files that the fuzzer found: each is refused as its reader documents."""
 
-import io
 import json
 import pickle
 from collections.abc import Callable
@@ -12,6 +11,7 @@ import pytest
 import seeds_weights
 import torch
 from companion_files import put
+from pickles import saved
 from saved_states import put_together, taken_apart
 from targets import TARGETS
 
@@ -99,12 +99,6 @@ COCO = [json.dumps({**LISTED, "annotations": [ENTRY]}).replace('"ID"', number) f
 def program(text: bytes) -> bytes:
     """A checkpoint in the format before 1.6 with a program for the pickle machine."""
     return pickle.dumps(0x1950A86A20F9469CFC6C, 2) + pickle.dumps(1001, 2) + pickle.dumps({}, 2) + b"\x80\x02" + text
-
-
-def saved(content: Any) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    return buffer.getvalue()
 
 
 # A storage that is a number, an end during a length, a call of nothing, and nesting.
