@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from hypothesis_profiles import examples
+from image_strategies import LAYOUTS
 from mini_model import mini_predictor
 from video import clip
 
@@ -148,18 +149,8 @@ def test_a_mask_is_the_same_in_any_container(values: Any, how: st.DataObject) ->
     predictor, state = session()
     expected = predictor.add_new_mask(state, 1, "new", values)[2]
     dtype = how.draw(st.sampled_from(("bool", "uint8", "int32", "float32", "float64", ">f4", ">u2")))
-    other = values.astype(dtype)
-    layout = how.draw(st.sampled_from(("as it is", "columns", "reversed", "every second", "list", "tensor")))
-    if layout == "columns":
-        other = np.asfortranarray(other)
-    elif layout == "reversed":
-        other = other[::-1, ::-1].copy()[::-1, ::-1]
-    elif layout == "every second":
-        other = np.repeat(other, 2, axis=1)[:, ::2]
-    elif layout == "list":
-        other = other.tolist()
-    elif layout == "tensor":
-        other = torch.from_numpy(other.astype(other.dtype.newbyteorder("=")))
+    layouts = [*LAYOUTS.values(), np.ndarray.tolist, lambda x: torch.from_numpy(x.astype(x.dtype.newbyteorder("=")))]
+    other = how.draw(st.sampled_from(layouts))(values.astype(dtype))
     assert torch.equal(predictor.add_new_mask(state, 1, "new", other)[2], expected)
 
 
