@@ -1,16 +1,14 @@
-"""The tracker of exported models on modules that were not exported, and what is compared with official predictors."""
+"""Runs the modules of exported models without an export, and compares images and videos with official predictors."""
 
 from typing import Any
 
 import numpy as np
-import torch
 from parity import TOLERANCE, random_image
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 
 from sam2fast.deploy.onnx.export import graphs_of, manifest_of, run_modules
 from sam2fast.deploy.onnx.runtime.graphs import OnnxModel
 from sam2fast.deploy.onnx.runtime.images import OnnxImagePredictor
-from sam2fast.deploy.onnx.runtime.videos import OnnxVideoPredictor
 from sam2fast.utils.testing import mask_iou, relative_error
 
 CLICKS = {"point_coords": [[30, 20], [50, 41.5]], "point_labels": [1, 0]}
@@ -78,33 +76,3 @@ def several_objects(s: Any) -> None:
 def model_of_modules(model: Any) -> OnnxModel:
     """Runs the modules that would be exported: seconds instead of the exporter's minute."""
     return OnnxModel(manifest_of(model), run_modules(graphs_of(model)))
-
-
-class AsTensors:
-    """An exported model's video predictor for ``video.Session``: its masks become tensors."""
-
-    def __init__(self, predictor: OnnxVideoPredictor) -> None:
-        self._predictor = predictor
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._predictor, name)
-
-    def add_new_points_or_box(self, *args: Any, **kwargs: Any) -> Any:
-        return _as_tensors(self._predictor.add_new_points_or_box(*args, **kwargs))
-
-    def add_new_mask(self, *args: Any, **kwargs: Any) -> Any:
-        return _as_tensors(self._predictor.add_new_mask(*args, **kwargs))
-
-    def clear_all_prompts_in_frame(self, *args: Any, **kwargs: Any) -> Any:
-        return _as_tensors(self._predictor.clear_all_prompts_in_frame(*args, **kwargs))
-
-    def propagate_in_video(self, *args: Any, **kwargs: Any) -> Any:
-        return map(_as_tensors, self._predictor.propagate_in_video(*args, **kwargs))
-
-    def remove_object(self, *args: Any, **kwargs: Any) -> Any:
-        ids, updated = self._predictor.remove_object(*args, **kwargs)
-        return ids, [(frame, torch.from_numpy(masks)) for frame, masks in updated]
-
-
-def _as_tensors(answer: tuple[int, list[Any], np.ndarray]) -> tuple[int, list[Any], torch.Tensor]:
-    return answer[0], answer[1], torch.from_numpy(answer[2])

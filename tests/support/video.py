@@ -97,7 +97,7 @@ class Record(NamedTuple):
 
 
 class Session:
-    """One predictor with one video; every answer is recorded. Scenarios are written against it."""
+    """Records every answer of a predictor for one video, with arrays as tensors. Scenarios call its methods."""
 
     def __init__(self, predictor: Any, video: Path, **init: Any) -> None:
         self.predictor = predictor
@@ -134,6 +134,7 @@ class Session:
 
     def _record(self, step: str, answer: Any) -> None:
         frame, ids, masks = answer
+        masks = torch.from_numpy(masks) if isinstance(masks, np.ndarray) else masks
         self.records.append(Record(step, frame, list(ids), masks.clone()))
 
 

@@ -17,7 +17,7 @@ import onnxruntime
 import PIL
 import torch
 from exported_once import exporting_once
-from onnx_graphs import PROMPTS, AsTensors, compare_images, model_of_modules, several_objects
+from onnx_graphs import PROMPTS, compare_images, model_of_modules, several_objects
 from shallow_repvit import shallow_repvit  # noqa: F401
 from strategy_recordings import NANO_LAYERS
 from video import build_video_pair, clip, compare, jpeg_folder, run, run_official
@@ -78,7 +78,7 @@ def test_images(pair, model, prompt):
 
 def test_videos(pair, model, video):
     expected = run_official(pair[0], video, several_objects, check_itself=False)
-    compare(expected, run(AsTensors(OnnxVideoPredictor(model)), video, several_objects))
+    compare(expected, run(OnnxVideoPredictor(model), video, several_objects))
 
 
 @pytest.mark.parametrize(("objects", "memories", "pointers"), [(1, 1, 0), (2, 1, 1), (16, 2, 3), (1, 7, 16)])
@@ -260,7 +260,7 @@ def test_published_sizes(size, side, frames, tmp_path):
             s.propagate(max_frame_num_to_track=4)
 
     expected = run_official(official, video, scenario, check_itself=False)
-    print(f"{size} at {side}: {compare(expected, run(AsTensors(OnnxVideoPredictor(exported)), video, scenario)):.1e}")
+    print(f"{size} at {side}: {compare(expected, run(OnnxVideoPredictor(exported), video, scenario)):.1e}")
 
 
 @pytest.mark.slow
@@ -273,5 +273,5 @@ def test_edgetam(video, tmp_path):
     ours = build_sam2_video_predictor("configs/edgetam/edgetam.yaml", device="cpu", hydra_overrides_extra=overrides)
     tame_weights.fill(ours, 0)
     export.write_onnx(ours, tmp_path / "graphs")
-    exported = AsTensors(OnnxVideoPredictor(load_model(tmp_path / "graphs")))
+    exported = OnnxVideoPredictor(load_model(tmp_path / "graphs"))
     compare(run(ours, video, several_objects), run(exported, video, several_objects))

@@ -6,7 +6,7 @@ pytest.importorskip("onnxruntime", reason="needs the extra onnx")
 pytest.importorskip("onnxscript", reason="needs the extra onnx")
 
 from graph_sessions import assert_same
-from onnx_graphs import AsTensors, model_of_modules
+from onnx_graphs import model_of_modules
 from parity import random_image, random_map
 from small_sam3 import CLICK, MAP, SIDE, prompts, small_sam3
 from video import run
@@ -28,7 +28,7 @@ def predictor():
 def test_onnx(predictor, video):
     """The modules that are exported, and the loop around their graphs."""
     model = model_of_modules(predictor)
-    found = run(AsTensors(OnnxVideoPredictor(model)), video, prompts)
+    found = run(OnnxVideoPredictor(model), video, prompts)
     assert_same(run(predictor, video, prompts), found, 1e-4)
     ours, theirs = SAM2ImagePredictor(predictor), OnnxImagePredictor(model)
     for images in (ours, theirs):

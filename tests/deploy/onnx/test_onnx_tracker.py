@@ -14,7 +14,7 @@ pytest.importorskip("onnxscript", reason="needs the extra onnx")
 import numpy as np
 import tame_weights
 from graph_sessions import assert_same
-from onnx_graphs import PROMPTS, AsTensors, compare_images, model_of_modules
+from onnx_graphs import PROMPTS, compare_images, model_of_modules
 from parity import NARROW, random_image
 from PIL import Image
 from video import SMALL, build_video_pair, compare, run, run_official
@@ -48,7 +48,7 @@ def test_means_of_memories(variant, video):
     given = {"device": "cpu", "hydra_overrides_extra": [f"++model.image_size={SMALL}"]}
     model = tame_weights.fill(build_sam2_video_predictor(f"efficienttam_ti_{variant}", **given), 0)
     modules = model_of_modules(model)
-    assert_same(run(model, video, two_objects), run(AsTensors(OnnxVideoPredictor(modules)), video, two_objects), 1e-4)
+    assert_same(run(model, video, two_objects), run(OnnxVideoPredictor(modules), video, two_objects), 1e-4)
 
 
 def test_absent_objects(pair, video):
@@ -62,7 +62,7 @@ def test_absent_objects(pair, video):
         bias -= 4
     try:
         expected = run_official(pair[0], video, scenario, check_itself=False)
-        compare(expected, run(AsTensors(OnnxVideoPredictor(model_of_modules(pair[1]))), video, scenario))
+        compare(expected, run(OnnxVideoPredictor(model_of_modules(pair[1])), video, scenario))
     finally:
         for bias in biases:
             bias += 4
@@ -79,7 +79,7 @@ def test_videos_of_the_first_generation(video):
         s.propagate(start_frame_idx=1, max_frame_num_to_track=3)
 
     expected = run_official(official, video, scenario, check_itself=False)
-    compare(expected, run(AsTensors(OnnxVideoPredictor(model_of_modules(ours))), video, scenario))
+    compare(expected, run(OnnxVideoPredictor(model_of_modules(ours)), video, scenario))
 
 
 def test_holes_and_sprinkles_of_images(pair, model):
@@ -121,7 +121,7 @@ def test_settings(name, pair, video):
     ours = pair[1]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ours, name, True)
-        tracker = AsTensors(OnnxVideoPredictor(model_of_modules(ours)))
+        tracker = OnnxVideoPredictor(model_of_modules(ours))
 
         def scenario(s):
             s.points(0, 1, (60, 40, 1))
@@ -192,7 +192,7 @@ def test_objects_that_are_added_while_others_are_tracked(pair, model, video):
 
     expected = run(pair[1], video, scenario)
     assert [r.ids for r in expected if r.step == "pass"] == [[1, 2], [1, 2], [1], [1], [1]]
-    compare(expected, run(AsTensors(OnnxVideoPredictor(model)), video, scenario))
+    compare(expected, run(OnnxVideoPredictor(model), video, scenario))
 
 
 GREY = np.zeros((9, 8), np.uint8)

@@ -7,7 +7,7 @@ pytest.importorskip("onnxruntime", reason="needs the extra onnx")
 pytest.importorskip("onnxscript", reason="needs the extra onnx")
 
 import torch
-from onnx_graphs import AsTensors, model_of_modules
+from onnx_graphs import model_of_modules
 from strategy_histories import random_batch
 from video import compare, run
 
@@ -39,7 +39,7 @@ def test_random_histories(seed):
 
 @pytest.fixture(scope="module")
 def tracker(pair):
-    return AsTensors(OnnxVideoPredictor(model_of_modules(pair[1])))
+    return OnnxVideoPredictor(model_of_modules(pair[1]))
 
 
 def crowded(s):
