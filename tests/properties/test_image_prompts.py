@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from hypothesis_profiles import examples
 from image_strategies import LAYOUTS, rgb_images
 from junk import anything
-from parity import NARROW, TOLERANCE, build_pair, random_image
+from parity import NARROW, TOLERANCE, build_pair, official_image_predictor, random_image
 from prompt_strategies import CONTAINERS, prompts
-from sam2.sam2_image_predictor import SAM2ImagePredictor as OfficialPredictor
 
 from sam2fast import SAM2ImagePredictor
 from sam2fast.utils.testing import relative_error
@@ -30,9 +29,7 @@ class Pair(NamedTuple):
 @pytest.fixture(scope="module")
 def pair() -> Pair:
     official_model, model = build_pair("sam2.1_t", [f"++model.image_size={SIDE}", *NARROW])
-    official = OfficialPredictor(official_model)
-    official._bb_feat_sizes = [(SIDE // stride, SIDE // stride) for stride in (4, 8, 16)]
-    return Pair(official, SAM2ImagePredictor(model))
+    return Pair(official_image_predictor(official_model), SAM2ImagePredictor(model))
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,7 @@
 from typing import Any
 
 import numpy as np
-from parity import TOLERANCE, random_image
-from sam2.sam2_image_predictor import SAM2ImagePredictor
+from parity import TOLERANCE, official_image_predictor, random_image
 
 from sam2fast.deploy.onnx.export import graphs_of, manifest_of, run_modules
 from sam2fast.deploy.onnx.runtime.graphs import OnnxModel
@@ -29,8 +28,7 @@ PROMPTS: dict[str, dict[str, Any]] = {
 def compare_images(official: Any, model: OnnxModel, prompt: dict[str, Any], **areas: float) -> float:
     """Asserts that results for a prompt equal the official ones. Returns how much ``areas`` change the masks."""
     side = model.manifest.image_size
-    theirs, ours = SAM2ImagePredictor(official, **areas), OnnxImagePredictor(model, **areas)
-    theirs._bb_feat_sizes = [(side // stride,) * 2 for stride in (4, 8, 16)]
+    theirs, ours = official_image_predictor(official, **areas), OnnxImagePredictor(model, **areas)
     if prompt.get("mask_input"):
         logits = np.random.default_rng(2).standard_normal((1, side // 4, side // 4)).astype(np.float32)
         prompt = {**prompt, "mask_input": logits}

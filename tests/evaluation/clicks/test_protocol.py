@@ -8,9 +8,8 @@ import oracle
 import pytest
 import sam2.build_sam
 import torch
-from parity import NARROW, build_pair, random_image
+from parity import NARROW, build_pair, official_image_predictor, random_image
 from PIL import Image
-from sam2.sam2_image_predictor import SAM2ImagePredictor as OfficialPredictor
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 from sam2fast import SAM2ImagePredictor, build_sam2
@@ -89,9 +88,7 @@ def click_by_click(predictor: Any, truth: np.ndarray, feed_back: bool) -> Clicke
 
 
 def predictors(official_model: Any, model: Any, image: np.ndarray) -> Pair:
-    """At sizes other than 1024 the official predictor needs its hard-coded map sizes corrected."""
-    found = Pair(OfficialPredictor(official_model), SAM2ImagePredictor(model))
-    found.official._bb_feat_sizes = [(model.image_size // stride,) * 2 for stride in (4, 8, 16)]
+    found = Pair(official_image_predictor(official_model), SAM2ImagePredictor(model))
     for predictor in found:
         predictor.set_image(image)
     return found
