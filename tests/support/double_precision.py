@@ -5,22 +5,19 @@ Gradients of a ReLU or a threshold jump: those of two correct fp32 networks diff
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from unittest.mock import patch
 
 import torch
 
 
 @contextlib.contextmanager
 def double_precision() -> Iterator[None]:
-    """Inside, ``torch.float32``, ``Tensor.float`` and the default dtype are fp64."""
-    torch_: Any = torch
-    kept = torch_.float32, torch_.float, torch.Tensor.float, torch.get_default_dtype()
-    torch_.float32 = torch_.float = torch.float64
-    torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign]
-    torch.set_default_dtype(torch.float64)
-    try:
-        yield
-    finally:
-        torch_.float32, torch_.float = kept[:2]
-        torch.Tensor.float = kept[2]  # type: ignore[method-assign]
-        torch.set_default_dtype(kept[3])
+    """Context manager in which ``torch.float32``, ``Tensor.float`` and the default dtype are fp64."""
+    default = torch.get_default_dtype()
+    dtypes = patch.multiple(torch, float32=torch.float64, float=torch.float64)
+    with dtypes, patch.object(torch.Tensor, "float", torch.Tensor.double):
+        torch.set_default_dtype(torch.float64)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(default)

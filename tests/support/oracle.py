@@ -1,10 +1,10 @@
 """Makes the official ``sam2`` importable without CUDA, with the connected components that it lacks there."""
 
-import contextlib
 import sys
 import types
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any
+from unittest.mock import patch
 
 import importable_torchvision  # noqa: F401 (before torchvision)
 import numpy as np
@@ -45,20 +45,6 @@ def _written_out_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, dr
     return torch.softmax((q @ k.transpose(-2, -1)) * q.shape[-1] ** -0.5, dim=-1) @ v
 
 
-@contextlib.contextmanager
-def written_out_attention() -> Iterator[None]:
-    """Inside the block, the official modules compute attention without SDPA: a harmless change of rounding."""
-    from sam2.modeling.backbones import hieradet
-    from sam2.modeling.sam import transformer
-
-    class _Functional:
-        scaled_dot_product_attention = staticmethod(_written_out_attention)
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(F, name)
-
-    hieradet.F = transformer.F = _Functional()
-    try:
-        yield
-    finally:
-        hieradet.F = transformer.F = F
+def written_out_attention() -> AbstractContextManager[Any]:
+    """Returns a context manager in which attention does not use torch's kernels: a harmless change of rounding."""
+    return patch.object(F, "scaled_dot_product_attention", _written_out_attention)

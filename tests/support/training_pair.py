@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock, patch
 
 import numpy as np
 import oracle  # noqa: F401
@@ -96,7 +97,7 @@ def official_batch(batch: ClipBatch) -> Any:
 
 @contextlib.contextmanager
 def injected_prompts(prediction: ClipPrediction) -> Iterator[None]:
-    """Inside, the official model draws the clicks and boxes that ours drew."""
+    """Context manager in which the official model draws the clicks and boxes that ours drew."""
     first, later = [], []
     for t in prediction.plan.order(len(prediction.frames)):
         seen = 0
@@ -108,11 +109,7 @@ def injected_prompts(prediction: ClipPrediction) -> Iterator[None]:
             # The original draws what starts a track for all frames before the first is tracked.
             (first if step == 0 else later).append(new)
     queue: list[tuple[Tensor, Tensor]] = first + later
-    module: Any = training.model.sam2
-    kept = module.get_next_point, module.sample_box_points
-    module.get_next_point = module.sample_box_points = lambda *args, **kwargs: queue.pop(0)
-    try:
+    draw = Mock(side_effect=queue)
+    with patch.multiple(training.model.sam2, get_next_point=draw, sample_box_points=draw):
         yield
-        assert not queue, f"the official model drew {len(queue)} prompts less"
-    finally:
-        module.get_next_point, module.sample_box_points = kept
+    assert draw.call_count == len(queue), f"the official model drew {draw.call_count} of {len(queue)} prompts"

@@ -1,9 +1,10 @@
 """The official video predictor and ours with identical tame weights, random clips, and scenarios to compare."""
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import numpy as np
 import oracle
@@ -26,15 +27,9 @@ TOLERANCE = 1e-4
 SMALL = 128
 
 
-@contextlib.contextmanager
-def float32_memory() -> Iterator[None]:
-    """Inside, the official video predictor stores memories in fp32."""
-    module: Any = sam2.sam2_video_predictor
-    module.torch = Float32Memory()
-    try:
-        yield
-    finally:
-        module.torch = torch
+def float32_memory() -> AbstractContextManager[Any]:
+    """Returns a context manager in which the official video predictor stores memories in fp32."""
+    return patch.object(sam2.sam2_video_predictor, "torch", Float32Memory())
 
 
 def build_video_pair(
