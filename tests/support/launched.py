@@ -4,9 +4,9 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+
+from waiting import wait_until
 
 from sam2fast.training.distributed import launch as launching
 from sam2fast.training.distributed.launch import LaunchError, ended, launch
@@ -38,34 +38,25 @@ def main(what: str, folder: Path) -> None:
         signal.signal(signal.SIGINT, lambda *_: sys.exit(ended()))
     (folder / f"{what}-{rank}-{turn}").touch()
     if what == "wait":
-        while rank == "0" and len(list(folder.glob("wait-*"))) < 2:
-            time.sleep(0.01)
         if rank == "0":
+            assert wait_until(lambda: len(list(folder.glob("wait-*"))) == 2, SECONDS)
             os.kill(os.getppid(), signal.SIGINT)
         time.sleep(60)
     elif rank == "1" and turn == "0":
-        wait_for((folder / f"{what}-0-{turn}").exists)  # the launcher ends the other process when this one fails
+        # When this process fails, the launcher ends the other one.
+        assert wait_until((folder / f"{what}-0-{turn}").exists, SECONDS)
         sys.exit(5)
 
 
 def abandoned(folder: Path, rank: str) -> None:
     from sam2fast.cli.train_run import stop_condition
 
-    wait_for(lambda: len(list(folder.glob("ready-*"))) == 2)
+    assert wait_until(lambda: len(list(folder.glob("ready-*"))) == 2, SECONDS)
     with stop_condition(None) as stop:
         if rank == "0":
             os.kill(os.getppid(), signal.SIGKILL)
-        wait_for(stop)
+        assert wait_until(stop, SECONDS)
     (folder / f"stopped-{rank}").touch()
-
-
-def wait_for(condition: Callable[[], Any]) -> None:
-    """Ends the process if a condition does not become true in time."""
-    deadline = time.monotonic() + SECONDS
-    while not condition():
-        if time.monotonic() > deadline:
-            sys.exit(f"waited for {SECONDS} s in vain")
-        time.sleep(0.01)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+import pytest
 from torch.distributed import TCPStore
 
 SECONDS = 600  # until a test gives up
@@ -52,14 +53,9 @@ def _place(rank: int, count: int, port: int) -> dict[str, str]:
 
 def _start_server() -> None:
     """The process that ranks are forked from, unless it runs; by itself it does not find the modules to load."""
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *([before] if before else [])])
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
         forkserver.ensure_running()
-    finally:
-        os.environ.pop("PYTHONPATH")
-        if before is not None:
-            os.environ["PYTHONPATH"] = before
 
 
 def _answers(connections: list[Connection]) -> list[Any]:
