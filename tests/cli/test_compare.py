@@ -104,7 +104,7 @@ def test_nothing_to_compare_with_is_no_success(run, make_image, tmp_path):
 
 
 def test_a_damaged_frame_ends_the_comparison_there(tmp_path):
-    folder = moving_shapes.write_folder(tmp_path / "frames", moving_shapes.make_frames(5))
+    folder = moving_shapes.jpeg_folder(tmp_path / "frames", moving_shapes.make_frames(5))
     cut(sorted(folder.iterdir())[3])
     options = ["--point", "0,1,20,20", *NANO, "--with", "dtype=bfloat16", "--out", tmp_path / "out"]
     ends(invoke("compare", folder, *options), 1, "2 of 2 runs had problems", "frame 3")

@@ -73,7 +73,7 @@ def inputs_of_commands(tmp_path_factory) -> Path:
     for name in ("truth/1.png", "truth/2.png"):
         write_image(folder / name, 2)
         Image.open(folder / name).convert("L").point(lambda value: value > 100).save(folder / name)
-    moving_shapes.write_folder(folder / "frames", moving_shapes.make_frames(3))
+    moving_shapes.jpeg_folder(folder / "frames", moving_shapes.make_frames(3))
     prompt = {"object": "cup", "points": [[20, 30]], "labels": [1], "mask": "rough.png"}
     (folder / "prompts.json").write_text(json.dumps({"prompts": [prompt]}))
     prompt = {"frame": 0, "object": 1, "points": [[20, 30]], "labels": [1]}

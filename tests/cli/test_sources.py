@@ -133,7 +133,7 @@ def test_the_most_frequent_kind_of_file_counts(tmp_path, files, videos, skipped)
 
 def test_stray_files_among_frames_are_counted_in_one_note(track, tmp_path):
     """Also in the JSON lines, though the folder is read several times."""
-    folder = moving_shapes.write_folder(tmp_path / "frames", moving_shapes.make_frames(3))
+    folder = moving_shapes.jpeg_folder(tmp_path / "frames", moving_shapes.make_frames(3))
     Image.new("RGB", (9, 9)).save(folder / "preview.png")
     (folder / "clip.mp4").touch()
     (folder / "old.png").touch()
@@ -182,7 +182,7 @@ def test_endless_addresses(run, server, monkeypatch, limit, value, message):
 
 
 def test_images_given_to_track_are_one_error_that_names_their_folder(track, tmp_path):
-    folder = moving_shapes.write_folder(tmp_path / "frames", moving_shapes.make_frames(3))
+    folder = moving_shapes.jpeg_folder(tmp_path / "frames", moving_shapes.make_frames(3))
     images = sorted(folder.iterdir())
     for texts in (images, [folder / f"*{images[0].suffix}"]):
         result = track(*texts, *ONE, "--out", tmp_path / "out")
@@ -205,7 +205,7 @@ def test_inputs_of_another_command_name_it(run, track, make_image, tmp_path):
 
 @pytest.mark.parametrize("pattern", ["%03d.png", "frame%d.jpg"])
 def test_a_pattern_of_numbers_names_the_folder(run, track, tmp_path, pattern):
-    folder = moving_shapes.write_folder(tmp_path / "frames", moving_shapes.make_frames(3))
+    folder = moving_shapes.jpeg_folder(tmp_path / "frames", moving_shapes.make_frames(3))
     for result in (track(folder / pattern, *ONE), run("segment", folder / pattern, "--point", "9,9", *NANO)):
         assert f"read from their folder: give '{folder}'" in assert_one_line(result)
     with pytest.raises(FileNotFoundError, match=r"give '.*frames'"):
@@ -223,7 +223,7 @@ def test_a_file_of_several_images_is_a_video(track, tmp_path):
 
 
 def test_hidden_files_are_no_frames_or_videos_and_are_counted(track, video_file, tmp_path):
-    folder = moving_shapes.write_folder(tmp_path / "frames", moving_shapes.make_frames(3))
+    folder = moving_shapes.jpeg_folder(tmp_path / "frames", moving_shapes.make_frames(3))
     hidden = folder / f"._{next(folder.iterdir()).name}"
     hidden.write_bytes(b"Mac OS X")
     result = track(folder, *ONE, "--format", "json", "--out", tmp_path / "out")

@@ -107,7 +107,7 @@ def test_odd_sizes_and_uneven_times(track, tmp_path):
     assert track(video_file, *ONE, "--out", tmp_path / "a").exit_code == 0
     assert moving_shapes.decoded(tmp_path / "a/overlay.mp4")[1] == pytest.approx(times, abs=2e-3)
     assert [line["time"] for line in lines_of(tmp_path / "a").values()] == pytest.approx(times, abs=2e-3)
-    folder = moving_shapes.write_folder(tmp_path / "odd", images)
+    folder = moving_shapes.jpeg_folder(tmp_path / "odd", images)
     ends(track(folder, *ONE, "--progress", "--out", tmp_path / "b"), 0, "6/6")
     drawn, times = moving_shapes.decoded(tmp_path / "b/overlay.mp4")
     assert drawn[0].shape == (48, 66, 3) and len(drawn) == 6

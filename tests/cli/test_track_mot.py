@@ -35,7 +35,7 @@ def test_numbers_of_ids(ids, numbers):
 @pytest.mark.parametrize("ids", [["dog", 9], [4, 9]])
 def test_command(track, tmp_path, ids):
     """``--boxes-from`` reads the file."""
-    folder = moving_shapes.write_folder(tmp_path / "clip", moving_shapes.make_frames(8))
+    folder = moving_shapes.jpeg_folder(tmp_path / "clip", moving_shapes.make_frames(8))
     points = [("--point", text(frame, name, *middle_of_square(frame))) for frame, name in zip((2, 4), ids, strict=True)]
     result = track(folder, *sum(points, ()), "--format", "mot", "--out", tmp_path / "out")
     assert ("ids in mot.txt are numbers from 1: 1 is dog, 2 is 9" in ok(result).stderr) == ("dog" in ids)

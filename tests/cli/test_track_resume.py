@@ -111,7 +111,7 @@ def test_damaged_record_and_manifest(track, video_file, tmp_path, monkeypatch):
 
 
 def test_a_frame_that_cannot_be_read_ends_the_run(track, tmp_path):
-    folder = moving_shapes.write_folder(tmp_path / "frames", moving_shapes.make_frames(8))
+    folder = moving_shapes.jpeg_folder(tmp_path / "frames", moving_shapes.make_frames(8))
     (folder / "00005.jpg").write_bytes((folder / "00005.jpg").read_bytes()[:400])
     for _ in range(2):  # also in the second run
         ends(track(folder, *ONE, "--out", tmp_path / "out"), 1, "frame 5", "5 frames before that are in")

@@ -23,7 +23,7 @@ def clips(tmp_path_factory):
     """A video, and a video of its tracked frames alone."""
     folder = tmp_path_factory.mktemp("step")
     frames = moving_shapes.make_frames(FRAMES)
-    moving_shapes.write_folder(folder / "all", frames)
+    moving_shapes.jpeg_folder(folder / "all", frames)
     moving_shapes.write_video(folder / "all.mp4", frames)
     (folder / "some").mkdir()
     for index, frame in enumerate(TRACKED):

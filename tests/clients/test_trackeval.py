@@ -15,7 +15,7 @@ PROMPTS = [*("--point", text(0, 1, *middle_of_square(0))), *("--point", text(2, 
 
 @pytest.mark.parametrize("step", [1, 2])
 def test_boxes_are_read(tmp_path, step):
-    folder = moving_shapes.write_folder(tmp_path / "clip", moving_shapes.make_frames(FRAMES))
+    folder = moving_shapes.jpeg_folder(tmp_path / "clip", moving_shapes.make_frames(FRAMES))
     with quick_track(tmp_path) as track:
         ok(track(folder, *PROMPTS, "--step", step, "--format", "mot", "--out", tmp_path / "out"))
     rows = list(csv.reader((tmp_path / "out/mot.txt").open()))

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from moving_shapes import jpeg_folder
 from PIL import Image
 
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
@@ -39,10 +40,8 @@ def clip(frames: int = FRAMES) -> list[np.ndarray]:
 
 
 def write_clip(folder: Path, frames: int = FRAMES) -> Path:
-    """The clip as JPEG files in the folder."""
-    for t, image in enumerate(clip(frames)):
-        Image.fromarray(image).save(folder / f"{t:05}.jpg", quality=95)
-    return folder
+    """Writes the clip as JPEG files."""
+    return jpeg_folder(folder, clip(frames))
 
 
 def one_click(predictor: Any, state: Any) -> Iterator[tuple[Any, ...]]:

@@ -55,12 +55,12 @@ def write_video(path: Path, frames: Sequence[np.ndarray], times: Sequence[float]
     return path
 
 
-def write_folder(path: Path, frames: Sequence[np.ndarray]) -> Path:
-    """The same as a folder of JPEG files."""
-    path.mkdir(parents=True)
+def jpeg_folder(folder: Path, frames: Sequence[np.ndarray]) -> Path:
+    """Writes a folder of numbered JPEG files, which the official predictor also reads."""
+    folder.mkdir(parents=True, exist_ok=True)
     for t, image in enumerate(frames):
-        Image.fromarray(image).save(path / f"{t:05d}.jpg", quality=95)
-    return path
+        Image.fromarray(image).save(folder / f"{t:05d}.jpg", quality=95)
+    return folder
 
 
 def decoded(path: Path) -> tuple[list[np.ndarray], list[float]]:

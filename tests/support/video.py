@@ -13,9 +13,9 @@ import sam2.sam2_video_predictor
 import tame_weights
 import torch
 from float32_memory import Float32Memory
+from moving_shapes import jpeg_folder as jpeg_folder
 from numpy.typing import NDArray
 from parity import NARROW, NothingDrawn, config_name
-from PIL import Image
 
 import sam2fast.build_sam
 from sam2fast.utils.testing import mask_iou, relative_error
@@ -72,14 +72,6 @@ def clip(frames: int, height: int = 90, width: int = 120, seed: int = 0) -> list
             image[(y - cy * height) ** 2 + (x - cx * width) ** 2 < (radius * height) ** 2] = colour
         images.append((image + rng.normal(0, 4, image.shape)).clip(0, 255).astype(np.uint8))
     return images
-
-
-def jpeg_folder(folder: Path, images: Sequence[NDArray[np.uint8]]) -> Path:
-    """Writes the images as the official predictor reads them: a folder of numbered JPEG files."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for i, frame in enumerate(images):
-        Image.fromarray(frame).save(folder / f"{i:05d}.jpg", quality=95)
-    return folder
 
 
 class Record(NamedTuple):

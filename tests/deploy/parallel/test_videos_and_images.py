@@ -19,7 +19,7 @@ from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 def test_videos(monkeypatch, tmp_path):
     """Two valid videos, a missing one, and one with a wrong prompt."""
     instead_of_processes(monkeypatch)
-    folder = moving_shapes.write_folder(tmp_path / "frames", moving_shapes.make_frames(5))
+    folder = moving_shapes.jpeg_folder(tmp_path / "frames", moving_shapes.make_frames(5))
     video_file = moving_shapes.write_video(tmp_path / "video.mp4", moving_shapes.make_frames(4))
     prompts = [VideoPrompt(1, "square", points=[[18, 20]], labels=[1]), VideoPrompt(2, "disc", box=[40, 26, 56, 42])]
     jobs = [
