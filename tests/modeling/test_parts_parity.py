@@ -6,8 +6,7 @@ import oracle
 import pytest
 import torch
 from double_precision import double_precision
-from parity import NARROW, TOLERANCE, build_pair, random_map
-from tameness import CHECK_ITSELF
+from parity import CHECK_ITSELF, NARROW, TOLERANCE, build_pair, random_map
 
 from sam2fast.modeling.layers import MLP
 from sam2fast.utils.testing import relative_error

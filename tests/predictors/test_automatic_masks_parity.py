@@ -11,9 +11,8 @@ import oracle
 import pytest
 from mask_records import assert_same_masks
 from numpy.typing import NDArray
-from parity import NARROW, build_pair, random_image
+from parity import CHECK_ITSELF, NARROW, build_pair, random_image
 from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator as OfficialGenerator
-from tameness import CHECK_ITSELF
 
 from sam2fast.automatic_mask_generator import SAM2AutomaticMaskGenerator
 

@@ -6,8 +6,7 @@ import numpy as np
 import oracle
 import pytest
 import torch
-from parity import NARROW, TOLERANCE, build_pair, official_image_predictor, random_image
-from tameness import CHECK_ITSELF
+from parity import CHECK_ITSELF, NARROW, TOLERANCE, build_pair, official_image_predictor, random_image
 
 from sam2fast import SAM2ImagePredictor
 from sam2fast.utils.testing import relative_error

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from parity import NARROW
-from tameness import CHECK_ITSELF
+from parity import CHECK_ITSELF, NARROW
 from video import SMALL, Scenario, Session, build_video_pair, clip, compare, jpeg_folder, run, run_official
 
 PAIRS: dict[Any, Any] = {}

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import oracle  # noqa: F401  (makes the official package importable)
+import pytest
 import sam2.build_sam
 import tame_weights
 import torch
@@ -17,6 +18,10 @@ from tame_weights import NothingDrawn
 import sam2fast.build_sam
 
 TOLERANCE = 1e-4
+# Tests in which the oracle also agrees with itself under another rounding are slow where that takes long.
+CHECK_ITSELF = pytest.mark.parametrize(
+    "check_itself", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["compared", "tame"]
+)
 # Overrides of any configuration for what does not depend on widths: every part of the tiny model, with thin layers and
 # as few of them as show each kind (windows that fit and that stick out, pooled and not, and global attention).
 NARROW = (
