@@ -172,17 +172,9 @@ def _embed_patches(args: Any, kwargs: Any) -> int:
     return int(2 * out.numel() * weight[..., 0].numel())
 
 
-def _mlp(args: Any, kwargs: Any) -> int:
-    return int(4 * args[0].numel() * len(args[4]))
-
-
 def _norm_linear(args: Any, kwargs: Any) -> int:
     K, C, N = args[12:15]
     return int(2 * (args[9].numel() // C) * C * (K + N))
-
-
-def _grouped_mlp(args: Any, kwargs: Any) -> int:
-    return int(2 * len(args[0]) * sum(weight.numel() for weight in args[1:7:2]))
 
 
 def _token_attention(args: Any, kwargs: Any) -> int:
@@ -195,14 +187,6 @@ def _downsample(args: Any, kwargs: Any) -> int:
     return int(2 * out.numel() * weight[0].numel())
 
 
-def _depthwise_norm(args: Any, kwargs: Any) -> int:
-    return int(2 * args[6].numel() * kwargs["KERNEL"] ** 2)
-
-
-def _mask_logits(args: Any, kwargs: Any) -> int:
-    return int(2 * args[0].numel() * kwargs["M"])
-
-
 KERNEL_FLOPS: dict[str, Callable[[Any, Any], int]] = {
     "_attend_kernel": _attend,
     "_encode_kernel": _encode,
@@ -210,14 +194,14 @@ KERNEL_FLOPS: dict[str, Callable[[Any, Any], int]] = {
     "_window_attention_kernel": _window,
     "_linear_gelu_kernel": _linear_gelu,
     "_embed_patches_kernel": _embed_patches,
-    "_mlp_kernel": _mlp,
+    "_mlp_kernel": lambda args, kwargs: 4 * args[0].numel() * len(args[4]),
     "_norm_linear_kernel": _norm_linear,
-    "_grouped_mlp_kernel": _grouped_mlp,
+    "_grouped_mlp_kernel": lambda args, kwargs: 2 * len(args[0]) * sum(weight.numel() for weight in args[1:7:2]),
     "_token_attention_kernel": _token_attention,
     "_downsample_logits_kernel": _downsample,
     "_downsample_map_kernel": _downsample,
-    "_depthwise_norm_kernel": _depthwise_norm,
-    "_mask_logits_kernel": _mask_logits,
+    "_depthwise_norm_kernel": lambda args, kwargs: 2 * args[6].numel() * kwargs["KERNEL"] ** 2,
+    "_mask_logits_kernel": lambda args, kwargs: 2 * args[0].numel() * kwargs["M"],
 }
 
 
