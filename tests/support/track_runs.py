@@ -2,9 +2,9 @@
 
 import contextlib
 import functools
-import os
 import signal
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +50,11 @@ def quick_track(folder: Path) -> Iterator[QuickTrack]:
         yield QuickTrack(folder)
 
 
-def press_ctrl_c() -> None:
-    os.kill(os.getpid(), signal.SIGINT)
+press_ctrl_c = partial(signal.raise_signal, signal.SIGINT)
 
 
-def interrupt_after(patch: pytest.MonkeyPatch, count: int, act: Callable[[], None] = press_ctrl_c) -> None:
-    """Makes ``act`` happen while so many frames of this process are being recorded."""
+def interrupt_after(patch: pytest.MonkeyPatch, count: int, act: Callable[[], Any] = press_ctrl_c) -> None:
+    """Makes ``act`` happen while this process records frame number ``count``, counted from 1."""
     act_at(patch, track_run, "frame_record", count, act)
 
 
