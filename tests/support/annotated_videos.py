@@ -22,16 +22,16 @@ SAV_FACTS = {
 }
 
 
-def random_masks(rng: np.random.Generator, count: int, overlap: bool = False, size=(HEIGHT, WIDTH)) -> list[np.ndarray]:
-    """Masks ``(H, W)`` bool of ``count`` objects, ragged, some of them empty."""
-    labels = rng.integers(0, count + 2, (5, 7)).repeat(8, 0).repeat(8, 1)[: size[0], : size[1]]
+def random_masks(rng: np.random.Generator, count: int, overlap: bool = False) -> list[np.ndarray]:
+    """Returns masks ``(H, W)`` bool of ``count`` objects, ragged, some of them empty."""
+    labels = rng.integers(0, count + 2, (5, 7)).repeat(8, 0).repeat(8, 1)[:HEIGHT, :WIDTH]
     masks = [labels == number for number in range(1, count + 1)]
     for mask in masks:
         if rng.random() < 0.2:
             mask[:] = False
     if overlap and count > 1:
         masks[0] |= np.roll(masks[1], 1, 0)
-        masks[1][:] |= masks[0] & (rng.random(size) < 0.5)
+        masks[1][:] |= masks[0] & (rng.random((HEIGHT, WIDTH)) < 0.5)
         masks[0][10, 10] = masks[1][10, 10] = True
     return masks
 

@@ -29,8 +29,8 @@ def reset(at: int) -> Fault:
     return fault
 
 
-def stall(at: int, seconds: float = 120.0) -> Fault:
-    """Sends the first ``at`` bytes and then pauses, for some time or until ``site.go_on`` is set."""
+def stall(at: int) -> Fault:
+    """Sends the first ``at`` bytes, and then pauses until ``site.go_on`` is set, or for two minutes."""
 
     def fault(handler: Handler, file: Served) -> None:
         start = handler.head(file)
@@ -38,7 +38,7 @@ def stall(at: int, seconds: float = 120.0) -> Fault:
         time.sleep(0.05)  # what comes last is little enough to be left in a buffer
         handler.body(file.data[max(start, at - 100) : at])
         handler.site.stalled.set()
-        if handler.site.go_on.wait(seconds):
+        if handler.site.go_on.wait(120):
             handler.body(file.data[max(start, at) :])
 
     return fault

@@ -20,12 +20,12 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 BLOCK = 1 << 14
 
 
-def make_checkpoint(size: int = 300_000, seed: int = 0) -> bytes:
-    """The bytes of a file like torch.save's: an archive with ``data.pkl`` and one tensor."""
+def make_checkpoint(seed: int = 0) -> bytes:
+    """Returns the bytes of a file like torch.save's: an archive with ``data.pkl`` and one tensor."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("archive/data.pkl", b"\x80\x02}q\x00.")
-        archive.writestr("archive/data/0", random.Random(seed).randbytes(size))
+        archive.writestr("archive/data/0", random.Random(seed).randbytes(300_000))
     return buffer.getvalue()
 
 
@@ -59,10 +59,6 @@ class Handler(BaseHTTPRequestHandler):
 
     site: "CheckpointServer"
 
-    def do_HEAD(self) -> None:
-        """As GET, without the body."""
-        self.do_GET()
-
     def do_GET(self) -> None:
         """Serves a file, or the next of its faults."""
         self.site.asked.append(Asked(self.command, self.path, {k.title(): v for k, v in self.headers.items()}))
@@ -76,6 +72,8 @@ class Handler(BaseHTTPRequestHandler):
                 (faults.pop(0) if faults else serve)(self, file)
             else:
                 self.send_error(404)
+
+    do_HEAD = do_GET  # without the body
 
     def hub(self, path: str) -> None:
         """Answers as the hub: large files are a redirect with headers that describe them."""

@@ -32,10 +32,10 @@ def dpx(codes: np.ndarray, transfer: int, creator: bytes = b"a scanner") -> byte
     return bytes(content)
 
 
-def write_shot(folder: Path, frames: list[bytes], suffix: str, first: int = 1001) -> Path:
-    """A folder with the numbered files of a shot."""
+def write_shot(folder: Path, frames: list[bytes], suffix: str) -> Path:
+    """Writes a folder with the numbered files of a shot."""
     folder.mkdir()
-    for number, content in enumerate(frames, first):
+    for number, content in enumerate(frames, 1001):
         (folder / f"shot.{number}.{suffix}").write_bytes(content)
     return folder
 

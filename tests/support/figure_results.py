@@ -6,7 +6,6 @@ from pathlib import Path
 RESULTS = Path(__file__).parents[2] / "bench" / "results"
 CPU = {"cpu": "AMD EPYC", "capability": "AVX512", "cores": 2, "threads": 2, "python": "3.11.7", "torch": "2.13.0+cpu"}
 GPU = CPU | {"device": "NVIDIA H200", "gpu": "NVIDIA H200", "driver": "570", "commit": "0123456789ab"}
-TWO = ("official", "sam2fast")
 
 
 def put(folder, name, rows, machine=CPU, date="2030-01-02"):

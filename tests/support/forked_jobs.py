@@ -19,9 +19,9 @@ from sam2fast.transforms import SAM2Transforms
 LONGEST = 60  # seconds
 
 
-def in_child(work: Callable[[], Any], method: str = "fork") -> Any:
-    """The result or exception of the work in another process, which fails if it takes longer than :data:`LONGEST`."""
-    context: Any = multiprocessing.get_context(method)
+def in_child(work: Callable[[], Any]) -> Any:
+    """Returns the result or exception of the work in a forked process. Fails after :data:`LONGEST` seconds."""
+    context: Any = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe(duplex=False)
     child = context.Process(target=_answer, args=(theirs, work), daemon=True)
     child.start()

@@ -18,9 +18,9 @@ SIZES = st.one_of(
 
 
 @st.composite
-def rgb_images(draw: st.DrawFn, sizes: st.SearchStrategy[tuple[int, int]] = SIZES) -> Pixels:
+def rgb_images(draw: st.DrawFn) -> Pixels:
     """RGB ``(H, W, 3)``: noise, gradients or a single colour."""
-    height, width = draw(sizes)
+    height, width = draw(SIZES)
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     y, x = np.mgrid[:height, :width]
     kind = draw(st.sampled_from(["noise", "waves", "plain"]))

@@ -63,17 +63,15 @@ class Ended(NamedTuple):
     pid: int = 0
 
 
-def forked(
-    work: Callable[[], Any], fault: Fault | None = None, sent: Sequence[Sent] = (), seconds: float = SECONDS_TO_END
-) -> Ended:
-    """Calls a function, which returns an exit code, in a copy of this process; raises TimeoutError if it goes on."""
+def forked(work: Callable[[], Any], fault: Fault | None = None, sent: Sequence[Sent] = ()) -> Ended:
+    """Calls a function, which returns an exit code, in a copy of this process. Raises TimeoutError if it goes on."""
     counter = mmap.mmap(-1, 8)  # shared, so that it can be read when the process was killed
     (out, its_out), (err, its_err) = os.pipe(), os.pipe()  # not files, which a fault may limit
     pid = os.fork()
     if pid == 0:
         _be_the_copy(work, fault, counter, its_out, its_err)
     os.close(its_out), os.close(its_err)
-    deadline = time.monotonic() + sum(signal.after for signal in sent) + seconds
+    deadline = time.monotonic() + sum(signal.after for signal in sent) + SECONDS_TO_END
     with ThreadPoolExecutor(2) as readers:
         texts = [readers.submit(_read, end, deadline) for end in (out, err)]
         try:

@@ -52,13 +52,13 @@ def config_name(size: str) -> str:
     return f"configs/{generation}/{generation}_hiera_{letter}.yaml"
 
 
-def build_pair(size: str, overrides: Sequence[str] = (), seed: int = 0) -> tuple[Any, Any]:
-    """The official model and ours with identical weights, fp32, on the CPU."""
+def build_pair(size: str, overrides: Sequence[str] = ()) -> tuple[Any, Any]:
+    """Returns the official model and ours with identical weights, fp32, on the CPU."""
     name = config_name(size)
     with NothingDrawn():
         official = sam2.build_sam.build_sam2(name, None, device="cpu", hydra_overrides_extra=list(overrides))
         ours = sam2fast.build_sam.build_sam2(name, None, device="cpu", hydra_overrides_extra=overrides)
-    tame_weights.fill(official, seed)
+    tame_weights.fill(official, 0)
     ours.load_state_dict(official.state_dict(), strict=True)
     return official, ours
 

@@ -264,8 +264,10 @@ class PlainSam2Long:
 class PlainConfident:
     """Memories and pointers are of frames on which object and mask were predicted with some confidence."""
 
-    def __init__(self, num_frames: int, least: float = 0.01, stride: int = 1) -> None:
-        self.num_frames, self.least, self.stride = num_frames, least, stride
+    LEAST = 0.01
+
+    def __init__(self, num_frames: int, stride: int = 1) -> None:
+        self.num_frames, self.stride = num_frames, stride
         self.conditioning: set[int] = set()
         self.confidence: dict[int, float] = {}  # of tracked frames
 
@@ -282,7 +284,7 @@ class PlainConfident:
         sign, most = -1 if reverse else 1, min(self.num_frames, MOST_POINTERS)
         prompted = self._nearest(frame)
         past = range(frame + 1, self.num_frames, self.stride) if reverse else range(frame - 1, 0, -self.stride)
-        recent = [t for t in past if self.confidence.get(t, 0.0) > self.least][: most - 1]
+        recent = [t for t in past if self.confidence.get(t, 0.0) > self.LEAST][: most - 1]
         if frame != (self.num_frames - 1 if reverse else 0) and recent[:1] != [frame - sign]:
             recent.insert(0, frame - sign)  # it takes row 0 and rank 1 even where it has nothing to read
         kept = self.confidence.keys() | (self.conditioning - set(prompted))

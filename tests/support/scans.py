@@ -35,10 +35,10 @@ def ellipsoid(shape, affine, centre=CENTRE, radii=RADII):
     return ((((places - centre) / radii) ** 2).sum(1) <= 1).reshape(shape)
 
 
-def scan(shape, affine, seed=0):
-    """Noisy values of an ellipsoid ``shape``, int16, and where it is."""
+def scan(shape, affine):
+    """Returns noisy values of an ellipsoid ``shape``, int16, and where it is."""
     inside = ellipsoid(shape, affine)
-    noise = np.random.default_rng(seed).normal(0, 8, shape)
+    noise = np.random.default_rng(0).normal(0, 8, shape)
     return (np.where(inside, INSIDE, OUTSIDE) + noise).round().astype(np.int16), inside
 
 
@@ -90,15 +90,13 @@ def _geometry(affine):
     return directions, [sides[1], sides[0]], lambda k: (lps @ [0, 0, k, 1])[:3].tolist()
 
 
-def write_series(folder, values, affine, bits=12, signed=False, intercept=-1024, skip=(), order=None):
+def write_series(folder, values, affine, bits=12, signed=False, intercept=-1024, order=None):
     """Writes a DICOM series with a file for each slice ``values[:, :, k]``, named in the order of ``order``."""
     folder = Path(folder)
     folder.mkdir()
     directions, spacing, position = _geometry(affine)
     columns, rows, count = values.shape
     for number, k in enumerate(range(count) if order is None else order):
-        if k in skip:
-            continue
         dataset = _image(f"1.2.826.0.1.4.{k + 1}", rows, columns, bits, signed)
         dataset.ImageOrientationPatient, dataset.PixelSpacing = directions, spacing
         dataset.ImagePositionPatient, dataset.InstanceNumber = position(k), number + 1

@@ -5,9 +5,9 @@ import numpy as np
 SIZE = 128
 
 
-def video_frames(count, seed=0):
-    """uint8 RGB frames (SIZE, SIZE) with a bright disc and a dark square on a drawn ground."""
-    rng = np.random.default_rng(seed)
+def video_frames(count):
+    """Returns uint8 RGB frames (SIZE, SIZE) with a bright disc and a dark square on a drawn ground."""
+    rng = np.random.default_rng(0)
     y, x = np.mgrid[0:SIZE, 0:SIZE]
     ground = 120 + 40 * np.stack([np.sin(x / 9 + y / 7), np.cos(x / 5), np.sin(y / 6)], axis=-1)
     frames = []

@@ -24,7 +24,6 @@ from sam2fast.training import checkpointing
 from sam2fast.training.distributed.launch import launch
 from sam2fast.training.reporting import Reporter
 
-FROZEN = ("+trainer.model.freeze_image_encoder=true", "+trainer.model.freeze=[sam_mask_decoder.conv_s*]")
 WORKERS = "+trainer.data.train.num_workers=1"
 # Files that say where or when they were written.
 OF_THE_PLACE = ("config_resolved.yaml", "error.txt", ".lock")

@@ -68,10 +68,10 @@ def write_sa1b(folder: Path, numbers: tuple[int, ...] = (3, 11, 207), objects: i
         (folder / f"sa_{number}.json").write_text(json.dumps(content))
 
 
-def masklet(seed: int, frames: int = 5, objects: int = 3) -> list[list[Any]]:
-    """Run lengths of each object in each annotated frame; all objects are visible in the first."""
+def masklet(seed: int, objects: int = 3) -> list[list[Any]]:
+    """Returns run lengths of each object in each of five annotated frames. All objects are visible in the first."""
     rng = np.random.default_rng(seed)
-    return [[encode_rle(blob(rng)) for _ in range(objects)] for _ in range(frames)]
+    return [[encode_rle(blob(rng)) for _ in range(objects)] for _ in range(5)]
 
 
 def write_masklets(folder: Path, name: str, content: Any, kind: str = "manual") -> None:
