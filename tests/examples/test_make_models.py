@@ -19,9 +19,10 @@ from fake_teacher import FakePredictor
 from parity import NothingDrawn, config_name, random_image
 from PIL import Image
 from safetensors import safe_open
-from small_training import AUXILIARY, assert_same, build, checkpoint_of, davis_folder
+from small_training import AUXILIARY, assert_same, build, checkpoint_of
 from split_mini import split
 from tame_weights import fill
+from vos_sets import davis_folder
 
 from sam2fast import build_sam2, mini, nano
 from sam2fast.checkpoints import VIDEO_ONLY, CheckpointError, read_checkpoint

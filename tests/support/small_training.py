@@ -5,10 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from mini_model import NARROW
-from PIL import Image
 
 from sam2fast.training.config import build_trainer, load_training_config
 from sam2fast.training.trainer import Trainer
@@ -73,25 +71,3 @@ def flat(value: Any, prefix: str = "") -> dict[str, Any]:
 def _equal(a: Any, b: Any) -> bool:
     both = isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor)
     return torch.equal(a, b) if both else bool(a == b)
-
-
-def davis_folder(folder: Path, per_object: bool = False) -> None:
-    """Two videos of three frames with two objects each; one palette image a frame, or a folder per object."""
-    rng = np.random.default_rng(0)
-    for video in ("a", "b"):
-        for kind in ("JPEGImages", "Annotations"):
-            (folder / kind / video).mkdir(parents=True)
-        for t in range(3):
-            frame = rng.integers(0, 256, (60, 80, 3), dtype=np.uint8)
-            mask = np.zeros((60, 80), dtype=np.uint8)
-            mask[10 + t : 30 + t, 10:40], mask[35:55, 50 + t : 70 + t] = 1, 2
-            Image.fromarray(frame).save(folder / f"JPEGImages/{video}/{t:05d}.jpg")
-            if per_object:
-                for i in (1, 2):
-                    file = folder / f"Annotations/{video}/{i:03d}/{t:05d}.png"
-                    file.parent.mkdir(exist_ok=True)
-                    Image.fromarray(mask == i).save(file)
-                continue
-            image = Image.fromarray(mask, mode="P")
-            image.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
-            image.save(folder / f"Annotations/{video}/{t:05d}.png")

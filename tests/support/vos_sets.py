@@ -54,6 +54,14 @@ def write_video(folder: Path, frames: int, seed: int = 0) -> Path:
     return jpeg_folder(folder, clip(frames, HEIGHT, WIDTH, seed))
 
 
+def davis_folder(folder: Path, per_object: bool = False) -> None:
+    """Writes two videos of three frames with two objects each, in either layout."""
+    discs = {t: {1: (30 + t, 30, 18), 2: (80, 50 + t, 20)} for t in range(3)}
+    for seed, name in enumerate(("a", "b")):
+        write_video(folder / "JPEGImages" / name, 3, seed)
+        write_masks(folder / "Annotations" / name, discs, per_object, palette().tobytes())
+
+
 class TheOriginal:
     """``tools/vos_inference.py`` on one video, in fp32."""
 

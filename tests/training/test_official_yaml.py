@@ -9,8 +9,8 @@ import pytest
 import sam2
 from click.testing import CliRunner
 from omegaconf import OmegaConf
-from small_training import davis_folder
 from training_sets import write_sa1b
+from vos_sets import davis_folder
 
 from sam2fast.cli import main
 from sam2fast.config import ConfigError

@@ -7,8 +7,9 @@ import pytest
 import torch
 from click.testing import CliRunner
 from mini_model import NARROW
-from small_training import AUXILIARY, RECIPE, assert_same, build, checkpoint_of, davis_folder, reports
+from small_training import AUXILIARY, RECIPE, assert_same, build, checkpoint_of, reports
 from training_sets import masklet, write_mask_folders, write_masklets, write_sa1b, write_video
+from vos_sets import davis_folder
 
 from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.checkpoints import CheckpointError
