@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from mini_model import NARROW
+from torch.utils._pytree import tree_flatten_with_path
 
 from sam2fast.training.config import build_trainer, load_training_config
 from sam2fast.training.trainer import Trainer
@@ -53,19 +54,11 @@ def checkpoint_of(folder: Path) -> dict[str, Any]:
 
 
 def assert_same(a: Any, b: Any) -> None:
-    """Nested dicts and lists have the same entries, bitwise."""
-    ours, theirs = flat(a), flat(b)
+    """Asserts that nested dicts and lists have the same entries, bitwise."""
+    ours, theirs = (dict(tree_flatten_with_path(tree)[0]) for tree in (a, b))
     assert ours.keys() == theirs.keys()
     different = [name for name, value in theirs.items() if not _equal(ours[name], value)]
     assert not different, f"{len(different)} of {len(theirs)} differ, such as {different[:3]}"
-
-
-def flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Everything in nested dicts and lists, by its place."""
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else None
-    if items is None:
-        return {prefix: value}
-    return {name: leaf for key, child in items for name, leaf in flat(child, f"{prefix}/{key}").items()}
 
 
 def _equal(a: Any, b: Any) -> bool:
