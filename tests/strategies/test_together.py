@@ -2,7 +2,7 @@
 
 import json
 import runpy
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -91,7 +91,7 @@ def test_the_rule_on_random_histories(seed):
         assert np.array_equal(decided.masks[:OBJECTS, 0].numpy(), expected), t
         assert torch.equal(decided.masks[OBJECTS:, 0], chosen[OBJECTS:])
         state = decided.state
-        known = np.array([motion.numbers() for motion in motions])
+        known = np.array([astuple(motion) for motion in motions])
         np.testing.assert_allclose(state[:OBJECTS].numpy(), known, rtol=1e-9, atol=1e-9)
         lost += (expected < chosen[:OBJECTS].numpy()).sum()
         gained += (expected > chosen[:OBJECTS].numpy()).sum()

@@ -88,9 +88,6 @@ class PlainMotion:
         dx, dy = ((columns + 0.5).mean() - x) / width, ((rows + 0.5).mean() - y) / height
         return replace(self, x=self.x + dx, y=self.y + dy)
 
-    def numbers(self) -> list[float]:
-        return [self.frames, self.x, self.y, self.vx, self.vy, self.area, self.contact, self.unseen]
-
 
 def plain_frame(
     logits: Logits, motions: Sequence[PlainMotion], exempt: Collection[tuple[int, int]]

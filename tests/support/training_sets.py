@@ -1,5 +1,6 @@
 """Tiny data sets in the layouts of SA-1B, SA-V and COCO, and of masks of one's own."""
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -114,10 +115,8 @@ def write_coco(root: Path) -> dict[str, Any]:
         write_image(root / "images" / f"{number:012d}.jpg", rng)
     square, triangle = [5.0, 4.0, 20.5, 4.0, 20.5, 18.2, 5.0, 18.2], [30.0, 20.0, 44.0, 31.5, 24.0, 30.0]
     mask = blob(rng)
-    pixels = mask.ravel(order="F")
-    edges = np.flatnonzero(np.diff(pixels.astype(np.int8))) + 1
-    counts = np.diff([0, *edges.tolist(), pixels.size]).tolist()
-    counts = [0, *counts] if pixels[0] else counts
+    counts = [len(list(run)) for _, run in itertools.groupby([False, *mask.ravel(order="F")])]
+    counts[0] -= 1  # the first one is of pixels outside of the mask
     annotations = [
         (0, [square], 1, {}),
         (0, [triangle, square], 2, {}),
