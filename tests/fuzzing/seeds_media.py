@@ -54,8 +54,7 @@ def video(
         return image(number, *size)
 
     muxing = {"fflags": "+bitexact", **more}  # without Matroska's random ID
-    found: bytes = encode(codec, form, options, FRAMES, None, muxing, pixels, draw, sound=sound, rate=10)
-    return found
+    return encode(codec, form, options, FRAMES, None, muxing, pixels, draw, sound=sound, rate=10)
 
 
 def videos() -> Iterator[bytes]:

@@ -128,6 +128,6 @@ def recipes() -> Iterator[bytes]:
     shipped = shipped_recipes()
     for name in ("nano/sam2fast_nano_own_masks", "sam2.1_training/sam2.1_hiera_b+_lora"):
         yield shipped[name].read_bytes()
-    (folder,) = importlib.util.find_spec("sam2").submodule_search_locations  # type: ignore[union-attr, misc]
+    (folder,) = importlib.util.find_spec("sam2").submodule_search_locations
     yield (Path(folder) / "configs/sam2.1_training/sam2.1_hiera_b+_MOSE_finetune.yaml").read_bytes()
     yield SHORT_RECIPE

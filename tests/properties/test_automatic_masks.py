@@ -43,8 +43,7 @@ OPTIONS = st.fixed_dictionaries(
 
 def records_of(kind: type, options: dict[str, Any], size: tuple[int, int], levels: int) -> list[dict[str, Any]]:
     painted = generator(kind, PaintedModel(levels=levels), **options)
-    records: list[dict[str, Any]] = painted.generate(np.zeros((*size, 3), dtype=np.uint8))
-    return records
+    return painted.generate(np.zeros((*size, 3), dtype=np.uint8))
 
 
 def assert_records(records: list[dict[str, Any]], options: dict[str, Any], size: tuple[int, int]) -> None:

@@ -39,7 +39,7 @@ class Pointer(NamedTuple):
     def dtype(self) -> Any:
         return types.SimpleNamespace(element_ty=self.memory.dtype)
 
-    def __add__(self, offset: Any) -> "Pointer":  # type: ignore[override]
+    def __add__(self, offset: Any) -> "Pointer":
         return Pointer(self.memory, self.offset + offset)
 
 
@@ -163,7 +163,7 @@ class Machine:
     def specialise(self, parts: list[tuple[Callable[..., None], Any]], *_: Any) -> None:
         self.groups = [Group(function, given) for function, given in parts]
         for group in self.groups:
-            group.run = self._body(group)  # type: ignore[method-assign]
+            group.run = self._body(group)
             group.start()
         try:
             while not all(group.is_done for group in self.groups):

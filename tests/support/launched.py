@@ -20,7 +20,7 @@ def launch_all(folder: Path) -> list[str]:
     for name, *how in (("alone", 0, 2, "127.0.0.1:0"), ("fail", 0), ("again", 1), ("wait", 0)):
         launching.SECONDS_TO_MEET = 1 if name == "alone" else enough
         try:
-            launch([__file__, name, str(folder)], 2, *how)  # type: ignore[arg-type]
+            launch([__file__, name, str(folder)], 2, *how)
             said.append(f"{name} done")
         except LaunchError as error:
             said.append(f"{name} {error}")

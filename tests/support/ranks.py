@@ -65,7 +65,7 @@ def _answers(connections: list[Connection]) -> list[Any]:
         ready = wait([connection for connection in connections if connection not in answers], SECONDS)
         assert ready, "no answer"
         for connection in ready:
-            done, value = pickle.loads(connection.recv_bytes())  # type: ignore[union-attr]
+            done, value = pickle.loads(connection.recv_bytes())
             assert done, value
             answers[connection] = value
     return [answers[connection] for connection in connections]

@@ -90,7 +90,7 @@ class Player:
         return [Answer.of(answer) for answer in (next(self.passes[number], None),) if answer is not None]
 
     def abandon(self, number: int) -> list[Answer]:
-        self.passes.pop(number).close()  # type: ignore[attr-defined]
+        self.passes.pop(number).close()
         return []
 
     def answered(self, frame: int, conditioning: bool) -> list[FrameResult | None]:

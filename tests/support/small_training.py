@@ -49,8 +49,7 @@ def reports(folder: Path, *kinds: str) -> list[dict[str, Any]]:
 
 
 def checkpoint_of(folder: Path) -> dict[str, Any]:
-    content: dict[str, Any] = torch.load(folder / "checkpoints/checkpoint.pt", weights_only=True)
-    return content
+    return torch.load(folder / "checkpoints/checkpoint.pt", weights_only=True)
 
 
 def assert_same(a: Any, b: Any) -> None:

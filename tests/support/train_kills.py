@@ -59,7 +59,7 @@ class TrainKills:
     def command(self, folder: Path, *more: str) -> Callable[[], None]:
         def work() -> None:
             # Daemonic processes may have no children, such as workers.
-            multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
+            multiprocessing.current_process()._config["daemon"] = False
             main(self.arguments(folder, *more), prog_name="sam2fast")
 
         return work
@@ -197,7 +197,7 @@ def _killed_after_validation(kills: TrainKills, out: Path) -> None:
                 _outlive()
             os.kill(os.getpid(), signal.SIGKILL)
 
-    Reporter.report = report_and_end  # type: ignore[method-assign]
+    Reporter.report = report_and_end
     kills.command(out, WORKERS)()
 
 

@@ -144,8 +144,7 @@ def test_adapters_learn_the_same(tmp_path):
 
 
 def read_weights(path):
-    weights: dict[str, torch.Tensor] = torch.load(path, weights_only=True)["model"]
-    return weights
+    return torch.load(path, weights_only=True)["model"]
 
 
 def assert_close(found, expected):
