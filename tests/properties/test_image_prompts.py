@@ -79,7 +79,7 @@ def _from_layout(layout: str) -> Callable[[NDArray[Any]], Any]:
     return lambda x: LAYOUTS[layout](x) if x.ndim > 1 else x.astype(x.dtype)
 
 
-# What holds the same numbers; a float16 has halves up to 1024.
+# Containers of the same numbers; a float16 has halves up to 1024.
 CONTAINERS: dict[str, Callable[[NDArray[Any]], Any]] = {
     "list": lambda x: x.tolist(),
     "tuple": lambda x: tuple(x.tolist()),
