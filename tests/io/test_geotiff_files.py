@@ -12,31 +12,35 @@ from sam2fast.io.image_files import read_header, read_image, read_image_size
 HEIGHT, WIDTH = 40, 48
 ORDERS = ("ENDIANNESS=LITTLE", "ENDIANNESS=BIG")
 LAYOUTS = ("INTERLEAVE=PIXEL", "INTERLEAVE=BAND")
-PACKED = [f"COMPRESS={name}" for name in ("LZW", "DEFLATE", "PACKBITS", "ZSTD", "LZMA", "LERC")]
+DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
+BANDS = ("1", "3 PHOTOMETRIC=MINISBLACK", "3 PHOTOMETRIC=RGB")
 TILES = "TILED=YES BLOCKXSIZE=16 BLOCKYSIZE=16"
-# GDAL's three bands are RGB by default only if they have 8 bits.
-BANDS = ("1", "3", "3 PHOTOMETRIC=RGB")
-# All combinations of types, numbers of bands and GDAL's options.
+OPTIONS = (
+    *(f"COMPRESS={name}" for name in ("LZW", "DEFLATE", "PACKBITS", "ZSTD", "LZMA", "LERC")),
+    *("BLOCKYSIZE=7", TILES, f"{TILES} SPARSE_OK=TRUE", "BIGTIFF=YES"),
+)
+
+
+def sample(step, *choices):
+    """Returns every ``step``-th combination. The step divides no number of choices, so that all choices vary."""
+    return [*product(*choices)][::step]
+
+
 FILES = [
-    *product(["uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64"], "1345", LAYOUTS, ORDERS),
-    *product(["uint8", "uint16"], "2", LAYOUTS, ORDERS),
-    *product(["uint8", "uint16", "float32"], BANDS, LAYOUTS, PACKED, ORDERS),
-    *product(["uint8", "uint16", "int16"], BANDS, LAYOUTS, ["COMPRESS=LZW PREDICTOR=2"], ORDERS),
-    *product(["float32", "float64"], BANDS, LAYOUTS, ["COMPRESS=DEFLATE PREDICTOR=3"], ORDERS),
-    *product(["uint8", "uint16", "float32"], BANDS, LAYOUTS, ["BLOCKYSIZE=7", TILES, f"{TILES} SPARSE_OK=TRUE"]),
-    *product(["uint8", "float32"], ["3 PHOTOMETRIC=RGB"], [f"COMPRESS=DEFLATE {TILES} SPARSE_OK=TRUE"]),
-    *product(["uint8"], ["3 PHOTOMETRIC=YCBCR"], [f"COMPRESS=JPEG {TILES} SPARSE_OK=TRUE"]),
-    *product(["uint8", "uint16", "float32"], BANDS, LAYOUTS, ["BIGTIFF=YES"], ORDERS),
-    *product(["uint8"], BANDS, LAYOUTS, [f"NBITS={bits}" for bits in (1, 2, 3, 4, 7)]),
-    *product(["uint16"], BANDS, LAYOUTS, [f"NBITS={bits}" for bits in (9, 10, 12, 14)]),
-    *product(["uint8", "int8", "uint16", "int16", "float32"], ["3 PHOTOMETRIC=RGB"], LAYOUTS, ORDERS),
-    *product(["uint8"], ["3 PHOTOMETRIC=MINISBLACK"], LAYOUTS, ["COMPRESS=NONE", "COMPRESS=LZW"]),
-    *product(["uint8", "uint16", "float32"], ["4 PHOTOMETRIC=RGB"], ["ALPHA=YES", "ALPHA=NO"], LAYOUTS, ORDERS),
-    *product(["uint8", "uint16"], ["1 PHOTOMETRIC=MINISWHITE"], LAYOUTS, ["COMPRESS=NONE", "COMPRESS=LZW"], ORDERS),
-    *product(["uint8", "uint16"], ["1 PHOTOMETRIC=PALETTE"], LAYOUTS, ["COMPRESS=NONE", "COMPRESS=LZW"], ORDERS),
-    *product(["uint8"], ["4 PHOTOMETRIC=CMYK"], LAYOUTS, ["COMPRESS=LZW", "BIGTIFF=YES"], ORDERS),
-    *product(["uint8"], "13", LAYOUTS, ["COMPRESS=JPEG BLOCKYSIZE=16", f"COMPRESS=JPEG {TILES}"]),
-    *product(["uint8"], "3", ["COMPRESS=JPEG PHOTOMETRIC=YCBCR", "COMPRESS=WEBP WEBP_LOSSLESS=YES"], ["", TILES]),
+    *sample(13, DTYPES, ("2", "4", "5", *BANDS), LAYOUTS, ORDERS),
+    *sample(17, ["uint8", "uint16", "float32"], BANDS, LAYOUTS, OPTIONS, ORDERS),
+    *sample(7, ["uint8", "uint16", "int16"], BANDS, LAYOUTS, ["COMPRESS=LZW PREDICTOR=2"], ORDERS),
+    *sample(7, ["float32", "float64"], BANDS, LAYOUTS, ["COMPRESS=DEFLATE PREDICTOR=3"], ORDERS),
+    *sample(7, ["uint8"], BANDS, LAYOUTS, [f"NBITS={bits}" for bits in (1, 2, 3, 4, 7)]),
+    *sample(7, ["uint16"], BANDS, LAYOUTS, [f"NBITS={bits}" for bits in (9, 10, 12, 14)]),
+    *sample(7, ["uint8", "uint16", "float32"], ["4 PHOTOMETRIC=RGB"], ["ALPHA=YES", "ALPHA=NO"], LAYOUTS, ORDERS),
+    *sample(5, ["uint8", "uint16"], ["1"], ["PHOTOMETRIC=MINISWHITE", "PHOTOMETRIC=PALETTE"], LAYOUTS,
+            ["COMPRESS=NONE", "COMPRESS=LZW"], ORDERS),
+    *sample(3, ["uint8"], ["4 PHOTOMETRIC=CMYK"], LAYOUTS, ["COMPRESS=LZW", "BIGTIFF=YES"], ORDERS),
+    *sample(3, ["uint8"], "13", LAYOUTS, ["COMPRESS=JPEG BLOCKYSIZE=16", f"COMPRESS=JPEG {TILES}"]),
+    *product(["uint8"], ["3 COMPRESS=JPEG PHOTOMETRIC=YCBCR"], ["", TILES, f"{TILES} SPARSE_OK=TRUE"]),
+    ("uint8", "3 PHOTOMETRIC=RGB", f"COMPRESS=DEFLATE {TILES} SPARSE_OK=TRUE"),
+    *product(["uint8"], ["3 COMPRESS=WEBP WEBP_LOSSLESS=YES"], ["", TILES]),
 ]  # fmt: skip
 COLOURS = np.stack([np.arange(1 << 16) % 256, np.arange(1 << 16) // 256, np.arange(1 << 16) * 7 % 256], axis=1)
 
