@@ -4,6 +4,7 @@ import contextlib
 import io
 import logging
 import sys
+from itertools import product
 
 import cv2
 import numpy as np
@@ -47,8 +48,8 @@ def colours(dtype, bands=3, planar="contig", **options):
 FILES = {
     **{f"{dtype} grey": grey(dtype) for dtype in ("uint8", "int8", "uint16", "int16", "uint32", "int32")},
     **{f"{dtype} grey": grey(dtype) for dtype in ("float16", "float32", "float64")},
-    **{f"{dtype} grey {c} {o}": grey(dtype, compression=c, byteorder=o)
-       for dtype in ("uint16", "int16", "float32") for c in ("lzw", "deflate", "packbits") for o in "<>"},
+    **{f"{dtype} grey lzw {o}": grey(dtype, compression="lzw", byteorder=o)
+       for dtype in ("uint16", "int16", "float32") for o in "<>"},
     "uint32 big-endian": grey("uint32", byteorder=">"),
     "float32, predictor": grey("float32", compression="deflate", predictor=3, byteorder=">"),
     "uint16, predictor": grey("uint16", compression="lzw", predictor=2, byteorder=">"),
@@ -61,16 +62,16 @@ FILES = {
     **{f"{dtype} RGB {planar} {o}": colours(dtype, planar=planar, byteorder=o)
        for dtype in ("uint8", "int8", "uint16", "int16", "float32") for planar in ("contig", "separate") for o in "<>"},
     **{f"uint16 RGB {planar} {c}": colours("uint16", planar=planar, compression=c)
-       for planar in ("contig", "separate") for c in ("lzw", "deflate", "packbits", "zstd")},
+       for planar in ("contig", "separate") for c in ("lzw", "zstd")},
     "uint16 RGB separate tiles": colours("uint16", planar="separate", tile=(16, 16)),
     "uint16 RGB separate strips": colours("uint16", planar="separate", rowsperstrip=7, byteorder=">"),
     "uint16 RGB predictor": colours("uint16", compression="lzw", predictor=2),
     **{f"{dtype} RGBA {planar}": colours(dtype, 4, planar, extrasamples=["unassalpha"])
        for dtype in ("uint8", "uint16", "float32") for planar in ("contig", "separate")},
     **{f"{dtype}, {bands} bands {planar}": colours(dtype, bands, planar)
-       for dtype in ("uint8", "uint16") for bands in (4, 5, 7, 10) for planar in ("contig", "separate")},
+       for dtype in ("uint8", "uint16") for bands in (4, 5, 7) for planar in ("contig", "separate")},
     **{f"{dtype}, {bands} bands of grey {planar}": colours(dtype, bands, planar, photometric="minisblack")
-       for dtype in ("uint8", "uint16", "float32") for bands in (2, 3, 6) for planar in ("contig", "separate")},
+       for dtype in ("uint8", "uint16", "float32") for bands in (2, 3) for planar in ("contig", "separate")},
     "JPEG": colours("uint8", compression="jpeg"),
     "grey JPEG": grey("uint8", compression="jpeg"),
     "JPEG of YCbCr": colours("uint8", compression="jpeg", photometric="ycbcr"),
@@ -131,7 +132,7 @@ def write_by_hand(path, content, **tags):
     numbers = {256: WIDTH, 257: HEIGHT, 259: 1, 277: 1, 278: HEIGHT, 279: len(content)}
     numbers |= {int(tag[1:]): value for tag, value in tags.items()}
     numbers[273] = 8 + 2 + 12 * (len(numbers) + 1) + 4
-    entries = [np.array([tag, 4 * 65536 // 65536], "<u2").tobytes() + np.array([1, value], "<u4").tobytes()
+    entries = [np.array([tag, 4], "<u2").tobytes() + np.array([1, value], "<u4").tobytes()
                for tag, value in sorted(numbers.items())]  # fmt: skip
     header = b"II*\0" + np.array([8], "<u4").tobytes() + np.array([len(entries)], "<u2").tobytes()
     path.write_bytes(header + b"".join(entries) + bytes(4) + content)
@@ -161,12 +162,9 @@ def test_colours_of_few_bits(tmp_path, bits):
 @pytest.mark.parametrize("dtype", ["uint16", "float32"])
 @pytest.mark.parametrize("bands", [1, 3])
 def test_premultiplied_alpha(tmp_path, dtype, bands):
-    """Colours are divided by alpha, as Pillow does for 8 bits; transparent pixels are black."""
-    colour, alpha = (
-        array_of("float64", HEIGHT, WIDTH, bands),
-        np.linspace(0, 1, WIDTH).repeat(HEIGHT).reshape(WIDTH, -1),
-    )
-    alpha = alpha.T[..., None]
+    """Divides colours by alpha, as Pillow does for 8 bits. Transparent pixels are black."""
+    colour = array_of("float64", HEIGHT, WIDTH, bands)
+    alpha = np.tile(np.linspace(0, 1, WIDTH)[:, None], (HEIGHT, 1, 1))
     most = 1 if dtype == "float32" else 65535
     values = (np.concatenate([colour * alpha, alpha], axis=2) * most).astype(dtype)
     photometric = "rgb" if bands == 3 else "minisblack"
@@ -178,20 +176,12 @@ def test_premultiplied_alpha(tmp_path, dtype, bands):
     assert not found[:, 0].any()
 
 
-@pytest.mark.parametrize(
-    ("name", "extra"), [("cmyk", ["unassalpha"]), ("grey", ["unassalpha", "unspecified", "unspecified"])]
-)
-def test_alpha_is_no_band(tmp_path, name, extra):
-    shape, photometric, count = {"cmyk": ((5,), "separated", 3), "grey": ((4,), "minisblack", 3)}[name]
-    values = array_of("uint8", HEIGHT, WIDTH, *shape)
-    tifffile.imwrite(tmp_path / "a.tif", values, photometric=photometric, planarconfig="contig", extrasamples=extra)
-    expected = values[..., [0, 2, 3]]
-    if name == "cmyk":
-        inks = values[..., :4] / 255
-        expected = 255 * (1 - inks[..., :3]) * (1 - inks[..., 3:])
+def test_alpha_is_no_band(tmp_path):
+    values, extra = array_of("uint8", HEIGHT, WIDTH, 4), ["unassalpha", "unspecified", "unspecified"]
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="minisblack", planarconfig="contig", extrasamples=extra)
     image = read_image(tmp_path / "a.tif")
-    assert image.bands == ((1, 2, 3), count)
-    assert np.abs(image.values - expected).max() <= 1
+    assert image.bands == ((1, 2, 3), 3)
+    assert np.array_equal(image.values, values[..., [0, 2, 3]])
 
 
 def test_raw_files_of_cameras(tmp_path):
@@ -271,16 +261,18 @@ def test_white_is_zero(tmp_path, dtype, order):
     assert np.abs(as_rgb(image := read_image(tmp_path / "a.tif"), image.own_scale())[..., 0] - 255 * shades).max() < 1
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
-@pytest.mark.parametrize("planar", ["contig", "separate"])
-def test_inks(tmp_path, dtype, planar):
-    values, options = colours(dtype, 4, planar, photometric="separated")
+@pytest.mark.parametrize(
+    ("dtype", "planar", "extra"),
+    [*product(["uint8", "uint16"], ["contig", "separate"], [[]]), ("uint8", "contig", ["unassalpha"])],
+)
+def test_inks(tmp_path, dtype, planar, extra):
+    values, options = colours(dtype, 4 + len(extra), planar, photometric="separated", extrasamples=extra or None)
     tifffile.imwrite(tmp_path / "a.tif", values, metadata=None, **options)
-    with tifffile.TiffFile(tmp_path / "a.tif") as file:
-        inks = file.pages[0].asarray() / np.iinfo(dtype).max
-    inks = inks if planar == "contig" else np.moveaxis(inks, 0, -1)
-    expected = 255 * (1 - inks[..., :3]) * (1 - inks[..., 3:])
-    assert np.abs(to_pixels(tmp_path / "a.tif").numpy() - expected).max() <= 2
+    inks = (values if planar == "contig" else np.moveaxis(values, 0, -1)) / np.iinfo(dtype).max
+    expected = 255 * (1 - inks[..., :3]) * (1 - inks[..., 3:4])
+    image = read_image(tmp_path / "a.tif")
+    assert image.bands == ((1, 2, 3), 3)
+    assert np.abs(as_rgb(image, image.own_scale()) - expected).max() <= 2
 
 
 # The pages of each file, its options, the number of the page that is the image, and the number of images.
