@@ -1,8 +1,8 @@
 """OpenEXR and DPX files."""
 
 import base64
-import builtins
 import struct
+import sys
 import zlib
 from io import BytesIO
 
@@ -163,14 +163,7 @@ def test_dwa_needs_a_new_pyav(kind, monkeypatch):
 
 
 def test_without_pyav(monkeypatch):
-    real = builtins.__import__
-
-    def fails(name, *arguments, **more):
-        if name == "av":
-            raise ImportError(name)
-        return real(name, *arguments, **more)
-
     content = exr(LIGHT)
-    monkeypatch.setattr(builtins, "__import__", fails)
+    monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(ValueError, match=r"pip install 'sam2fast\[video\]' to read it"):
         read_image(BytesIO(content))
