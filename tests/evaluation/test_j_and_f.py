@@ -15,8 +15,7 @@ def blob(rng: np.random.Generator, height: int, width: int, noise: float) -> np.
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (37, 53), (90, 31), (1, 40), (40, 1), (1, 1), (2, 2)])
-@pytest.mark.parametrize("tolerance", [0.008, 0.05, 0.2])
-@pytest.mark.parametrize("noise", [0.0, 0.002, 0.3])
+@pytest.mark.parametrize(("tolerance", "noise"), [(0.008, 0.002), (0.05, 0.3), (0.2, 0.0)])
 def test_boundary_f_by_dilation(shape, tolerance, noise):
     rng = np.random.default_rng([*shape, int(1000 * noise)])
     pred, truth = (blob(rng, *shape, noise) for _ in range(2))
@@ -119,10 +118,19 @@ def test_videos_count_by_their_objects():
     assert math.isnan(JAndF.of_videos([]).mean)
 
 
-@pytest.mark.parametrize("kinds", [("uint8", "uint8"), ("uint8", "uint16"), ("int32", "uint8")])
-@pytest.mark.parametrize("ids", [(1, 2, 3), (2, 9), (16,), (17,), (3, 17, 250), ()])
-def test_every_object_of_either_map(ids, kinds):
-    """Also with gaps between ids, and with empty maps."""
+@pytest.mark.parametrize(
+    ("ids", "dtypes"),
+    [
+        ((1, 2, 3), ("uint8", "uint8")),
+        ((2, 9), ("uint8", "uint16")),
+        ((16,), ("int32", "uint8")),
+        ((17,), ("uint8", "uint8")),
+        ((3, 17, 250), ("uint8", "uint16")),
+        ((), ("int32", "uint8")),
+    ],
+)
+def test_every_object_of_either_map(ids, dtypes):
+    """Compares maps with gaps between ids and maps without ids, too."""
     rng = np.random.default_rng([*ids, 1])
     pred, truth = np.zeros((2, 40, 90), dtype=np.uint8)
     for labels in (pred, truth):
@@ -131,7 +139,7 @@ def test_every_object_of_either_map(ids, kinds):
             labels[top : top + 12, left : left + 25] = i
     pred[:3, :3] = 5  # is not in the truth
     truth[-3:, -3:] = 7  # is not in the prediction
-    found = compare_label_maps(pred.astype(kinds[0]), truth.astype(kinds[1]))
+    found = compare_label_maps(pred.astype(dtypes[0]), truth.astype(dtypes[1]))
     assert list(found) == sorted({int(i) for i in np.unique([pred, truth]) if i})
     for i, (j, f, in_truth, in_pred) in found.items():
         assert j == pytest.approx(plain.j_of(pred == i, truth == i), abs=1e-12)
