@@ -1,23 +1,11 @@
-"""Valid images, videos and models that lie beside the mutated files."""
+"""Valid images, videos and weights that lie beside the mutated files."""
 
-from functools import cache
 from pathlib import Path
-from typing import Any
 
-import mini_model
-import numpy as np
 import seeds_media
 import seeds_texts
 import seeds_weights
-
-# The video of the saved states, in memory.
-TINY_VIDEO = [np.random.default_rng(i).integers(0, 255, (128, 128, 3), dtype=np.uint8) for i in range(2)]
-
-
-@cache
-def mini_predictor() -> Any:
-    """Returns a minimal video predictor."""
-    return mini_model.mini_predictor()
+from safetensors.torch import save
 
 
 def put(folder: Path, name: str, content: bytes) -> None:
@@ -28,19 +16,17 @@ def put(folder: Path, name: str, content: bytes) -> None:
 
 def with_image(folder: Path) -> None:
     """Writes ``image.png`` and its mask."""
-    put(folder, "image.png", first(seeds_media.images(), 4))
+    put(folder, "image.png", [*seeds_media.images()][4])
     put(folder, "truth.png", next(seeds_media.masks()))
 
 
 def with_frames(folder: Path) -> None:
     """Writes two frames into ``frames``; the second will be mutated."""
-    put(folder, "frames/00000.png", first(seeds_media.images(), 4))
+    put(folder, "frames/00000.png", [*seeds_media.images()][4])
 
 
 def with_weights(folder: Path) -> None:
     """Writes the shards of an index, and a forbidden file."""
-    from safetensors.torch import save
-
     put(folder, "part.safetensors", save(seeds_weights.weights()))
     put(folder, "../outside/secret", save(seeds_weights.secret()))
 
@@ -48,12 +34,10 @@ def with_weights(folder: Path) -> None:
 def with_adapters(folder: Path) -> None:
     """Writes both files of adapters; one will be mutated."""
     put(folder, "adapter_model.safetensors", seeds_weights.adapters())
-    put(folder, "adapter_config.json", first(seeds_weights.adapter_configs(), 0))
+    put(folder, "adapter_config.json", next(seeds_weights.adapter_configs()))
 
 
 def with_transformers(folder: Path) -> None:
-    from safetensors.torch import save
-
     tensors = {name: tensor.contiguous() for name, tensor in seeds_weights.transformers_like().items()}
     put(folder, "model.safetensors", save(tensors, {"format": "pt"}))
 
@@ -87,7 +71,3 @@ def secret(folder: Path) -> None:
     for place in (folder, folder.parent):
         put(place, "secret.mp4", content)
         put(place, "../outside/secret.ts", segment)
-
-
-def first(items: Any, position: int) -> bytes:
-    return list(items)[position]

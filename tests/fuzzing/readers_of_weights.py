@@ -4,7 +4,6 @@ import contextlib
 from functools import cache
 from pathlib import Path
 
-import companion_files
 import seeds_weights
 import torch
 
@@ -56,8 +55,8 @@ def converted(path: Path) -> None:
 
 
 def state(path: Path) -> None:
-    predictor = companion_files.mini_predictor()
-    restored = predictor.load_state(path, companion_files.TINY_VIDEO)
+    predictor = seeds_weights.video_predictor()
+    restored = predictor.load_state(path, seeds_weights.TINY_VIDEO)
     for _ in predictor.propagate_in_video(restored, progress=False):
         pass
 
@@ -86,7 +85,7 @@ def adapters(path: Path) -> None:
 
 
 def stream(path: Path) -> None:
-    companion_files.mini_predictor().restore_stream(path).close()
+    seeds_weights.video_predictor().restore_stream(path).close()
 
 
 def choose_beside(path: Path) -> None:

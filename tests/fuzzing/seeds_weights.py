@@ -3,16 +3,22 @@
 import json
 import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from mini_model import mini_predictor
 from pickles import saved
 from safetensors.torch import save
 
 from sam2fast.checkpoints.int8 import to_int8
 from sam2fast.checkpoints.transformers_layout import POINTS, POSITIONS, to_transformers
+
+# The video and the predictor of the saved states.
+TINY_VIDEO = [np.random.default_rng(i).integers(0, 255, (128, 128, 3), dtype=np.uint8) for i in range(2)]
+video_predictor = cache(mini_predictor)
 
 
 def tiny_model() -> torch.nn.Module:
@@ -75,10 +81,8 @@ def adapter_configs() -> Iterator[bytes]:
 
 
 def states() -> Iterator[bytes]:
-    """Saved states of a video with two tracked objects."""
-    from companion_files import TINY_VIDEO, mini_predictor  # which imports this module
-
-    predictor = mini_predictor()
+    """Yields the saved states of a video with two tracked objects and of a stream."""
+    predictor = video_predictor()
     with torch.inference_mode(), tempfile.TemporaryDirectory() as folder:
         state = predictor.init_state(TINY_VIDEO)
         predictor.add_new_points_or_box(state, 0, "disc", [[30, 40]], [1])
