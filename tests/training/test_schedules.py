@@ -75,6 +75,7 @@ ONE = schedules.ConstantParamScheduler(1)
     ("make", "words"),
     [
         (lambda: schedules.CompositeParamScheduler([ONE] * 2, [1.0]), "2 schedules, 1 lengths"),
+        (lambda: schedules.CompositeParamScheduler([], []), "0 schedules, 0 lengths"),
         (lambda: schedules.CompositeParamScheduler([ONE] * 2, [1.5, -0.5]), "positive"),
         (lambda: schedules.CompositeParamScheduler([ONE], [1.0], ["stretched"]), "'stretched'"),
         (lambda: schedules.StepParamScheduler(0, [1.0]), "num_updates"),
