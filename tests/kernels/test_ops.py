@@ -1,4 +1,4 @@
-"""What every op with a kernel has to do, on the samples of its record."""
+"""Tests every op with a kernel on the samples of its record."""
 
 import contextlib
 import functools
@@ -6,7 +6,7 @@ import functools
 import pytest
 import torch
 from interpreter import shuffled_programs
-from kernel_records import RECORDS
+from kernel_checks import FIRST, SAMPLES
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
@@ -18,29 +18,30 @@ from sam2fast.utils.testing import relative_error
 
 # Numpy's, from inside the interpreter.
 pytestmark = pytest.mark.filterwarnings("ignore:(invalid value|overflow|divide by zero):RuntimeWarning")
-SAMPLES = {name: sample for record in RECORDS.values() for name, sample in record.samples.items()}
 EACH = pytest.mark.parametrize("sample", SAMPLES.values(), ids=SAMPLES)
-FIRST = {sample.operator or sample.launches: sample for sample in reversed(SAMPLES.values())}
-# An operator's other samples are traced alone.
-OTHERS = [name for name, sample in SAMPLES.items() if sample not in FIRST.values()]
-DIFFERENTIABLE = {name for name, sample in SAMPLES.items() if sample.has_gradient}
-# They read values.
+# This op reads values, so it is not traced.
 UNTRACED = ("decode_masks",)
-# How many results there are depends on values, or results are cut, which fake tensors on a GPU cannot be everywhere.
+# The sizes of these ops' results depend on values, or results are sliced. Not all fake CUDA tensors support this.
 UNKNOWN_SIZES = ("box_nms", "mask_nms", "encode_masks", "encode_upsampled", "mask_statistics")
 
 
-def samples_but(*names):
-    chosen = [pytest.param(sample, id=name) for name, sample in SAMPLES.items() if name not in names]
+def samples_but(*names, of=SAMPLES):
+    chosen = [pytest.param(sample, id=name) for name, sample in of.items() if name not in names]
     return pytest.mark.parametrize("sample", chosen)
 
 
+def first_samples(has_gradient):
+    """Parametrizes with the first samples of the operators that have a gradient, or of all others."""
+    others = (name for name, sample in FIRST.items() if sample.has_gradient != has_gradient)
+    return samples_but(*others, of=FIRST)
+
+
 class Found(Exception):
-    """An operator of the package is called."""
+    """Ends a call at the first operator of the package."""
 
 
 class Watch(TorchDispatchMode):
-    """Stops at the first operator of the package, and keeps it with its arguments."""
+    """Stops at the first operator of the package, and stores the operator with its arguments."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if func.namespace == "sam2fast":
@@ -73,13 +74,13 @@ def run(sample, name, arguments):
 
 @functools.cache
 def by_kernel(sample, device):
-    """The kernel's result, which no test changes."""
+    """Returns the kernel's result. Tests do not change it."""
     with torch.no_grad():
         return run(sample, "triton", given(sample, device))
 
 
 def assert_same(expected, actual, allowed=1e-5):
-    """Integers are equal; fp32 is close."""
+    """Asserts that integers are equal, and floating-point numbers close."""
     for e, a in zip(tensors(expected), tensors(actual), strict=True):
         assert (e.shape, e.dtype) == (a.shape, a.dtype)
         if e.is_floating_point() and e.numel():
@@ -90,7 +91,7 @@ def assert_same(expected, actual, allowed=1e-5):
 
 def test_every_kernel_has_a_sample():
     other = {sample.launches for sample in SAMPLES.values()} ^ {op.launches for op in OPS.values()}
-    assert not other, f"the samples in bench/kernels are not those of the kernels: {other}"
+    assert not other, f"only the kernels or only the samples in bench/kernels have these names: {other}"
 
 
 @EACH
@@ -106,9 +107,11 @@ def test_the_kernel_computes_what_the_reference_does(sample, triton_device):
     assert launches[sample.launches] == before + 1
 
 
-@EACH
-def test_a_forced_kernel_that_cannot_run_is_an_error(sample, monkeypatch):
+# The implementation of box_nms is chosen when the operator runs.
+@pytest.mark.parametrize("name", ["layer_norm", "box_nms"])
+def test_a_forced_kernel_that_cannot_run_is_an_error(name, monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    sample = FIRST[name]
     with pytest.raises(RuntimeError, match=f"forced to 'triton', but {sample.launches} needs"):
         run(sample, "triton", given(sample))
 
@@ -132,9 +135,9 @@ def test_nothing_at_all(sample, triton_device):
     assert_same(run(sample, "torch", nothing), run(sample, "triton", nothing))
 
 
-@samples_but(*SAMPLES.keys() - DIFFERENTIABLE)
+@first_samples(has_gradient=True)
 def test_gradients(sample, triton_device):
-    """By every input; a kernel runs forward only where it is forced."""
+    """Tests the gradients of all inputs. The kernel computes the forward pass only if it is forced."""
     before, found = launches[sample.launches], []
     for name in ("torch", "auto", "triton"):
         arguments = tree_map_only(torch.Tensor, torch.clone, given(sample, triton_device))
@@ -151,7 +154,7 @@ def test_gradients(sample, triton_device):
                 assert relative_error(expected, each) < 1e-4, name
 
 
-@samples_but(*DIFFERENTIABLE)
+@first_samples(has_gradient=False)
 def test_no_gradient(sample, triton_device):
     arguments = given(sample, triton_device)
     for x in tensors(arguments):
@@ -160,31 +163,30 @@ def test_no_gradient(sample, triton_device):
 
 
 @EACH
-@pytest.mark.parametrize("is_traced", [False, True])
 @torch.no_grad()
-def test_the_operator_is_well_formed(sample, is_traced, triton_device, monkeypatch):
-    """Schema, fake result, autograd registration, tracing. Of an operator's other samples the fake result alone."""
+def test_the_operator_is_well_formed(sample, triton_device, monkeypatch):
+    """Tests the fake result and, for an operator's first sample, the schema, autograd registration and tracing."""
     with monkeypatch.context() as patch, Watch() as watch, pytest.raises(Found):
         patch.setattr(torch.compiler, "is_compiling", lambda: True)
         run(sample, "triton", given(sample, triton_device))
     operator, arguments = watch.found
     assert operator.name() == f"sam2fast::{sample.operator or sample.launches}"
-    tracing = (f"test_aot_dispatch_{'static' if sample.is_bounded else 'dynamic'}",) if is_traced else ()
-    checks = ("test_schema", "test_autograd_registration", "test_faketensor")
-    leaves = tree_map_only(torch.Tensor, lambda x: x.clone().requires_grad_(x.is_floating_point()), arguments)
     if sample is not FIRST[sample.operator or sample.launches]:
-        torch.library.opcheck(operator, arguments, test_utils=checks[2:])
+        torch.library.opcheck(operator, arguments, test_utils="test_faketensor")
         return
+    tracing = f"test_aot_dispatch_{'static' if sample.is_bounded else 'dynamic'}"
+    checks = ("test_schema", "test_autograd_registration", "test_faketensor", tracing)
+    leaves = tree_map_only(torch.Tensor, lambda x: x.clone().requires_grad_(x.is_floating_point()), arguments)
     with torch.enable_grad():
         if sample.has_gradient:
-            torch.library.opcheck(operator, leaves, test_utils=(*checks, *tracing))
+            torch.library.opcheck(operator, leaves, test_utils=checks)
         else:
-            torch.library.opcheck(operator, arguments, test_utils=(*checks, *tracing))
+            torch.library.opcheck(operator, arguments, test_utils=checks)
             if sample.launches != "preprocess":
-                torch.library.opcheck(operator, leaves, test_utils=checks[1:2])
+                torch.library.opcheck(operator, leaves, test_utils="test_autograd_registration")
 
 
-@samples_but(*UNTRACED, *OTHERS)
+@samples_but(*UNTRACED, of=FIRST)
 @torch.no_grad()
 def test_a_compiled_op(sample):
     torch._dynamo.reset()
@@ -193,14 +195,14 @@ def test_a_compiled_op(sample):
         assert_same(sample.function(*given(sample)), compiled(*given(sample)))
 
 
-@samples_but(*UNTRACED, *UNKNOWN_SIZES)
+@samples_but(*UNTRACED, *UNKNOWN_SIZES, of=FIRST)
 @torch.no_grad()
 def test_on_a_gpu_a_kernel_is_one_node(sample, monkeypatch):
-    """Traced with fake tensors on a GPU."""
+    """Tests the graph of a call with fake CUDA tensors."""
     pytest.importorskip("triton")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
     for op in OPS.values():
-        monkeypatch.setattr(op, "prefers_torch", lambda *_: False)  # as samples are fp32
+        monkeypatch.setattr(op, "prefers_torch", lambda *_: False)  # samples are fp32
     graphs = []
 
     def keep(graph, inputs):
@@ -219,10 +221,10 @@ def test_on_a_gpu_a_kernel_is_one_node(sample, monkeypatch):
     assert ours == [f"sam2fast.{sample.operator or sample.launches}.default"]
 
 
-@samples_but(*UNTRACED, *OTHERS)
+@samples_but(*UNTRACED, of=FIRST)
 @torch.no_grad()
 def test_an_exported_op(sample):
-    """Also on other values, whose results may be of other sizes."""
+    """Tests the exported program on its own inputs, and on other values. Results may have other sizes there."""
     program = torch.export.export(Program(sample.function), given(sample)).module()
     other = tree_map_only(torch.Tensor, lambda x: ~x if x.dtype == torch.bool else x.flip(0), given(sample))
     for arguments in (given(sample), other):
@@ -232,7 +234,10 @@ def test_an_exported_op(sample):
 @EACH
 @torch.no_grad()
 def test_launches(sample, triton_device, monkeypatch):
-    """Each is on the tensor's device, says whether products are fused, calls no operator, and gives the same bits."""
+    """Tests that launches run on the tensor's device, set ``enable_fp_fusion``, and give the same bits.
+
+    The kernel calls no operator.
+    """
     if triton_device.type != "cpu":
         pytest.skip("launches are watched in Triton's interpreter")
     from triton.runtime import interpreter

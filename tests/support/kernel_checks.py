@@ -1,13 +1,19 @@
-"""Results of a kernel, compared with the reference implementation of its op."""
+"""Samples of all ops, and results of a kernel, compared with the reference implementation of its op."""
 
 from typing import Any
 
 import torch
 from interpreter import shuffled_programs
+from kernel_records import RECORDS
 from torch.utils._pytree import tree_leaves, tree_map
 
 from sam2fast.kernels._dispatch import backend, launches
 from sam2fast.utils.testing import relative_error
+
+# Small calls of all ops, by name.
+SAMPLES = {name: sample for record in RECORDS.values() for name, sample in record.samples.items()}
+# The first sample of each torch operator, by the operator's name.
+FIRST = {sample.operator or sample.launches: sample for sample in reversed(SAMPLES.values())}
 
 
 def by_kernel(op: Any, *arguments: Any, name: str = "", launched: int = 1) -> Any:
