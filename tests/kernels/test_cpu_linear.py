@@ -1,3 +1,4 @@
+import itertools
 from types import SimpleNamespace
 
 import pytest
@@ -14,12 +15,17 @@ from sam2fast.modeling.attention import Attention
 from sam2fast.modeling.layers import MLP
 from sam2fast.utils.testing import assert_as_accurate_as, relative_error
 
+SHAPES = [(1, 64, 32, 96), (4096, 33), (16, 8, 256), (2, 3, 96), (0, 96), (1000, 96)]
+# All pairs of a convolution, a bias and a number of threads occur, since these cases alternate with SHAPES.
+BIASES_AND_THREADS = itertools.cycle([(True, 1), (True, 2), (False, 2), (False, 1)])
 
-@pytest.mark.parametrize("shape", [(1, 64, 32, 96), (4096, 33), (16, 8, 256), (2, 3, 96), (0, 96), (1000, 96)], ids=str)
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("convolution", [True, False])
-def test_same_as_a_linear_layer(shape, bias, threads, convolution, monkeypatch):
+
+@pytest.mark.parametrize(
+    ("shape", "convolution", "bias", "threads"),
+    [(*case, *next(BIASES_AND_THREADS)) for case in itertools.product(SHAPES, [True, False])],
+    ids=str,
+)
+def test_same_as_a_linear_layer(shape, convolution, bias, threads, monkeypatch):
     monkeypatch.setattr(_cpu, "_ONEDNN_IS_FASTER", convolution)
     monkeypatch.setattr(_cpu, "_LARGE_PRODUCT", 2**20)
     x, weight = random_map(*shape), random_map(40, shape[-1], seed=1)

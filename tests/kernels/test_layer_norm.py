@@ -40,8 +40,17 @@ def inputs(shape, device, x=torch.float32, delta=torch.float32):
     )
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("dtypes", DTYPES, ids=lambda d: "-".join(str(t).removeprefix("torch.") for t in d))
+def name_of(case):
+    return "-".join(str(x).removeprefix("torch.") for x in case)
+
+
+def all_shapes_and_dtypes(shapes):
+    """Parametrizes with all shapes in fp32, and with the first shape in all other dtypes."""
+    cases = [*((shape, DTYPES[0]) for shape in shapes), *((shapes[0], dtypes) for dtypes in DTYPES[1:])]
+    return pytest.mark.parametrize(("shape", "dtypes"), cases, ids=name_of)
+
+
+@all_shapes_and_dtypes(SHAPES)
 @torch.no_grad()
 def test_kernel(triton_device, shape, dtypes):
     x, delta, weight, bias = inputs(shape, triton_device, *dtypes[:2])
@@ -87,8 +96,7 @@ def test_gelu(triton_device, shape, dtype):
         assert relative_error(exact, out) <= max(1e-5, 1.01 * relative_error(exact, reference))
 
 
-@pytest.mark.parametrize("shape", [(2, 9, 5, 96), (33, 1), (4, 1152), (0, 16)], ids=str)
-@pytest.mark.parametrize("dtypes", DTYPES, ids=lambda d: "-".join(str(t).removeprefix("torch.") for t in d))
+@all_shapes_and_dtypes([(2, 9, 5, 96), (33, 1), (4, 1152), (0, 16)])
 @pytest.mark.parametrize("is_vector", [True, False])
 @torch.no_grad()
 def test_with_a_shift(triton_device, shape, dtypes, is_vector):

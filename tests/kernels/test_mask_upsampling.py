@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from itertools import cycle
 
 import numpy as np
 import oracle  # noqa: F401  (makes the official package importable)
@@ -41,8 +42,11 @@ def discs(count, h, w):
     return (radius * min(h, w) / 2 - distance) * 3 + random_map(count, h, w) / 4
 
 
-@pytest.mark.parametrize(("low", "size"), [((32, 32), (150, 225)), ((37, 53), (20, 31)), ((1, 1), (7, 9))], ids=str)
-@pytest.mark.parametrize(("threshold", "offset"), [(0.0, 1.0), (0.3, 0.7), (-1.0, -0.5)])
+@pytest.mark.parametrize(
+    ("low", "size", "threshold", "offset"),
+    [((32, 32), (150, 225), 0.0, 1.0), ((37, 53), (20, 31), 0.3, 0.7), ((1, 1), (7, 9), -1.0, -0.5)],
+    ids=str,
+)
 def test_statistics_are_the_official_ones(low, size, threshold, offset):
     logits = torch.cat([smooth(7, *low), torch.full((1, *low), -9.0)])
     found = mask_statistics_reference(logits, size, threshold, offset)
@@ -68,9 +72,10 @@ def test_masks_are_torchs_own(low, size):
         assert torch.equal(upsample_and_threshold(logits[0, 0], size, 0.3), expected[0, 0])
 
 
-@ALL_SIZES
-@pytest.mark.parametrize(("threshold", "offset"), [(0.0, 1.0), (0.37, 0.5), (-2.0, -1.0)])
-def test_cpu_counts_and_masks_equal_the_reference(low, size, threshold, offset):
+@pytest.mark.parametrize(("name", "levels"), zip(SIZES, cycle([(0.0, 1.0), (0.37, 0.5), (-2.0, -1.0)])))
+def test_cpu_counts_and_masks_equal_the_reference(name, levels):
+    """Tests each size with the next levels."""
+    (low, size), (threshold, offset) = SIZES[name], levels
     for name, logits in kinds(*low, threshold).items():
         with backend("torch"):
             found = mask_statistics(logits, size, threshold, offset)

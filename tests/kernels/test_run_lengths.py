@@ -116,9 +116,10 @@ def placed(logits, size, threshold, place):
     return masks
 
 
-@pytest.mark.parametrize(("low", "size"), SIZES.values(), ids=SIZES.keys())
-@pytest.mark.parametrize("threshold", [0.0, 0.7, -3.0])
-def test_upsampled(low, size, threshold):
+@pytest.mark.parametrize(("name", "threshold"), zip(SIZES, itertools.cycle([0.0, 0.7, -3.0])))
+def test_upsampled(name, threshold):
+    """Tests each size with the next threshold."""
+    low, size = SIZES[name]
     logits = torch.cat([each[:1] for each in kinds(*low, threshold).values()])
     for place in places(*size):
         masks = placed(logits, size, threshold, place)
