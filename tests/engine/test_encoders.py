@@ -1,7 +1,6 @@
-"""SAM 2's relatives: plans compute what the modules do, and what is changed in them takes effect in the next call."""
+"""Tests that plans of SAM 2's relatives compute the modules' results, and that changes affect the next call."""
 
 import copy
-import types
 from functools import partial
 from itertools import cycle
 from pathlib import Path
@@ -12,8 +11,8 @@ import torch
 from parity import random_map
 from planned import (
     ALL,
-    Larger,
-    Wrapped,
+    CHANGES,
+    VALUES,
     assert_as_near,
     assert_same,
     assert_takes_effect,
@@ -26,7 +25,6 @@ from planned import (
 )
 from shallow_repvit import shallow_repvit  # noqa: F401
 from torch import nn
-from torch.nn.utils import parametrize
 
 import sam2fast.configs
 from sam2fast.build_sam import build_sam2
@@ -167,26 +165,6 @@ def test_configurations(name, changes):
 # ---- changes ----
 
 
-def larger(module, args, result):
-    return result * 1.5
-
-
-def patched(owner, name, layer):
-    layer.forward = types.MethodType(lambda self, x: type(self).forward(self, x) * 1.5, layer)
-
-
-def of_another_class(owner, name, layer):
-    forward = type(layer).forward
-    layer.__class__ = type("Custom", (type(layer),), {"forward": lambda self, x: forward(self, x) * 1.5})
-
-
-CHANGES = {
-    "hook": lambda owner, name, layer: layer.register_forward_hook(larger),
-    "method of the instance": patched,
-    "wrapped": lambda owner, name, layer: setattr(owner, name, Wrapped(layer)),
-    "class": of_another_class,
-    "parametrisation": lambda owner, name, layer: parametrize.register_parametrization(layer, "weight", Larger()),
-}
 TRUNK, NECK, PERCEIVER = "image_encoder.trunk", "image_encoder.neck", "spatial_perceiver"
 LAYERS = {
     EDGETAM: {
@@ -247,17 +225,6 @@ def test_a_patched_class(models, cls, part, monkeypatch):
         change = lambda: patch.setattr(cls, "forward", wrong)  # noqa: E731
         assert_takes_effect(partial(computed, part=part), model, change, without(part))
     assert parts_of(model) == ALL and difference(before, computed(model, part)) == 0
-
-
-VALUES = {
-    "in place": lambda layer: layer.weight.mul_(1.5),
-    "in place through data": lambda layer: layer.weight.data.mul_(1.5),
-    "other data": lambda layer: setattr(layer.weight, "data", 1.5 * layer.weight.data),
-    "another parameter": lambda layer: setattr(layer, "weight", nn.Parameter(1.5 * layer.weight)),
-    "loaded by assignment": lambda layer: layer.load_state_dict(
-        {name: 1.5 * x for name, x in layer.state_dict().items()}, assign=True
-    ),
-}
 
 
 @pytest.mark.parametrize(("name", "path", "part", "change"), with_one_of(VALUES))

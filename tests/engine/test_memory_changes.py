@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from parity import random_map
 from planned import (
     ALL,
-    Larger,
-    Wrapped,
+    CHANGES,
+    VALUES,
     assert_takes_effect,
     difference,
     everywhere,
@@ -22,8 +22,6 @@ from planned import (
     without_plans,
 )
 from planned_memory import by_modules, tracked
-from torch import nn
-from torch.nn.utils import parametrize
 
 from sam2fast.engine import engine_for
 from sam2fast.kernels.memory_attention import memory_attention_reference
@@ -35,21 +33,6 @@ def larger(forward):
     return lambda self, *args, **kwargs: forward(self, *args, **kwargs) * 1.5
 
 
-def patched(owner, name, layer):
-    layer.forward = types.MethodType(larger(type(layer).forward), layer)
-
-
-# Of a linear layer in a module.
-CHANGES = {
-    "hook": lambda owner, name, layer: layer.register_forward_hook(lambda module, args, result: result * 1.5),
-    "pre hook": lambda owner, name, layer: layer.register_forward_pre_hook(lambda module, args: args[0] * 1.5),
-    "method of the instance": patched,
-    "wrapped": lambda owner, name, layer: setattr(owner, name, Wrapped(layer)),
-    "class": lambda owner, name, layer: setattr(
-        layer, "__class__", type("Custom", (nn.Linear,), {"forward": larger(nn.Linear.forward)})
-    ),
-    "parametrisation": lambda owner, name, layer: parametrize.register_parametrization(layer, "weight", Larger()),
-}
 NO_CHANGE_OF_RESULTS = {
     "backward hook": lambda owner, name, layer: layer.register_full_backward_hook(lambda *args: None),
     "training": lambda owner, name, layer: layer.train(),
@@ -126,14 +109,6 @@ def test_a_patched_class(model, monkeypatch):
     tracked(model)
     monkeypatch.setattr(MemoryAttention, "forward", larger(MemoryAttention.forward))
     assert parts_of(model) == without("attention")
-
-
-VALUES = {
-    "in place": lambda layer: layer.weight.mul_(1.5),
-    "through data": lambda layer: layer.weight.data.mul_(1.5),
-    "another parameter": lambda layer: setattr(layer, "weight", nn.Parameter(1.5 * layer.weight)),
-    "loaded": lambda layer: layer.load_state_dict({name: 1.5 * x for name, x in layer.state_dict().items()}),
-}
 
 
 @pytest.mark.parametrize(

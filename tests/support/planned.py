@@ -1,5 +1,6 @@
 """What an image predictor computes of a model, from plans and by calls of its modules; and changes of a model."""
 
+import types
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -9,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from parity import random_image
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 import sam2fast.engine
 from sam2fast.engine import Engine, Parts, engine_for
@@ -111,6 +113,40 @@ class OnlyLinear(Tensor):
                 return F.linear(x, (8 * weight.as_subclass(Tensor)).round() / 8, *bias, **(kwargs or {}))
             assert func.__name__ in ("__get__", "is_floating_point"), func
             return func(*args, **(kwargs or {}))
+
+
+def _larger(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    return lambda *args: forward(*args) * 1.5
+
+
+# Modifications of the layer ``name`` of ``owner``.
+CHANGES: dict[str, Callable[[Any, str, Any], Any]] = {
+    "hook": lambda owner, name, layer: layer.register_forward_hook(lambda module, args, result: result * 1.5),
+    "pre hook": lambda owner, name, layer: layer.register_forward_pre_hook(lambda module, args: -args[0]),
+    "method of the instance": lambda owner, name, layer: setattr(
+        layer, "forward", types.MethodType(_larger(type(layer).forward), layer)
+    ),
+    "wrapped": lambda owner, name, layer: setattr(owner, name, Wrapped(layer)),
+    "class": lambda owner, name, layer: setattr(
+        layer, "__class__", type("Custom", (type(layer),), {"forward": _larger(type(layer).forward)})
+    ),
+    "parametrisation": lambda owner, name, layer: parametrize.register_parametrization(layer, "weight", Larger()),
+}
+
+
+def loaded(layer: nn.Module, **options: Any) -> None:
+    layer.load_state_dict({name: 1.5 * x for name, x in layer.state_dict().items()}, **options)
+
+
+# Changes of the values of a layer's weight. The layer is still computed from a plan.
+VALUES: dict[str, Callable[[Any], Any]] = {
+    "in place": lambda layer: layer.weight.mul_(1.5),
+    "in place through data": lambda layer: layer.weight.data.mul_(1.5),
+    "other data": lambda layer: setattr(layer.weight, "data", 1.5 * layer.weight.data),
+    "another parameter": lambda layer: setattr(layer, "weight", nn.Parameter(1.5 * layer.weight)),
+    "loaded": loaded,
+    "loaded by assignment": lambda layer: loaded(layer, assign=True),
+}
 
 
 def set_at(model: nn.Module, path: str, value: Any) -> None:
