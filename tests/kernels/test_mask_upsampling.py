@@ -72,7 +72,9 @@ def test_masks_are_torchs_own(low, size):
         assert torch.equal(upsample_and_threshold(logits[0, 0], size, 0.3), expected[0, 0])
 
 
-@pytest.mark.parametrize(("name", "levels"), zip(SIZES, cycle([(0.0, 1.0), (0.37, 0.5), (-2.0, -1.0)])))
+@pytest.mark.parametrize(
+    ("name", "levels"), list(zip(SIZES, cycle([(0.0, 1.0), (0.37, 0.5), (-2.0, -1.0)]), strict=False))
+)
 def test_cpu_counts_and_masks_equal_the_reference(name, levels):
     """Tests each size with the next levels."""
     (low, size), (threshold, offset) = SIZES[name], levels

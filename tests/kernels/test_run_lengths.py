@@ -116,7 +116,7 @@ def placed(logits, size, threshold, place):
     return masks
 
 
-@pytest.mark.parametrize(("name", "threshold"), zip(SIZES, itertools.cycle([0.0, 0.7, -3.0])))
+@pytest.mark.parametrize(("name", "threshold"), list(zip(SIZES, itertools.cycle([0.0, 0.7, -3.0]), strict=False)))
 def test_upsampled(name, threshold):
     """Tests each size with the next threshold."""
     low, size = SIZES[name]
