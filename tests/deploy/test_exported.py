@@ -5,6 +5,7 @@ import math
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
@@ -322,6 +323,16 @@ def test_a_failed_write_keeps_the_previous_program(monkeypatch, tmp_path):
         with pytest.raises(OSError, match="no space left"):
             write(None, path)
         assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
+
+
+def test_options_reach_inductor(monkeypatch, tmp_path):
+    def write(program, package_path, inductor_configs):
+        Path(package_path).write_text(str(inductor_configs))
+
+    monkeypatch.setattr("torch._inductor.aoti_compile_and_package", write)
+    for options in (None, {"max_autotune": True}):
+        exported.compile_artifact(None, tmp_path / "a.pt2", options)
+        assert (tmp_path / "a.pt2").read_text() == str(options)
 
 
 def test_native_code_is_given_all_tensors_in_order(copied, predictors, monkeypatch):

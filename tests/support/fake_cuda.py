@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torch._subclasses import fake_tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sam2fast.engine import Engine
@@ -164,7 +165,7 @@ class FakeCuda(TorchDispatchMode):
         self.seen = Seen()
         self.graph: Graph | None = None  # the graph being recorded
         self.stream = Stream()
-        self._pinned: dict[int, Tensor] = {}  # by address; held, so that no other tensor gets the address
+        self._pinned: dict[int, StorageWeakRef] = {}  # by address, which other tensors may get later
         self._functions = {op.operator._opoverload: op.compute for op in _op.OPS.values()}
 
     # ---- recording ----
@@ -197,7 +198,8 @@ class FakeCuda(TorchDispatchMode):
             self.graph = None
 
     def is_pinned(self, tensor: Tensor) -> bool:
-        return tensor.untyped_storage().data_ptr() in self._pinned
+        storage = self._pinned.get(tensor.untyped_storage().data_ptr())
+        return storage is not None and not storage.expired()
 
     # ---- operations ----
 
@@ -231,7 +233,8 @@ class FakeCuda(TorchDispatchMode):
                 return self.is_pinned(args[0])
             result = func(*args, **kwargs)
         if pinned:
-            self._pinned[result.untyped_storage().data_ptr()] = result
+            storage = result.untyped_storage()
+            self._pinned[storage.data_ptr()] = StorageWeakRef(storage)
         return result
 
     def _on_device(self, func: Any, args: Any, kwargs: Any, tensors: list[Tensor]) -> Any:

@@ -15,9 +15,11 @@ import numpy as np
 import onnx
 import onnxruntime
 import PIL
+import tame_weights
 import torch
 from exported_once import exporting_once
 from onnx_graphs import PROMPTS, compare_images, model_of_modules, several_objects
+from parity import random_map
 from shallow_repvit import shallow_repvit  # noqa: F401
 from strategy_recordings import NANO_LAYERS
 from video import build_video_pair, clip, compare, jpeg_folder, run, run_official
@@ -263,15 +265,26 @@ def test_published_sizes(size, side, frames, tmp_path):
     print(f"{size} at {side}: {compare(expected, run(OnnxVideoPredictor(exported), video, scenario)):.1e}")
 
 
+def edgetam():
+    """Returns a video predictor of EdgeTAM for images of 256 pixels."""
+    options = {"device": "cpu", "hydra_overrides_extra": ["++model.image_size=256"]}
+    return tame_weights.built(build_sam2_video_predictor, "configs/edgetam/edgetam.yaml", None, **options)
+
+
+@torch.inference_mode()
+def test_memories_of_edgetam_do_not_depend_on_other_objects():
+    graph = MemoryEncoderGraph(edgetam())
+    features, masks = random_map(1, 256, 16, 16), random_map(2, 1, 64, 64)
+    found = graph(features, masks, torch.ones(2, 1), torch.zeros(2))
+    alone = [graph(features, mask[None], torch.ones(1, 1), torch.zeros(1)) for mask in masks]
+    assert relative_error(torch.cat(alone), found) <= 1e-5
+
+
 @pytest.mark.slow
 @torch.inference_mode()
 def test_edgetam(video, tmp_path):
-    """Beside sam2fast, which tests/family compares with the published code."""
-    import tame_weights
-
-    overrides = ["++model.image_size=256"]
-    ours = build_sam2_video_predictor("configs/edgetam/edgetam.yaml", device="cpu", hydra_overrides_extra=overrides)
-    tame_weights.fill(ours, 0)
+    """Compares exported graphs with sam2fast, which tests/family compares with the published code."""
+    ours = edgetam()
     export.write_onnx(ours, tmp_path / "graphs")
     exported = OnnxVideoPredictor(load_model(tmp_path / "graphs"))
     compare(run(ours, video, several_objects), run(exported, video, several_objects))

@@ -94,6 +94,15 @@ def test_threads_are_divided_before_torch_is_loaded():
         threads_for_each(2, 0)
 
 
+@pytest.mark.parametrize(("variable", "expected"), [("6", 3), ("0", None), ("all", None), (None, None)])
+def test_threads_without_torch_are_those_of_the_environment(monkeypatch, variable, expected):
+    monkeypatch.delitem(sys.modules, "torch")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", variable)
+    assert threads_for_each(2) == (expected or max(1, os.cpu_count() // 2))
+
+
 def test_workers_are_as_deterministic_as_this_process():
     with deterministic():
         (result,) = run_jobs(parallel_jobs.square, [3], ["cpu"], parallel_jobs.build_when_deterministic)
