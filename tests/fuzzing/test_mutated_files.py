@@ -32,10 +32,11 @@ READABLE = (
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
-    """An empty folder, which is the current one; torch and the compilers write there, too."""
+    """Makes an empty folder the current one, in which torch and compilers write. Imports write no bytecode."""
     folder = tmp_path_factory.mktemp("work")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        patch.setattr(sys, "dont_write_bytecode", True)
         for variable in ("TMPDIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):
             patch.setenv(variable, str(folder))
         yield folder
