@@ -1,4 +1,5 @@
 import gc
+import itertools
 import os
 import signal
 from pathlib import Path
@@ -112,12 +113,12 @@ def pytest_collection_modifyitems(config, items):
     if config.option.set == "all":
         return
     listed, named = slow_tests.read_list(), _named_files(config)
-    left_out = [
-        item
-        for item in items
-        if item.path not in named
-        and (slow_tests.is_in(item.nodeid, listed) or "weights" in item.keywords) == (config.option.set == "fast")
-    ]
+
+    def is_left_out(item):
+        is_slow = slow_tests.is_in(item.nodeid, listed) or "weights" in item.keywords
+        return item.path not in named and is_slow == (config.option.set == "fast")
+
+    left_out = list(filter(is_left_out, items))
     if left_out:
         config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in set(left_out)]
+        items[:] = list(itertools.filterfalse(is_left_out, items))

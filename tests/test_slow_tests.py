@@ -17,14 +17,30 @@ from processor_times import ProcessorTimes
 def pytest_configure(config):
     config.pluginmanager.register(ProcessorTimes("seconds.json", True))
 """
-TEST = """
+BURN = """
 import time
+import pytest
 
+def burn(seconds):
+    start = time.process_time()
+    while time.process_time() < start + seconds:
+        pass
+"""
+TEST = """
 def test_it():
     time.sleep(1.1)
-    start = time.process_time()
-    while time.process_time() < start + {}:
-        pass
+    burn({})
+"""
+SHARED = """
+@pytest.fixture(scope="module")
+def shared():
+    burn(1.1)
+
+def test_one(shared):
+    pass
+
+def test_two(shared):
+    pass
 """
 
 
@@ -55,13 +71,23 @@ def test_the_choice_keeps_a_case_of_each_function():
     assert {test for test in seconds if is_in(test, names)} == slow
 
 
+def run(folder, test):
+    """Runs a test file with the plugin, and returns the finished process and the measured costs."""
+    (folder / "conftest.py").write_text(PLUGIN.format(str(TESTS / "support")))
+    (folder / "test_dear.py").write_text(BURN + test)
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    process = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    return process, [*json.loads((folder / "seconds.json").read_text()).values()]
+
+
 @pytest.mark.parametrize(("seconds", "fails"), [(0, False), (1.1, True)])
 def test_a_dear_test_that_is_not_listed_fails_the_run(tmp_path, seconds, fails):
-    """Tests that only processor time counts."""
-    (tmp_path / "conftest.py").write_text(PLUGIN.format(str(TESTS / "support")))
-    (tmp_path / "test_dear.py").write_text(TEST.format(seconds))
-    options = ["-p", "no:cacheprovider", "-p", "no:xdist"]
-    run = subprocess.run([sys.executable, "-m", "pytest", *options], cwd=tmp_path, capture_output=True, text=True)
-    assert run.returncode == fails and ("test_it takes 1.1 s of processor time" in run.stdout) == fails
-    (measured,) = json.loads((tmp_path / "seconds.json").read_text()).values()
-    assert abs(measured - seconds) < 0.2
+    """Tests that only processor time counts. A wait has a third of its duration as cost."""
+    process, (cost,) = run(tmp_path, TEST.format(seconds))
+    assert process.returncode == fails and ("test_it takes 1.1 s of processor time" in process.stdout) == fails
+    assert abs(cost - max(seconds, (1.1 + seconds) / 3)) < 0.2
+
+
+def test_the_cost_of_a_shared_fixture_is_divided(tmp_path):
+    process, costs = run(tmp_path, SHARED)
+    assert process.returncode == 0 and len(costs) == 2 and all(abs(cost - 0.55) < 0.2 for cost in costs)
