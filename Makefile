@@ -73,7 +73,7 @@ test-rest: $(VENV)/.tested  # run the tests that `make test` leaves out
 	$(PYTESTS) --set rest $(PYTEST)
 
 slow-tests: $(VENV)/.tested  # run all tests, then write from their processor time which tests are slow
-	mkdir -p out && $(PYTESTS) --set all --seconds "$(CURDIR)/out/seconds.json" $(PYTEST)
+	mkdir -p out && $(PYTESTS) --set all --seconds="$(CURDIR)/out/seconds.json" $(PYTEST)
 	$(BIN)/python tests/support/slow_tests.py out/seconds.json
 
 EXAMPLES ?= 20
