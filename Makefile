@@ -72,7 +72,7 @@ test-all: $(VENV)/.tested  ## run all tests but those with the marker slow; see 
 test-rest: $(VENV)/.tested  # run the tests that `make test` leaves out
 	$(PYTESTS) --set rest $(PYTEST)
 
-slow-tests: $(VENV)/.tested  # run all tests, then write from their processor time which tests are slow
+slow-tests: $(VENV)/.tested  # run all tests, then write from their costs which tests are slow
 	mkdir -p out && $(PYTESTS) --set all --seconds="$(CURDIR)/out/seconds.json" $(PYTEST)
 	$(BIN)/python tests/support/slow_tests.py out/seconds.json
 

@@ -54,7 +54,7 @@ def test_listed_tests_exist(request):
     assert not gone, "run `make slow-tests`, or remove these names"
 
 
-def test_the_choice_keeps_a_case_of_each_function():
+def test_the_choice_keeps_a_case_of_each_function_and_a_test_of_each_file():
     seconds = {
         "tests/a/test_rest.py::test_rest": 10_000.0,
         "tests/a/test_a.py::test_cases[1]": 2.0,
@@ -63,11 +63,18 @@ def test_the_choice_keeps_a_case_of_each_function():
         "tests/a/test_b.py::test_long[x]": 9.0,
         "tests/a/test_b.py::test_long[y]": 8.0,
         "tests/a/test_b.py::test_longer": 20.0,
+        "tests/a/test_c.py::test_long[x]": 4.0,
+        "tests/a/test_c.py::test_long[y]": 5.0,
         f"tests/{DEAR[0]}[x]": 5.0,
     }
     slow = choose(seconds)
     names = shortened(slow, seconds)
-    assert names == ["a/test_a.py::test_cases[1]", "a/test_b.py", "a/test_rest.py"]
+    assert names == [
+        "a/test_a.py::test_cases[1]",
+        "a/test_b.py",
+        "a/test_c.py::test_long[y]",
+        "a/test_rest.py",
+    ]
     assert {test for test in seconds if is_in(test, names)} == slow
 
 

@@ -1,4 +1,4 @@
-"""Chooses the tests that ``make test`` leaves out, from the processor time of each test.
+"""Chooses the tests that ``make test`` leaves out, from the cost of each test (``processor_times.py``).
 
     python tests/support/slow_tests.py out/seconds.json
 
@@ -30,10 +30,11 @@ CORE = [
     "strategies",
     "tracking",
 ]
-# Maximum processor times of a fast test, as shares of the time of all tests, because processors differ.
-MOST_IN_CORE, MOST = 7e-5, 2e-5
-MOST_OF_ONLY_CASE = 1.5e-4  # of the only fast case of a function
-LIMIT = 1.0  # maximum processor time of a test that is not in the list, on any processor
+# Maximum costs of a fast test, as shares of the cost of all tests, because processors differ.
+MOST_IN_CORE, MOST = 6e-5, 2e-5
+MOST_OF_ONLY_CASE = 1e-4  # of the only fast case of a function
+MOST_OF_ONLY_TEST = 5e-4  # of the only fast test of a file
+LIMIT = 1.0  # maximum processor time in seconds of a test that is not in the list, on any processor
 # Fast tests that may take more.
 DEAR = (
     "modeling/test_compilation.py::test_an_encoder_that_a_user_compiles_has_one_graph_per_size",
@@ -67,15 +68,20 @@ def read_list() -> set[str]:
 
 
 def choose(seconds: Mapping[str, float]) -> set[str]:
-    """Returns the slow tests among tests with their processor times."""
-    functions, total = defaultdict(dict), sum(seconds.values())
+    """Returns the slow tests among tests with their costs."""
+    total = sum(seconds.values())
+    by_function, by_file = defaultdict(dict), defaultdict(dict)
     for test, time in seconds.items():
-        functions[names_of(test)[1]][test] = time
+        file, function, _ = names_of(test)
+        by_function[function][test] = by_file[file][test] = time / total
     slow: set[str] = set()
-    for function, cases in functions.items():
+    for function, cases in by_function.items():
         most, first = MOST_IN_CORE if function.partition("/")[0] in CORE else MOST, min(cases, key=cases.__getitem__)
-        shares = {test: time / total for test, time in cases.items()}
-        slow |= {test for test, x in shares.items() if x > (MOST_OF_ONLY_CASE if test == first else most)}
+        slow |= {test for test, x in cases.items() if x > (MOST_OF_ONLY_CASE if test == first else most)}
+    for tests in by_file.values():
+        first = min(tests, key=tests.__getitem__)
+        if tests.keys() <= slow and tests[first] <= MOST_OF_ONLY_TEST:
+            slow.remove(first)
     return {test for test in slow if not is_in(test, DEAR)}
 
 
