@@ -15,6 +15,7 @@ from sam2fast import nano
 
 REFUSED = {"locked/x": "Permission denied|does not exist", "n" * 300: "File name too long|does not exist"}
 WEIGHTS = Path(nano.__file__).with_name("weights.safetensors")
+WEIGHTS_IN_SHELL = shlex.quote(str(WEIGHTS))
 POINT, FIRST = "--point 5,5 --model nano", "--point 0,1,5,5 --model nano"
 COMMANDS = (
     f"segment X {POINT}",
@@ -50,7 +51,7 @@ COMMANDS = (
     "profile X",
     "profile image.png --trace X/a.json",
     "convert X out.pt",
-    f"convert {shlex.quote(str(WEIGHTS))} X/out.pt",
+    f"convert {WEIGHTS_IN_SHELL} X/out.pt",
     "dataset info X",
     "dataset show X --from davis",
     "dataset convert X out --to davis",
@@ -92,7 +93,7 @@ def locked(inputs):
     (inputs / "locked").chmod(0o700)
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.replace(str(WEIGHTS), "WEIGHTS"))
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.replace(WEIGHTS_IN_SHELL, "WEIGHTS"))
 def test_the_error_is_one_line(run, locked, command, monkeypatch):
     monkeypatch.setattr("sam2fast.cli.serve.run", None)  # if it was not refused, it would serve forever
     before = sorted(os.listdir(locked))
