@@ -151,6 +151,7 @@ def pyplot(monkeypatch):
     from matplotlib import pyplot
 
     monkeypatch.setattr(pyplot, "show", lambda: None)
+    pyplot.close("all")  # figures of other tests
     yield pyplot
     pyplot.close("all")
 
