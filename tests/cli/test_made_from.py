@@ -167,7 +167,7 @@ def comment(line: str) -> str:
 
 
 def renamed(folder: str, line: str) -> str:
-    """Renames an input folder, whose content stays."""
+    """Renames an input folder, and keeps its content."""
     os.rename(folder, f"other_{folder}")
     return " ".join(f"other_{folder}" if word == folder else word for word in line.split())
 

@@ -64,7 +64,7 @@ OVERRIDES = 0b111  # CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
 
 @contextmanager
 def permissions_count() -> Iterator[None]:
-    """Context manager in which file permissions apply: root, as in containers, may otherwise read every folder."""
+    """Returns a context manager in which file permissions apply to root, too."""
     if not hasattr(os, "geteuid") or os.geteuid() != 0:
         yield
         return

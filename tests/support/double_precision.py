@@ -12,7 +12,7 @@ import torch
 
 @contextlib.contextmanager
 def double_precision() -> Iterator[None]:
-    """Context manager in which ``torch.float32``, ``Tensor.float`` and the default dtype are fp64."""
+    """Returns a context manager in which ``torch.float32``, ``Tensor.float`` and the default dtype are fp64."""
     default = torch.get_default_dtype()
     dtypes = patch.multiple(torch, float32=torch.float64, float=torch.float64)
     with dtypes, patch.object(torch.Tensor, "float", torch.Tensor.double):

@@ -18,7 +18,7 @@ from tame_weights import NothingDrawn
 import sam2fast.build_sam
 
 TOLERANCE = 1e-4
-# Tests in which the oracle also agrees with itself under another rounding are slow where that takes long.
+# Tests that also compare the oracle with itself under another rounding are slow if they take long.
 CHECK_ITSELF = pytest.mark.parametrize(
     "check_itself", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["compared", "tame"]
 )

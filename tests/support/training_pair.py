@@ -97,7 +97,7 @@ def official_batch(batch: ClipBatch) -> Any:
 
 @contextlib.contextmanager
 def injected_prompts(prediction: ClipPrediction) -> Iterator[None]:
-    """Context manager in which the official model draws the clicks and boxes that ours drew."""
+    """Returns a context manager in which the official model draws the clicks and boxes that ours drew."""
     first, later = [], []
     for t in prediction.plan.order(len(prediction.frames)):
         seen = 0
