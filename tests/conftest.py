@@ -1,6 +1,7 @@
 import gc
 import itertools
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -14,6 +15,7 @@ os.environ["SAM2FAST_OFFLINE"] = "1"  # no test downloads weights; tests of down
 import importable_torchvision  # noqa: F401
 import slow_tests
 import torch
+from filelock import FileLock
 from processor_times import ProcessorTimes
 
 gc.set_threshold(1_000_000)  # until the tests begin: imported objects stay
@@ -56,6 +58,29 @@ def triton_device() -> torch.device:
     return torch.device("cpu")
 
 
+@pytest.fixture(scope="session")
+def nano_graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with nano's ONNX graphs. One process exports them for all processes of the run."""
+    from sam2fast import nano
+    from sam2fast.build_sam import build_sam2_video_predictor
+    from sam2fast.deploy.onnx import export
+
+    folder = tmp_path_factory.getbasetemp()
+    folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "graphs of nano"
+    with FileLock(folder.with_suffix(".lock")):
+        if not folder.exists():
+            export.write_onnx(build_sam2_video_predictor(nano.CONFIG, nano.WEIGHTS, device="cpu"), folder)
+    return folder
+
+
+@pytest.fixture
+def copied_graphs(nano_graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exports of nano copy these graphs, and compare them with the model as after an export."""
+    from sam2fast.deploy.onnx import export
+
+    monkeypatch.setattr(export, "export_graph", lambda graph, file: shutil.copyfile(nano_graphs / file.name, file))
+
+
 def _folder(variable: str) -> Path:
     if variable not in os.environ:
         pytest.skip(f"{variable} is not set")
@@ -83,9 +108,8 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    is_worker = hasattr(config, "workerinput")
     options = config.option
-    times = ProcessorTimes(None if is_worker else options.seconds, options.strict_seconds and not is_worker)
+    times = ProcessorTimes(options.seconds, options.strict_seconds, is_worker=hasattr(config, "workerinput"))
     config.pluginmanager.register(times)
 
 

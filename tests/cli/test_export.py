@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 from commands import ok
-from exported_once import nano_exported_once  # noqa: F401
 from file_contents import names
 from mini_model import OVERRIDES, mini_model
 from omegaconf import OmegaConf
@@ -76,7 +75,7 @@ def test_options_reach_the_export_to_onnx(run, mini, monkeypatch):
     assert asked == [(192, "graphs", str(mini[1]), "int8")]
 
 
-@pytest.mark.usefixtures("nano_exported_once")
+@pytest.mark.usefixtures("copied_graphs")
 def test_onnx(run, tmp_path):
     """What the graphs compute is in deploy/onnx."""
     pytest.importorskip("onnxruntime", reason="needs the extra onnx")

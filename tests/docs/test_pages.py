@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from document_blocks import ROOT, Block, Command, all_blocks, commands
 from document_commands import run_sam2fast, run_script
-from exported_once import nano_exported_once  # noqa: F401
 from profiled import LIMITS
 from small_ray import small_ray
 
@@ -115,7 +114,7 @@ def test_page_runs(
     # Measuring the machine's limits takes seconds and is not needed.
     monkeypatch.setattr("sam2fast.profiling.run.measure_limits", lambda device, dtypes: LIMITS)
     if page == "docs/export.md":
-        request.getfixturevalue("nano_exported_once")
+        request.getfixturevalue("copied_graphs")
         shutil.copy(ROOT / "configs/nano/sam2fast_nano.yaml", "small_nano.yaml")  # the graphs are of its size
     names: dict[str, Any] = {"__name__": "__main__"}
     with small_ray() if page == WITH_RAY else nullcontext():

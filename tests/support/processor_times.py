@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from _pytest.runner import runtestprotocol
 from slow_tests import DEAR, LIMIT, is_in, processor_seconds, read_list
 
+LISTED = {*read_list(), *DEAR}  # tests that may take more than ``LIMIT``
 WAITING = 1 / 3  # cost of a second of waiting, during which other processes of `make test` run
 
 
@@ -38,13 +40,28 @@ class ProcessorTimes:
     Args:
         file: JSON file for the costs by test, or None.
         is_strict: If True, the run fails if a test that is not in the list takes more than ``LIMIT`` seconds of
-            processor time, without shared fixtures.
+            processor time, without shared fixtures. Such a test runs twice, and the second run counts: the first run
+            may have imported modules and filled caches for other tests.
+        is_worker: If True, another process writes and checks the costs.
     """
 
-    def __init__(self, file: str | None, is_strict: bool) -> None:
-        self._file, self._is_strict = file, is_strict
+    def __init__(self, file: str | None, is_strict: bool, is_worker: bool) -> None:
+        self._file, self._is_strict, self._is_worker = file, is_strict, is_worker
         self._reports: dict[str, Any] = {}  # the last phase of each test, which has the costs of all phases
         self._shared: list[tuple[str, str, float, float]] = []  # shared fixtures that the test has set up
+
+    def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+        if not self._is_strict or is_in(item.nodeid, LISTED):
+            return None
+        item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+        reports = runtestprotocol(item, log=False, nextitem=nextitem)
+        if reports[-1].processor > LIMIT and all(report.passed for report in reports):
+            item._initrequest()
+            reports = runtestprotocol(item, log=False, nextitem=nextitem)
+        for report in reports:
+            item.ihook.pytest_runtest_logreport(report=report)
+        item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+        return True
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
@@ -73,6 +90,8 @@ class ProcessorTimes:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Iterator[None]:
+        if self._is_worker:
+            return (yield)
         if self._file is not None:
             Path(self._file).write_text(json.dumps(self._costs(), indent=0) + "\n", encoding="utf-8")
         if self._is_strict and self._dear() and session.exitstatus == pytest.ExitCode.OK:
@@ -102,6 +121,5 @@ class ProcessorTimes:
         return costs
 
     def _dear(self) -> dict[str, float]:
-        listed = {*read_list(), *DEAR}
         times = {test: report.processor for test, report in self._reports.items()}
-        return {test: x for test, x in times.items() if x > LIMIT and not is_in(test, listed)}
+        return {test: x for test, x in times.items() if x > LIMIT and not is_in(test, LISTED)}

@@ -37,6 +37,7 @@ MOST_OF_ONLY_TEST = 5e-4  # of the only fast test of a file
 LIMIT = 1.0  # maximum processor time in seconds of a test that is not in the list, on any processor
 # Fast tests that may take more.
 DEAR = (
+    "deploy/onnx/test_onnx_export.py::test_a_graph_that_differs_is_seen",
     "modeling/test_compilation.py::test_an_encoder_that_a_user_compiles_has_one_graph_per_size",
     "modeling/test_compilation.py::test_a_decoder_that_a_user_compiles_has_one_graph",
     "modeling/test_compilation.py::test_a_block_with_rotations_has_one_graph",

@@ -17,7 +17,6 @@ import onnxruntime
 import PIL
 import tame_weights
 import torch
-from exported_once import exporting_once
 from onnx_graphs import PROMPTS, compare_images, model_of_modules, several_objects
 from parity import random_map
 from shallow_repvit import shallow_repvit  # noqa: F401
@@ -43,7 +42,7 @@ BOXES = [[20, 20, 70, 60], [50, 30, 100, 80]]
 
 @pytest.fixture(scope="module")
 def pair():
-    """nano, whose graphs are exported once for several files of tests, and its modules of the original."""
+    """Returns nano's modules of the original and ours."""
     pair = build_video_pair("sam2.1_t", NANO_LAYERS)
     weights = {name: tensor.float() for name, tensor in read_checkpoint(nano.WEIGHTS).items()}
     for model in pair:
@@ -52,16 +51,8 @@ def pair():
 
 
 @pytest.fixture(scope="module")
-def folder(pair, tmp_path_factory):
-    path = tmp_path_factory.mktemp("onnx") / "nano"
-    with exporting_once(tmp_path_factory):
-        export.write_onnx(pair[1], path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def model(folder):
-    return load_model(folder)
+def model(nano_graphs):
+    return load_model(nano_graphs)
 
 
 @pytest.mark.slow
@@ -108,9 +99,10 @@ def test_a_compiled_memory_encoder_runs_uncompiled(pair):
         restore_methods(encoder)
 
 
-def test_a_graph_that_differs_is_seen(pair, folder):
-    """Each is compared with its module after its export, at other sizes than the traced ones."""
-    graph, file = export.graphs_of(pair[1])[-1], folder / "memory_encoder.onnx"
+def test_a_graph_that_differs_is_seen(pair, tmp_path):
+    """Exports the memory encoder, and compares the graph with its module at other sizes than the traced sizes."""
+    graph, file = export.graphs_of(pair[1])[-1], tmp_path / "memory_encoder.onnx"
+    export.export_graph(graph, file)
     export.check_graph(graph, file)
     wrong = graph._replace(inputs={**graph.inputs, "scores": (3, 1)})
     with pytest.raises(RuntimeError, match="the exporter changed the inputs of memory_encoder"):
@@ -121,18 +113,18 @@ def test_a_graph_that_differs_is_seen(pair, folder):
         export.check_graph(graph, file)
 
 
-def test_no_path_of_this_machine(folder):
+def test_no_path_of_this_machine(nano_graphs):
     assert not [
-        path.name for path in folder.iterdir() if str(Path(sam2fast.__file__).parent).encode() in path.read_bytes()
+        path.name for path in nano_graphs.iterdir() if str(Path(sam2fast.__file__).parent).encode() in path.read_bytes()
     ]
 
 
-def test_axes_have_names_and_nothing_branches(folder):
-    content = json.loads((folder / MANIFEST).read_text())
+def test_axes_have_names_and_nothing_branches(nano_graphs):
+    content = json.loads((nano_graphs / MANIFEST).read_text())
     assert content["opset"] == 20 and set(content["versions"]) == {"sam2fast", *export.TOOLS}
     axes = set()
     for name in GRAPHS:
-        graph = onnx.load(folder / f"{name}.onnx").graph
+        graph = onnx.load(nano_graphs / f"{name}.onnx").graph
         axes |= {axis.dim_param for node in graph.input for axis in node.type.tensor_type.shape.dim} - {""}
         assert not {node.op_type for node in graph.node} & {"If", "Loop", "Scan"}
     assert axes == {"objects", "memories", "pointers", "points"}
@@ -153,13 +145,13 @@ def test_a_frozen_axis_is_refused(pair, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [pytest.param("float16", marks=pytest.mark.slow), "int8"])
-def test_smaller_weights(pair, dtype, tmp_path, tmp_path_factory):
+@pytest.mark.usefixtures("copied_graphs")
+def test_smaller_weights(pair, dtype, tmp_path):
     """Compares masks of a video with fp32's. docs/export.md has measured IoUs of photographs."""
     ball = draw_rolling_ball(12)
     frames, boxes = [np.asarray(x) for x in ball.frames], masks_to_boxes(torch.as_tensor(ball.masks)[0, :2])
     ours = pair[1]
-    with exporting_once(tmp_path_factory):
-        manifest = export.write_onnx(ours, tmp_path / dtype, dtype=dtype)
+    manifest = export.write_onnx(ours, tmp_path / dtype, dtype=dtype)
     plain = model_of_modules(ours)
     models = plain, load_model(tmp_path / dtype)
     expected, actual = (track_two(OnnxVideoPredictor(m), frames, boxes.tolist()) for m in models)
@@ -173,7 +165,8 @@ def test_smaller_weights(pair, dtype, tmp_path, tmp_path_factory):
 
 
 @pytest.mark.parametrize(("dtype", "choice"), [("float16", "float32"), ("int8", "float16 or float32")])
-def test_masks_that_differ_are_refused(pair, dtype, choice, tmp_path, tmp_path_factory, monkeypatch):
+@pytest.mark.usefixtures("copied_graphs")
+def test_masks_that_differ_are_refused(pair, dtype, choice, tmp_path, monkeypatch):
     def damage(file, dtype):
         model = onnx.load(file)
         for x in model.graph.initializer:
@@ -185,7 +178,7 @@ def test_masks_that_differ_are_refused(pair, dtype, choice, tmp_path, tmp_path_f
 
     monkeypatch.setattr(export, "converted", damage)
     expected = rf"masks of {dtype} and float32 have a mean IoU of 0\.\d+, worst .*: choose dtype {choice}$"
-    with exporting_once(tmp_path_factory), pytest.raises(RuntimeError, match=expected):
+    with pytest.raises(RuntimeError, match=expected):
         export.write_onnx(pair[1], tmp_path / "out", dtype=dtype)
     assert not list(tmp_path.iterdir())
 
@@ -202,8 +195,8 @@ def track_two(predictor, video, boxes, **init):
     ("name", "value", "needed"),
     [("image_size", 512, 256), ("image_size", None, 256), ("mean", [1.0], 3), ("no_obj_ptr", [], 128)],
 )
-def test_changed_constants_are_seen(name, value, needed, folder, tmp_path):
-    copy = shutil.copytree(folder, tmp_path / "copy")
+def test_changed_constants_are_seen(name, value, needed, nano_graphs, tmp_path):
+    copy = shutil.copytree(nano_graphs, tmp_path / "copy")
     content = json.loads((copy / MANIFEST).read_text())
     (copy / MANIFEST).write_text(json.dumps({**content, name: value}))
     with pytest.raises(OnnxModelError, match=f"model.json: {name} is .* need {needed}"):
@@ -230,14 +223,14 @@ np.save(sys.argv[3], np.stack(masks))
 """
 
 
-def test_without_torch(folder, video, tmp_path):
+def test_without_torch(nano_graphs, video, tmp_path):
     """With numpy, Pillow and onnxruntime as the only packages: the same masks as here."""
     for module in (np, PIL, onnxruntime):
         (tmp_path / module.__name__).symlink_to(Path(module.__file__).parent)
     environment = {"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1", "ORT_DISABLE_TELEMETRY": "1"}
-    command = [sys.executable, "-S", "-c", ALONE, folder, video, tmp_path / "masks.npy", json.dumps(BOXES)]
-    subprocess.run(command, check=True, cwd=folder, env=environment)
-    predictor = OnnxVideoPredictor(load_model(folder))
+    command = [sys.executable, "-S", "-c", ALONE, nano_graphs, video, tmp_path / "masks.npy", json.dumps(BOXES)]
+    subprocess.run(command, check=True, cwd=nano_graphs, env=environment)
+    predictor = OnnxVideoPredictor(load_model(nano_graphs))
     expected = [track_two(predictor, video, BOXES, strategy=name) for name in ("sam2", "together")]
     assert np.array_equal(np.load(tmp_path / "masks.npy"), np.concatenate(expected))
 
