@@ -31,9 +31,9 @@ CORE = [
     "tracking",
 ]
 # Maximum costs of a fast test, as shares of the cost of all tests, because processors differ.
-MOST_IN_CORE, MOST = 6e-5, 2e-5
-MOST_OF_ONLY_CASE = 1e-4  # of the only fast case of a function
-MOST_OF_ONLY_TEST = 5e-4  # of the only fast test of a file
+MOST_IN_CORE, MOST = 4e-5, 1.5e-5
+MOST_OF_ONLY_CASE = 7e-5  # of the only fast case of a function
+MOST_OF_ONLY_TEST = 4e-4  # of the only fast test of a file
 LIMIT = 1.0  # maximum processor time in seconds of a test that is not in the list, on any processor
 # Fast tests that may take more.
 DEAR = (
