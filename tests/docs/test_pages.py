@@ -114,8 +114,8 @@ def test_page_runs(
     # Measuring the machine's limits takes seconds and is not needed.
     monkeypatch.setattr("sam2fast.profiling.run.measure_limits", lambda device, dtypes: LIMITS)
     if page == "docs/export.md":
-        request.getfixturevalue("copied_graphs")
         shutil.copy(ROOT / "configs/nano/sam2fast_nano.yaml", "small_nano.yaml")  # the graphs are of its size
+        request.getfixturevalue("copied_graphs")
     names: dict[str, Any] = {"__name__": "__main__"}
     with small_ray() if page == WITH_RAY else nullcontext():
         for block in PAGES[page]:
