@@ -60,7 +60,7 @@ def resize_and_normalise(
     # Divisors are tensors on the device, since torch on CUDA multiplies by the reciprocal of a CPU scalar.
     on_device = [torch.tensor(values, device=image.device) for values in (white, mean, std)]
     whites, means, stds = (x.view(-1, 1, 1) for x in on_device)
-    return (image / whites - means) / stds
+    return (image / whites).sub_(means).div_(stds)  # without other tensors of the image's size
 
 
 resize_and_normalise_reference = resize_and_normalise.reference

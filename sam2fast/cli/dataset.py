@@ -18,6 +18,7 @@ from sam2fast.cli.options import PATH, out_option
 from sam2fast.cli.reporting import emit, output_options, progress_bar, say, say_table
 from sam2fast.cli.user_errors import ErrorReport, UserError, format_error
 from sam2fast.io.atomic import remove_leftovers
+from sam2fast.utils.cores import available_cores
 
 if TYPE_CHECKING:
     import numpy as np
@@ -343,7 +344,7 @@ def _run(
     # Videos to replace have no record until the new files are written, since the run may be interrupted.
     folder.begin({**made_from, **dict.fromkeys(replaced)}, existing)
     left = [jobs[name] for name in made_from if name not in existing]
-    count = min(processes or os.cpu_count() or 1, len(left))
+    count = min(processes or available_cores(), len(left))
     runner = in_this_process("cpu") if count < 2 else on_devices(["cpu"] * count, threads=1)
     with progress_bar("videos", len(left), "videos") as bar:
         results = work_through(function, left, runner, no_model, problems, bar, lambda job: job.video)

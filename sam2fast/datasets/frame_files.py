@@ -105,8 +105,8 @@ def decode_video_frames(video: Path, indices: Sequence[int]) -> list[NDArray[np.
 
         with closing(VideoFile(VideoInput.of_file(video), None)) as file:
             for index in sorted(set(indices)):
-                ((_, pixels),) = file.read(index, index)
-                frames[index] = pixels.numpy()
+                ((_, resize),) = file.read(index, index)
+                frames[index] = resize().numpy()
     return [frames[index] for index in indices]
 
 

@@ -32,6 +32,7 @@ from sam2fast.evaluation.scores import (
     score_objects,
     write_results_csv,
 )
+from sam2fast.utils.cores import available_cores
 from sam2fast.utils.errors import FixableError
 
 __all__ = ["ComparedFrames", "EvaluationError", "benchmark", "compare_frames", "evaluate_folders"]
@@ -211,8 +212,7 @@ def evaluate_folders(
     plans = [plan_video(pair, name, skip_first_and_last) for name in pair.videos]
     chunks = [piece for plan in plans if not plan.problems for whole in plan.sequences for piece in _pieces(whole)]
     total = sum(len(chunk.names) for chunk in chunks)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = min(cores if processes is None else processes, max(1, total // FRAMES_FOR_A_PROCESS))
+    workers = min(available_cores() if processes is None else processes, max(1, total // FRAMES_FOR_A_PROCESS))
     videos = []
     with (
         tqdm(total=total, unit="frame", disable=None if progress else True) as bar,

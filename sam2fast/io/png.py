@@ -1,6 +1,5 @@
 """Encodes large PNG files. Strips of rows are computed and compressed in threads."""
 
-import os
 import struct
 import zlib
 from collections.abc import Callable
@@ -8,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from PIL import Image
+
+from sam2fast.utils.cores import available_cores
 
 STRIP_BYTES = 1 << 23  # bytes of pixels per strip
 LEVEL = 1  # zlib's level, since higher levels take several times longer but hardly compress photographs better
@@ -62,7 +63,7 @@ def encode_rows(
         chunks.append(_chunk(b"PLTE", palette.tobytes()))
     checksum = 1
     chunks.append(_chunk(b"IDAT", ZLIB_HEADER))
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(available_cores()) as pool:
         for chunk, lines in (pool.map if len(starts) > 1 else map)(strip, starts):
             chunks.append(chunk)
             checksum = zlib.adler32(lines, checksum)

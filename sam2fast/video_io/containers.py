@@ -15,6 +15,7 @@ from av.container import InputContainer
 from av.error import FFmpegError
 from av.video.stream import VideoStream
 
+from sam2fast.utils.cores import available_cores
 from sam2fast.video_io.video_types import NoFramesError, VideoError
 
 # Timeouts in seconds for the connection and for the next frame.
@@ -23,6 +24,7 @@ IMAGE_FORMATS = ("image2", "ico")  # image formats, besides all names that end i
 IMAGE_BRANDS = ("avif", "heic", "heix", "mif1")
 # Formats that are not opened, since files of these formats refer to other files and addresses, or are scripts.
 INDIRECT_FORMATS = frozenset(("avisynth", "concat", "dash", "hls", "imf", "rtp", "rtsp", "sap", "sdp", "vapoursynth"))
+MOST_THREADS = 16  # FFmpeg's own limit of a decoder's threads
 COVER_IMAGE = 0x400  # FFmpeg's disposition flag of a cover image; covers are stored as video streams
 MAX_PIXELS = 16384 * 8192  # maximum number of pixels of a frame, since a damaged header can claim any size
 
@@ -100,10 +102,12 @@ class VideoInput:
         except ValueError as error:  # the format is unknown
             raise VideoError(f"{self.name} cannot be opened: {error}") from error
         try:
-            return container, self._video_of(container)
+            stream = self._video_of(container)
         except VideoError:
             container.close()
             raise
+        stream.codec_context.thread_count = min(available_cores(), MOST_THREADS)
+        return container, stream
 
     def _limits(self) -> dict[str, str]:
         """Returns options that protect against malicious files. A network address may use any format and protocol."""

@@ -1,10 +1,10 @@
 """Decodes packets to frames, and converts frames to RGB pixels exactly like decord, the original's reader."""
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from fractions import Fraction
 from itertools import pairwise
-from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -14,6 +14,8 @@ from av.error import FFmpegError
 from av.filter import Graph
 from av.video.stream import VideoStream
 from torch import Tensor
+
+Layout: TypeAlias = tuple[int, int, str]  # width, height and pixel format of a frame
 
 OFF_AXIS = 1 / 57  # tangent of one degree; a smaller tilt of a display matrix is ignored
 
@@ -124,7 +126,8 @@ class Orientation(NamedTuple):
 class Scaler:
     """Rotates frames upright and resizes frames with swscale's bilinear filter, bit by bit like decord.
 
-    The scaler is thread-safe, since any thread may convert frames of a stream.
+    Several threads may convert frames at the same time. Each has its own graph of filters. A graph reuses the memory of
+    pixels that are no longer needed.
 
     Args:
         size: Side S of the square, or None to keep the size of each frame.
@@ -133,23 +136,24 @@ class Scaler:
     def __init__(self, size: int | None, orientation: Orientation) -> None:
         self._scale = "iw:ih" if size is None else f"{size}:{size}"
         self._orientation = orientation
-        self._lock = Lock()
-        self._layout: tuple[int, int, str] | None = None
-        self._graph = Graph()
+        self._idle: list[tuple[Layout, Graph]] = []
 
     def __call__(self, frame: VideoFrame) -> Tensor:
         """Returns the pixels of a frame, ``(S, S, 3)`` uint8 RGB."""
-        layout = (frame.width, frame.height, frame.format.name)
-        with self._lock:
-            if layout != self._layout:
-                self._graph = self._build(frame)
-                self._layout = layout
-            self._graph.push(frame)
-            scaled = self._graph.pull()
-        return torch.from_numpy(np.array(scaled.to_ndarray()))
+        layout, known, graph = (frame.width, frame.height, frame.format.name), None, None
+        with suppress(IndexError):
+            known, graph = self._idle.pop()
+        if graph is None or layout != known:
+            graph = self._build(frame)
+        graph.push(frame)
+        pixels = graph.pull().to_ndarray()
+        self._idle.append((layout, graph))
+        # The decoder may need the pixels of a frame that no filter has changed.
+        return torch.from_numpy(pixels.copy() if frame.format.name == "rgb24" else pixels)
 
     def _build(self, frame: VideoFrame) -> Graph:
         graph = Graph()
+        graph.threads = 1  # frames are converted in parallel instead
         # A time base is required, although no filter uses times.
         unit = Fraction(1)
         source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=unit)

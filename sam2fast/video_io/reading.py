@@ -1,8 +1,10 @@
 """Reads streams of frames, in order and once, from files, folders, images, cameras and network addresses."""
 
 from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import closing
 from fractions import Fraction
 from functools import partial
+from itertools import starmap
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -11,6 +13,7 @@ from PIL import Image
 
 from sam2fast.video_io.arrays import FrameScale, to_rgb_image
 from sam2fast.video_io.opening import SourceKind, VideoLike, as_sequence, source_kind
+from sam2fast.video_io.read_ahead import Resizer, read_ahead, threads_for
 from sam2fast.video_io.sources import ImageFiles, ImageList, ImageSource, frame_files, open_pages, resized
 from sam2fast.video_io.video_types import FramePixels, NoFramesError, StreamFrame, VideoError, check_size, require_pyav
 from sam2fast.video_io.volumes import is_volume, open_volume
@@ -20,25 +23,48 @@ StreamLike: TypeAlias = VideoLike | int
 
 
 class ImageStream:
-    """Stream of RGB images. Each image is created when its frame is requested."""
+    """Stream of RGB images.
+
+    Args:
+        images: Images in order, or a source of images. Images of a source that is read in parallel are read and resized
+            ahead. Other images are created when their frames are requested.
+    """
 
     pixel_aspect = Fraction(1)
 
-    def __init__(
-        self, images: Iterable[Image.Image], name: str, image_size: int, source: ImageSource | None = None
-    ) -> None:
+    def __init__(self, images: Iterable[Image.Image] | ImageSource, name: str, image_size: int) -> None:
+        source = images if isinstance(images, ImageSource) else None
         self.name = name
         self.rate: float | None = None if source is None else source.rate
         self.time_unit = 0.001  # image files state durations in milliseconds
         self.count: int | None = None if source is None else len(source)
         self.choices: Mapping[str, Any] = {} if source is None else source.choices
-        self._images, self._image_size, self._source = images, image_size, source
+        self._images: Iterable[Image.Image] = () if isinstance(images, ImageSource) else images
+        self._image_size, self._source = image_size, source
 
     def frames(self) -> Generator[StreamFrame, None, None]:
-        for index, image in enumerate(self._images):
-            time = None if self._source is None else self._source.time(index)
-            pixels = FramePixels(partial(np.array, image), partial(resized, image, self._image_size))
-            yield StreamFrame(index, time, image.height, image.width, pixels)
+        """Yields the frames."""
+        source = self._source
+        if source is None:
+            yield from starmap(self._frame, enumerate(self._images))
+        elif not source.reads_in_parallel:
+            yield from map(self._read, range(len(source)))
+        else:
+            threads = threads_for(source.height, source.width)
+            resizer = Resizer(threads)
+            functions = (partial(self._read, index, resizer) for index in range(len(source)))
+            with closing(read_ahead(functions, threads, threads)) as frames:
+                yield from resizer.follow(frames)
+
+    def _read(self, index: int, resizer: Resizer | None = None) -> StreamFrame:
+        assert self._source is not None
+        return self._frame(index, self._source.image(index), resizer)
+
+    def _frame(self, index: int, image: Image.Image, resizer: Resizer | None = None) -> StreamFrame:
+        time = None if self._source is None else self._source.time(index)
+        square = partial(resized, image, self._image_size)
+        pixels = FramePixels(partial(np.array, image), square if resizer is None else resizer.start(square))
+        return StreamFrame(index, time, image.height, image.width, pixels)
 
 
 class Stream(Protocol):
@@ -134,9 +160,9 @@ def _stream(source: Any, image_size: int) -> Stream:
         source = open_volume(source)
     kind = source_kind(source)
     if kind is SourceKind.FOLDER:
-        return _ordered(ImageFiles(frame_files(Path(source)), image_size), str(source), image_size)
+        return ImageStream(ImageFiles(frame_files(Path(source)), image_size), str(source), image_size)
     if kind is SourceKind.IMAGES:
-        images = _ordered(ImageList(as_sequence(source), image_size), "the sequence", image_size)
+        images = ImageStream(ImageList(as_sequence(source), image_size), "the sequence", image_size)
         images.pixel_aspect = getattr(source, "pixel_aspect", images.pixel_aspect)
         return images
     if kind is SourceKind.ITERATOR:
@@ -144,7 +170,7 @@ def _stream(source: Any, image_size: int) -> Stream:
         rgb = (to_rgb_image(image, index, scale) for index, image in enumerate(source))
         return ImageStream(rgb, "the iterator", image_size)
     if kind is SourceKind.FILE and (pages := open_pages(source, image_size)):
-        return _ordered(pages, "the file", image_size)
+        return ImageStream(pages, "the file", image_size)
     require_pyav()
     from sam2fast.video_io.containers import VideoInput
     from sam2fast.video_io.video_stream import DecodedStream
@@ -154,7 +180,3 @@ def _stream(source: Any, image_size: int) -> Stream:
     if kind is SourceKind.ADDRESS:
         return DecodedStream(VideoInput.of_address(source), image_size)
     return DecodedStream(VideoInput.of_file(source), image_size)
-
-
-def _ordered(source: ImageSource, name: str, image_size: int) -> ImageStream:
-    return ImageStream(map(source.image, range(len(source))), name, image_size, source)

@@ -4,9 +4,10 @@ import logging
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
@@ -34,6 +35,7 @@ CINEMA_SUFFIXES = (".exr", ".dpx")
 
 STATELESS = (np.ndarray, Tensor, str, Path, bytes)  # types of images that several threads may read at once
 
+Pixels: TypeAlias = Tensor | Callable[[], Tensor]
 FileLike: TypeAlias = str | Path | bytes | bytearray | memoryview | BinaryIO
 _log = logging.getLogger(__name__)
 
@@ -112,7 +114,8 @@ class Source(ABC):
     """Video with random access to its frames. ``time`` is thread-safe.
 
     Attributes:
-        reads_in_parallel: True if ``read`` is also thread-safe.
+        reads_in_parallel: True if the functions that ``read`` yields do all the work, so that frames are read in
+            parallel.
         height, width: Size in pixels, upright.
         rate: Average frames per second, if known.
         truncated: Sentence on frames that are known to be missing after the last frame, or None.
@@ -131,13 +134,14 @@ class Source(ABC):
     def __len__(self) -> int: ...
 
     @abstractmethod
-    def read(self, index: int, since: int) -> Iterable[tuple[int, Tensor]]:
+    def read(self, index: int, since: int) -> Iterable[tuple[int, Pixels]]:
         """Yields frame ``index``, preceded by frames from ``since`` on if these have to be decoded first.
 
-        Items are pairs of a frame's index and its pixels, ``(S, S, 3)`` uint8 RGB on the CPU.
+        Items are pairs of a frame's index and its pixels, ``(S, S, 3)`` uint8 RGB on the CPU, or a function that
+        returns the pixels and may be called in any thread. ``read`` itself is called in one thread at a time.
 
         Raises:
-            VideoError: If the frame cannot be read, or has another size than the video.
+            VideoError: If the frame cannot be read, or has another size than the video. The function raises this, too.
         """
 
     def time(self, index: int) -> float | None:
@@ -170,7 +174,7 @@ class SteppedSource(Source):
     def __len__(self) -> int:
         return len(self._frames)
 
-    def read(self, index: int, since: int) -> Iterable[tuple[int, Tensor]]:
+    def read(self, index: int, since: int) -> Iterable[tuple[int, Pixels]]:
         """See :meth:`Source.read`."""
         for number, pixels in self._source.read(self._frames[index], self._frames[since]):
             if number in self._frames:
@@ -188,11 +192,15 @@ class ImageSource(Source):
 
     _image_size: int
 
-    def read(self, index: int, since: int) -> Iterable[tuple[int, Tensor]]:
-        """Returns only frame ``index``, as ``(S, S, 3)`` uint8 RGB on the CPU. See :meth:`Source.read`."""
+    def read(self, index: int, since: int) -> Iterable[tuple[int, Pixels]]:
+        """Returns only frame ``index``. See :meth:`Source.read`."""
+        read = partial(self._pixels, index)
+        return [(index, read if self.reads_in_parallel else read())]
+
+    def _pixels(self, index: int) -> Tensor:
         image = self.image(index)
         check_size(index, (image.height, image.width), (self.height, self.width))
-        return [(index, resized(image, self._image_size))]
+        return resized(image, self._image_size)
 
     @abstractmethod
     def image(self, index: int) -> Image.Image:
@@ -389,8 +397,8 @@ class BufferedImages(Source):
     def __len__(self) -> int:
         return len(self._frames_or_errors)
 
-    def read(self, index: int, since: int) -> Iterable[tuple[int, Tensor]]:
-        """Returns only frame ``index``, as ``(S, S, 3)`` uint8 RGB on the CPU. See :meth:`Source.read`."""
+    def read(self, index: int, since: int) -> Iterable[tuple[int, Pixels]]:
+        """Returns only frame ``index``. See :meth:`Source.read`."""
         frame = self._frames_or_errors[index]
         if isinstance(frame, Exception):
             raise frame

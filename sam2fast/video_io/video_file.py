@@ -2,7 +2,8 @@
 
 import os
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import chain, islice
 
 from av import Packet, VideoFrame
@@ -67,8 +68,8 @@ class VideoFile(Source):
     def __len__(self) -> int:
         return self._timeline.count
 
-    def read(self, index: int, since: int) -> Iterator[tuple[int, Tensor]]:
-        """Decodes frames lazily. See :meth:`~sam2fast.video_io.sources.Source.read`.
+    def read(self, index: int, since: int) -> Iterator[tuple[int, Callable[[], Tensor]]]:
+        """Decodes frames lazily. The functions resize. See :meth:`~sam2fast.video_io.sources.Source.read`.
 
         Pixels are ``(S, S, 3)`` uint8 RGB on the CPU, or ``(H, W, 3)`` if ``image_size`` is None.
 
@@ -88,7 +89,7 @@ class VideoFile(Source):
                 if rank == index:
                     check_size(index, size, (self.height, self.width))
                 if rank >= since and size == (self.height, self.width):
-                    yield rank, self._scaler(frame)
+                    yield rank, partial(self._scaler, frame)
                 if rank == index:
                     return
         if self._threads == "AUTO":

@@ -2,9 +2,11 @@
 
 import logging
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from fractions import Fraction
+from functools import partial
 from heapq import heappop, heappush
+from itertools import repeat
 from typing import Any
 
 from av import Packet, VideoFrame
@@ -12,13 +14,16 @@ from av.container import InputContainer
 from av.error import FFmpegError
 from av.video.stream import VideoStream
 
+from sam2fast.utils.cores import available_cores
 from sam2fast.video_io.containers import VideoInput, reason
 from sam2fast.video_io.decoding import Orientation, Packets, Scaler, decode
+from sam2fast.video_io.read_ahead import Resizer, read_ahead
 from sam2fast.video_io.timeline import Clock, has_times, stated_rate
 from sam2fast.video_io.truncation import missing_frames, stated_frames
 from sam2fast.video_io.video_types import FramePixels, NoFramesError, StreamFrame, VideoError
 
 _log = logging.getLogger(__name__)
+AHEAD = 3  # number of frames to decode ahead
 
 
 class DecodedStream:
@@ -34,19 +39,30 @@ class DecodedStream:
         self._video, self._image_size = video, image_size
 
     def frames(self) -> Generator[StreamFrame, None, None]:
-        """Yields the frames. For errors see :class:`~sam2fast.video_io.reading.FrameReader`."""
+        """Yields the frames. Decodes and resizes frames of files ahead.
+
+        For errors see :class:`~sam2fast.video_io.reading.FrameReader`.
+        """
+        if not self._video.is_file:
+            yield from self._decoded(careful=True)
+            return
+        resizer = Resizer(min(AHEAD, available_cores()))
+        decoded = self._decoded_file(resizer)
+        with closing(decoded), closing(read_ahead(repeat(partial(next, decoded, None)), AHEAD, 1)) as frames:
+            yield from resizer.follow(iter(partial(next, frames), None))
+
+    def _decoded_file(self, resizer: Resizer) -> Generator[StreamFrame, None, None]:
         yielded = 0
-        if self._video.is_file:
-            with suppress(_UndecodableError):
-                for frame in self._decoded(careful=False):
-                    yielded = frame.index + 1
-                    yield frame
-                return
-        for frame in self._decoded(careful=True):
+        with suppress(_UndecodableError):
+            for frame in self._decoded(False, resizer):
+                yielded = frame.index + 1
+                yield frame
+            return
+        for frame in self._decoded(True, resizer):
             if frame.index >= yielded:
                 yield frame
 
-    def _decoded(self, careful: bool) -> Iterator[StreamFrame]:
+    def _decoded(self, careful: bool, resizer: Resizer | None = None) -> Generator[StreamFrame, None, None]:
         """Yields all frames. If not ``careful``, decodes faster, but raises at the first error."""
         container, stream = self._video.open()
         with container:
@@ -63,7 +79,7 @@ class DecodedStream:
             for frame in decode(stream, expected, errors.append if careful else _raised):
                 if expected.lacks_before(frame) or not (careful or expected.are_known):
                     raise self._undecodable(index, careful)
-                made = make(index, frame)
+                made = make(index, frame, resizer)
                 self.pixel_aspect = make.orientation.pixel_aspect(stream)
                 yield made
                 index += 1
@@ -154,11 +170,12 @@ class _FrameBuilder:
         self._image_size, self._clock = image_size, clock
         self._scalers: tuple[Scaler, Scaler] | None = None
 
-    def __call__(self, index: int, frame: VideoFrame) -> StreamFrame:
+    def __call__(self, index: int, frame: VideoFrame, resizer: Resizer | None) -> StreamFrame:
         if self._scalers is None:
             self.orientation = Orientation.of(frame)
             self._scalers = Scaler(self._image_size, self.orientation), Scaler(None, self.orientation)
         height, width = self.orientation.size(frame)
         to_square, to_rgb = self._scalers
-        pixels = FramePixels(lambda: to_rgb(frame).numpy(), lambda: to_square(frame))
+        square = partial(to_square, frame)
+        pixels = FramePixels(lambda: to_rgb(frame).numpy(), square if resizer is None else resizer.start(square))
         return StreamFrame(index, self._clock(frame.pts), height, width, pixels)

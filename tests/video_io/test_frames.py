@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from suite.photographs import Repeated
 from waiting import wait_until
 
 from sam2fast.kernels.preprocess import MEAN, STD
-from sam2fast.video_io import Frames, VideoError, frame_cache, open_frames
+from sam2fast.video_io import Frames, VideoError, open_frames, read_ahead
 from sam2fast.video_io.frame_cache import AHEAD, CAPACITY, FrameCache
 
 SIZE, COUNT, DAMAGED = 4, 100, 57
@@ -190,7 +191,7 @@ class TestPrefetch:
     def test_garbage_collection_ends_the_thread(self):
         gc.freeze()  # collections pass over what is older
         frames = Frames(CountingSource(), SIZE, prefetch=True)
-        (thread,) = frames._prefetcher._threads
+        thread = frames._prefetcher._thread
         assert thread.daemon
         frames.pixels(3)
         other = copy.copy(frames)
@@ -204,7 +205,7 @@ class TestPrefetch:
 
 
 class ImagesOnDisk(CountingSource):
-    """The first eight after frame 0 are read four at a time."""
+    """Reads the first eight frames after frame 0 four at a time."""
 
     reads_in_parallel = True
     together = 4
@@ -215,17 +216,20 @@ class ImagesOnDisk(CountingSource):
 
     def read(self, index, since):
         self.reads.append(index)
+        return [(index, functools.partial(self.pixels, index))]
+
+    def pixels(self, index):
         if 0 < index <= 8:
             self.barrier.wait(10)
         if index == DAMAGED:
             raise VideoError(f"frame {DAMAGED} is damaged")
-        return [(index, torch.full((SIZE, SIZE, 3), index, dtype=torch.uint8))]
+        return torch.full((SIZE, SIZE, 3), index, dtype=torch.uint8)
 
 
 class TestReaders:
     @pytest.fixture(autouse=True)
     def four(self, monkeypatch):
-        monkeypatch.setattr(frame_cache.os, "cpu_count", lambda: ImagesOnDisk.together)
+        monkeypatch.setattr(read_ahead, "available_cores", lambda: ImagesOnDisk.together)
 
     @pytest.fixture
     def source(self):
@@ -245,34 +249,31 @@ class TestReaders:
 
     def test_fewer_threads_decode_large_images(self, source):
         source.height, source.width = 8000, 6000  # 137 MiB each
-        assert FrameCache(source).readers == 1
+        assert FrameCache(source).threads == 1
         source.height //= 2
-        assert FrameCache(source).readers == 3
-
-    def test_threads_end_if_another_cannot_be_started(self, source, monkeypatch):
-        gc.freeze()
-        started = []
-
-        def start(thread, plain=threading.Thread.start):
-            if len(started) == 2:
-                raise RuntimeError("can't start new thread")
-            plain(thread)
-            started.append(thread)
-
-        monkeypatch.setattr(threading.Thread, "start", start)
-        with pytest.raises(RuntimeError, match="can't start"):
-            Frames(source, SIZE, prefetch=True)
-        gc.collect()
-        assert len(started) == 2 and wait_until(lambda: not any(thread.is_alive() for thread in started))
+        assert FrameCache(source).threads == 3
 
     def test_threads_end_with_the_video(self, source):
-        source.barrier = threading.Barrier(1)
+        before = set(threading.enumerate())
         frames = Frames(source, SIZE, prefetch=True)
-        threads = frames._prefetcher._threads
-        assert len(threads) == 4
-        frames.pixels(0)
+        numbers(frames, range(8))
+        threads = set(threading.enumerate()) - before
+        assert len(threads) == 5  # one reads ahead, four convert
         frames.close()
         assert source.is_closed and not any(thread.is_alive() for thread in threads)
+
+    def test_threads_that_are_behind_stop_the_reading(self, source):
+        """Each conversion holds a decoded frame."""
+        source.reads_in_parallel, source.barrier = False, threading.Barrier(5)
+        frames = Frames(source, SIZE, prefetch=True)
+        cache = frames._cache
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(lambda: [cache.fetch(index) for index in range(1, 20)])
+            assert wait_until(lambda: len(source.reads) == 9)  # twice the threads, and the frame that waits
+            time.sleep(0.05)
+            assert len(source.reads) == 9
+            source.barrier.abort()
+        frames.close()
 
 
 class OwnList(list):
@@ -336,7 +337,7 @@ def test_closed_frames(frames, source):
     prefetcher = frames._prefetcher
     for _ in range(2):
         frames.close()
-    assert source.is_closed and (prefetcher is None or not any(x.is_alive() for x in prefetcher._threads))
+    assert source.is_closed and (prefetcher is None or not prefetcher._thread.is_alive())
     with pytest.raises(VideoError, match="closed"):
         frames[3]
 

@@ -5,6 +5,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
+from sam2fast.utils.cores import available_cores
+
 if TYPE_CHECKING:
     import torch
 
@@ -66,5 +68,5 @@ def threads_for_each(processes: int, threads: int | None = None) -> int:
             raise ValueError(f"threads is {threads}; expected 1 or more for each process")
         return threads
     loaded, variable = sys.modules.get("torch"), os.environ.get("OMP_NUM_THREADS", "")
-    here = int(variable) if variable.isdecimal() and int(variable) > 0 else os.cpu_count() or 1
+    here = int(variable) if variable.isdecimal() and int(variable) > 0 else available_cores()
     return max(1, (here if loaded is None else int(loaded.get_num_threads())) // processes)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sam2fast.utils.cores import available_cores
 from sam2fast.utils.errors import FixableError
 
 # Environment variable of started processes that names the folder for messages to the launcher.
@@ -55,7 +56,7 @@ def launch(
     host = (rendezvous or "127.0.0.1:0").rpartition(":")[0]
     is_loopback = host in ("localhost", "[::1]", "::1") or host.startswith("127.")
     # Divides the cores among the processes, unless the user has set the number of threads.
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, available_cores() // processes)))
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(SECONDS_TO_SAVE))
     # Makes a new rendezvous store at each restart, because a shared store may contain addresses of exited processes.
     os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")

@@ -1,0 +1,134 @@
+"""Measures what reading a frame of a video costs: decoding alone, and the pixels for a model.
+
+    python bench/reading.py --out reading.json
+    PYTHONPATH=OTHER/CHECKOUT python bench/reading.py --out before.json
+
+Encodes clips with time stamps, and reads each clip several times in a process with one core and with two cores.
+``decoding`` decodes without scaling, ``frames`` are the pixels of ``open_frames`` with prefetching, ``stream`` those of
+``read_frames``. For a folder of JPEG files, ``decoding`` is PIL's. Times are milliseconds per frame: the minimum of all
+runs, processor time and wall time.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import torch
+from PIL import Image
+from suite.machine import machine
+
+from sam2fast.video_io import open_frames, read_frames
+from sam2fast.video_io.containers import VideoInput
+from sam2fast.video_io.decoding import Packets, decode
+from sam2fast.video_io.sources import frame_files
+
+SIZES = {"640x360": 150, "1920x1080": 90, "3840x2160": 30}  # frames of a clip
+CODECS = {
+    "h264": ("libx264", "mp4", {"preset": "veryfast"}),
+    "hevc": ("libx265", "mp4", {"preset": "ultrafast", "x265-params": "log-level=none"}),
+    "vp9": ("libvpx-vp9", "webm", {"deadline": "realtime", "cpu-used": "8"}),
+}
+
+
+def images(width: int, height: int, count: int) -> Iterator[np.ndarray]:
+    """Yields pixels of a moving pattern with noise."""
+    rng = np.random.default_rng(0)
+    blocks = rng.integers(0, 128, (height // 16 + 1, width // 16 + 1, 3), np.uint8)
+    pattern, noise = blocks.repeat(16, 0).repeat(16, 1), rng.integers(0, 30, (height, width, 3), np.uint8)
+    for i in range(count):
+        yield np.roll(pattern, (3 * i, 5 * i), (0, 1))[:height, :width] + noise
+
+
+def write_clip(folder: Path, codec: str, size: str) -> Path:
+    """Writes a clip, or a folder of JPEG files, and returns its path."""
+    width, height = map(int, size.split("x"))
+    frames = images(width, height, SIZES[size])
+    if codec == "jpeg":
+        path = folder / f"{size} jpeg"
+        path.mkdir()
+        for i, pixels in enumerate(frames):
+            Image.fromarray(pixels).save(path / f"{i:05d}.jpg", quality=90)
+        return path
+    encoder, form, options = CODECS[codec]
+    path = folder / f"{size} {codec}.{form}"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(encoder, rate=30, options=options)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for pixels in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels)))
+        container.mux(stream.encode())
+    return path
+
+
+def read(path: Path, how: str, size: int) -> int:
+    """Reads all frames, and returns their number."""
+    if how == "frames":
+        with closing(open_frames(path, size, prefetch=True)) as frames:
+            return sum(len(frames.pixels(i)) > 0 for i in range(len(frames)))
+    if how == "stream":
+        with read_frames(path, size) as reader:
+            return sum(len(frame.square) > 0 for frame in reader)
+    if path.is_dir():
+        return sum(Image.open(file).convert("RGB").width > 0 for file in frame_files(path))
+    container, stream = VideoInput.of_file(path).open()
+    with container:
+        stream.thread_type = "AUTO"
+        return sum(1 for _ in decode(stream, Packets(container, stream)))
+
+
+def measure(path: Path, how: str, size: int, cores: int, runs: int) -> tuple[float, float]:
+    """Returns processor time and wall time per frame, in milliseconds."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
+    torch.set_num_threads(1)
+    times = []
+    for _ in range(runs):
+        wall, processor = time.perf_counter(), time.process_time()
+        count = read(path, how, size)
+        times.append(((time.process_time() - processor) / count, (time.perf_counter() - wall) / count))
+    return tuple(round(1e3 * min(values), 2) for values in zip(*times, strict=True))  # type: ignore[return-value]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--image-size", type=int, default=1024)
+    parser.add_argument("--only", default="", help="clips whose name contains this text")
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    rows: list[dict[str, Any]] = []
+    context = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as folder:
+        for size in SIZES:
+            for codec in (*CODECS, "jpeg"):
+                if args.only not in f"{size} {codec}":
+                    continue
+                path = write_clip(Path(folder), codec, size)
+                for cores in (1, 2):
+                    row: dict[str, Any] = {"size": size, "codec": codec, "cores": cores}
+                    for how in ("decoding", "frames", "stream"):
+                        with context.Pool(1) as pool:
+                            times = pool.apply(measure, (path, how, args.image_size, cores, args.runs))
+                        row |= {f"{how}_processor_ms": times[0], f"{how}_wall_ms": times[1]}
+                    rows.append(row)
+                    print(row, flush=True)
+    content = {
+        "date": datetime.now(timezone.utc).date().isoformat(),
+        "machine": machine(),
+        "image_size": args.image_size,
+        "rows": rows,
+    }
+    args.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
