@@ -6,7 +6,8 @@
 Encodes clips with time stamps, and reads each clip several times in a process with one core and with two cores.
 ``decoding`` decodes without scaling, ``frames`` are the pixels of ``open_frames`` with prefetching, ``stream`` those of
 ``read_frames``. For a folder of JPEG files, ``decoding`` is PIL's. Times are milliseconds per frame: the minimum of all
-runs, processor time and wall time.
+runs, processor time and wall time. ``waiting_ms`` is the time in which a caller of ``read_frames`` waits for pixels, if
+the caller spends ``--busy`` milliseconds on each frame elsewhere, as on a GPU.
 """
 
 import argparse
@@ -70,6 +71,20 @@ def write_clip(folder: Path, codec: str, size: str) -> Path:
     return path
 
 
+def waiting(path: Path, size: int, busy: float) -> float:
+    """Returns the wall time per frame that a busy caller waits for pixels, in milliseconds."""
+    waited, count = 0.0, 0
+    with read_frames(path, size) as reader:
+        while True:
+            start = time.perf_counter()
+            frame = next(reader, None)
+            if frame is None:
+                return round(1e3 * waited / count, 2)
+            assert len(frame.square)
+            waited, count = waited + time.perf_counter() - start, count + 1
+            time.sleep(busy / 1e3)
+
+
 def read(path: Path, how: str, size: int) -> int:
     """Reads all frames, and returns their number."""
     if how == "frames":
@@ -86,21 +101,25 @@ def read(path: Path, how: str, size: int) -> int:
         return sum(1 for _ in decode(stream, Packets(container, stream)))
 
 
-def measure(path: Path, how: str, size: int, cores: int, runs: int) -> tuple[float, float]:
-    """Returns processor time and wall time per frame, in milliseconds."""
+def measure(path: Path, how: str, args: argparse.Namespace, cores: int) -> dict[str, float]:
+    """Returns times per frame in milliseconds."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
     torch.set_num_threads(1)
+    if how == "waiting":
+        return {"waiting_ms": min(waiting(path, args.image_size, args.busy) for _ in range(args.runs))}
     times = []
-    for _ in range(runs):
+    for _ in range(args.runs):
         wall, processor = time.perf_counter(), time.process_time()
-        count = read(path, how, size)
+        count = read(path, how, args.image_size)
         times.append(((time.process_time() - processor) / count, (time.perf_counter() - wall) / count))
-    return tuple(round(1e3 * min(values), 2) for values in zip(*times, strict=True))  # type: ignore[return-value]
+    processor, wall = (round(1e3 * min(values), 2) for values in zip(*times, strict=True))
+    return {f"{how}_processor_ms": processor, f"{how}_wall_ms": wall}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--busy", type=float, default=10.0)
     parser.add_argument("--image-size", type=int, default=1024)
     parser.add_argument("--only", default="", help="clips whose name contains this text")
     parser.add_argument("--out", type=Path, required=True)
@@ -115,10 +134,9 @@ def main() -> None:
                 path = write_clip(Path(folder), codec, size)
                 for cores in (1, 2):
                     row: dict[str, Any] = {"size": size, "codec": codec, "cores": cores}
-                    for how in ("decoding", "frames", "stream"):
+                    for how in ("decoding", "frames", "stream", "waiting"):
                         with context.Pool(1) as pool:
-                            times = pool.apply(measure, (path, how, args.image_size, cores, args.runs))
-                        row |= {f"{how}_processor_ms": times[0], f"{how}_wall_ms": times[1]}
+                            row |= pool.apply(measure, (path, how, args, cores))
                     rows.append(row)
                     print(row, flush=True)
     content = {

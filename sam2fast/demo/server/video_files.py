@@ -103,7 +103,7 @@ def read_frame(file: Path, frame: int, count: int) -> NDArray[np.uint8]:
     if is_photo(file):
         return read_photo(file)
     with _reading(file, f"frame {frame}"), closing(VideoFile(VideoInput.of_file(file), None)) as video:
-        return next(pixels for index, pixels in video.read(frame, frame) if index == frame).numpy()
+        return next(resize for index, resize in video.read(frame, frame) if index == frame)().numpy()
 
 
 def pixel_aspect_of(file: Path) -> Fraction:
