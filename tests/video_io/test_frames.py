@@ -19,7 +19,7 @@ from waiting import wait_until
 
 from sam2fast.kernels.preprocess import MEAN, STD
 from sam2fast.video_io import Frames, VideoError, open_frames, read_ahead
-from sam2fast.video_io.frame_cache import AHEAD, CAPACITY, FrameCache
+from sam2fast.video_io.frame_cache import AHEAD, CAPACITY, FrameCache, _work
 
 SIZE, COUNT, DAMAGED = 4, 100, 57
 
@@ -157,6 +157,16 @@ class TestCache:
         assert len(source.reads) == 2
 
 
+class OnePass:
+    """Queue with one request to prefetch."""
+
+    def __init__(self):
+        self.get = iter([True, False]).__next__
+
+    def empty(self):
+        return True
+
+
 class TestPrefetch:
     @pytest.mark.parametrize("order", [[20], [50, 49, 20]], ids=["forwards", "backwards"])
     def test_only_the_next_frames_are_read(self, order, prefetching, source):
@@ -177,6 +187,15 @@ class TestPrefetch:
         assert len(source.reads) == 1 + AHEAD
         prefetching.pixels(21 + AHEAD // 2)
         wait_for(prefetching, 21 + AHEAD // 2 + AHEAD)
+
+    def test_a_requested_frame_is_read_before_later_frames(self, source):
+        """Otherwise a decoder would go back, if the thread is faster than the caller."""
+        cache = FrameCache(source)
+        cache.get(5)
+        cache._position = 6  # a caller has requested the frame, and is about to read it
+        _work(cache, OnePass())
+        cache.get(6)
+        assert [index for index, _ in source.reads] == [*range(5, 7 + AHEAD)]
 
     def test_the_video_s_ends(self, prefetching):
         assert numbers(prefetching, [98, 99, 1, 0, 99]) == [98, 99, 1, 0, 99]
