@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from omegaconf import OmegaConf
@@ -24,7 +24,7 @@ from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 from sam2fast.tracking.approximations import Approximations, ApproximationsLike
 from sam2fast.tracking.strategies import StrategyLike, strategy_of
-from sam2fast.utils.devices import available_device
+from sam2fast.utils.devices import available_device, usual_dtype
 from sam2fast.utils.embedded import EMBEDDED, find_embedded
 from sam2fast.utils.thread_guard import limit_threads_after_fork
 
@@ -56,7 +56,7 @@ def build_sam2(
     mode: str = "eval",
     hydra_overrides_extra: Sequence[str] = (),
     apply_postprocessing: bool = True,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | Literal["auto"] | None = None,
     allow_targets: Sequence[str] = (),
     ckpt_prefix: str = "",
     partial: bool = False,
@@ -76,7 +76,8 @@ def build_sam2(
         hydra_overrides_extra: Overrides of the configuration, such as ``++model.image_size=512``.
         apply_postprocessing: If True, the best of the three multimask outputs replaces an unstable single mask.
         dtype: Dtype of linear and convolution weights. Norms, softmax and mask logits stay fp32. None keeps fp32
-            weights, for use with or without autocast.
+            weights, for use with or without autocast. ``"auto"`` selects bfloat16 on CUDA, float16 on NVIDIA GPUs that
+            emulate bfloat16, and fp32 on other devices.
         allow_targets: Packages, modules or classes, see :func:`sam2fast.config.build_from_config`.
         ckpt_prefix: Prefix of the weights to load. The prefix is removed from the names. A prefix that all names share
             is always removed. See :func:`sam2fast.checkpoints.read_checkpoint`.
@@ -112,7 +113,7 @@ def build_sam2_video_predictor(
     hydra_overrides_extra: Sequence[str] = (),
     apply_postprocessing: bool = True,
     vos_optimized: bool = False,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | Literal["auto"] | None = None,
     allow_targets: Sequence[str] = (),
     ckpt_prefix: str = "",
     partial: bool = False,
@@ -272,7 +273,7 @@ def _build(
     weights: Weights,
     device: str | torch.device,
     overrides: Sequence[str],
-    dtype: torch.dtype | None,
+    dtype: torch.dtype | Literal["auto"] | None,
     allow_targets: Sequence[str],
 ) -> SAM2Base:
     """Builds a model or video predictor with weights on the device. :func:`build_sam2` lists the errors."""
@@ -286,6 +287,8 @@ def _build(
     if OmegaConf.select(config, "model._target_") is None:
         raise ConfigError(f"configuration {config_file} has no 'model' with a '_target_'")
     target = available_device(device)
+    if dtype == "auto":
+        dtype = usual_dtype(target)
     _check_dtype(dtype, target)
     if weights.path is None or weights.partial:
         model = build_from_config(config.model, allow_targets)

@@ -15,9 +15,11 @@ from sam2fast.cli.command import argument, command, option, shared
 from sam2fast.cli.command_files import make_folder, write_atomically
 from sam2fast.cli.model_choice import ModelChoice, choose_model
 from sam2fast.cli.options import (
+    AUTO,
     DTYPES,
     ModelOptions,
     checked_strategy,
+    choose_dtype,
     model_options,
     out_option,
     strategy_option,
@@ -62,8 +64,8 @@ class VariantType(click.ParamType):
                 self.fail(f"{value!r} is not {' or '.join(f'{key}=...' for key in KEYS)}", param, ctx)
         if not settings.get("image-size", "1").lstrip("0").isdecimal():
             self.fail(f"the image size {settings['image-size']!r} is not a number of pixels", param, ctx)
-        if settings.get("dtype", DTYPES[0]) not in DTYPES:
-            self.fail(f"no dtype {settings['dtype']!r}; expected one of {', '.join(DTYPES)}", param, ctx)
+        if settings.get("dtype", AUTO) not in (AUTO, *DTYPES):
+            self.fail(f"no dtype {settings['dtype']!r}; expected {AUTO} or one of {', '.join(DTYPES)}", param, ctx)
         checked_strategy(ctx, param, settings.get("strategy", "sam2"))
         return settings
 
@@ -210,6 +212,10 @@ def _variants(first: Mapping[str, Any], others: Sequence[Mapping[str, str]]) -> 
     with as_model_error():
         for setting in settings:
             setting["device"] = str(available_device(setting["device"]))
+    usual = functools.cache(choose_dtype)  # one note per device
+    for setting in settings:
+        if setting["dtype"] == AUTO:
+            setting["dtype"] = usual(setting["device"])
     differing = [key for key in KEYS if len({str(setting[key]) for setting in settings}) > 1]
     variants, choose = [], functools.cache(choose_model)
     for setting in settings:

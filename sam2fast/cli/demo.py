@@ -62,7 +62,7 @@ class DemoCommand:
         if self.image is not None:
             photographs = {"photo": Photograph(self.image, merged(self.clicks, lambda _: None))}
         remove_leftovers(demo_files(self.out, photographs))
-        segmenter = Segmenter(choice, self.model.device, self.model.dtype)
+        segmenter = Segmenter(choice, self.model.device, self.model.with_dtype().dtype)
         records = segment_photographs(segmenter, photographs, self.out)
         tracked = track_clip(segmenter, choice, self.out)
         collage = write_collage(photographs, tracked, self.out)

@@ -126,7 +126,8 @@ class EvaluateImagesCommand:
         jobs = sample(data.jobs, self.most_images, self.seed)
         of_run = {"images": self.most_images, "ignore_label": self.ignored_labels, "format": data.format}
         of_run |= {name: getattr(self, name) for name in RECORDED}
-        made_from = choice.made_from(dtype=self.model.dtype, **of_run)
+        dtype = self.model.with_dtype([] if self.out is None else output_files(self.out)[:1]).dtype
+        made_from = choice.made_from(dtype=dtype, **of_run)
         for what, path, files in (
             ("image", self.images, [job.image for job in jobs]),
             ("mask", masks, [file for job in jobs for file in job.masks.files]),
@@ -148,7 +149,7 @@ class EvaluateImagesCommand:
         for subject, why in data.problems:
             problems.add(subject, why)
         begun, function = time.perf_counter(), functools.partial(evaluate_image, settings=settings)
-        build = functools.partial(_build, choice, self.model.dtype)
+        build = functools.partial(_build, choice, dtype)
         with progress_bar("images", len(jobs), "images") as bar:
             for job, result in work_through(
                 function, jobs, workers.runner, build, problems, bar, lambda job: job.image
@@ -171,7 +172,7 @@ class EvaluateImagesCommand:
             say(f"time: {seconds:.2f} s")
             content = {
                 "version": __version__,
-                "model": {**choice.as_json(), "device": ",".join(devices), "dtype": self.model.dtype},
+                "model": {**choice.as_json(), "device": ",".join(devices), "dtype": dtype},
                 "data": {"images": str(self.images), "masks": str(masks), "format": data.format},
                 "settings": {**asdict(settings), "clicks": self.clicks, "images": self.most_images},
                 "seconds": round(seconds, 3),

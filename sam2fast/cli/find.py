@@ -75,8 +75,9 @@ class FindCommand(MaskingCommand):
 
         references, digests = read_references(self.references, self.reference_masks)
         options = {"most": self.most, "min_likeness": self.min_likeness}
-        run = choice.made_from(dtype=self.model.dtype, tolerance=self.tolerance, **options, **digests)
-        facts = choice, self.model.dtype, options, formats, self.out, run, self.tolerance
+        dtype = self.choose_dtype()
+        run = choice.made_from(dtype=dtype, tolerance=self.tolerance, **options, **digests)
+        facts = choice, dtype, options, formats, self.out, run, self.tolerance
         return FindTask(*facts, references=references)
 
 

@@ -59,7 +59,7 @@ class LabelStudioCommand:
 
             try:
                 with as_model_error():
-                    settings = self.model.device, self.model.dtype, self.model.image_size
+                    settings = self.model.device, self.model.with_dtype().dtype, self.model.image_size
                     predictor, of_images = load_predictors(choice.config, choice.checkpoint, *settings)
             except UserError as error:
                 error.show()

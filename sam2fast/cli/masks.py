@@ -64,6 +64,10 @@ class MaskingCommand:
     TABLES: ClassVar[Sequence[str]] = (RESULTS,)  # result files that hold all images
     SCORE: ClassVar[str] = "predicted_iou"  # key of an annotation's score for the printed table
 
+    def choose_dtype(self) -> str:
+        """Returns the dtype of the computation."""
+        return self.model.with_dtype([self.out / RESULTS] if self.resume else [], bool(self.ray_options)).dtype
+
     def process(
         self, make_task: Callable[[ModelChoice, Sequence[str]], "MaskTask"], inputs: Sequence[Path] = ()
     ) -> None:
@@ -200,8 +204,9 @@ class MasksCommand(MaskingCommand):
         least = thresholds_of(choice.config)
         options = {name: getattr(self, name) for name in OPTIONS}
         options = {name: least.get(name) if value is None else value for name, value in options.items()}
-        run = choice.made_from(dtype=self.model.dtype, tolerance=self.tolerance, **options)
-        return MaskTask(choice, self.model.dtype, options, formats, self.out, run, self.tolerance)
+        dtype = self.choose_dtype()
+        run = choice.made_from(dtype=dtype, tolerance=self.tolerance, **options)
+        return MaskTask(choice, dtype, options, formats, self.out, run, self.tolerance)
 
 
 masks = command(MasksCommand, output_options(has_bar=True))

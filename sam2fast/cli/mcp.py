@@ -35,7 +35,7 @@ class McpCommand:
         from sam2fast.integrations.models import load_predictors
 
         choice = self.model.choose()
-        settings = self.model.device, self.model.dtype, self.model.image_size
+        settings = self.model.device, self.model.with_dtype().dtype, self.model.image_size
         with as_model_error():
             predictor, of_images = load_predictors(choice.config, choice.checkpoint, *settings)
         limits = McpLimits(

@@ -4,7 +4,7 @@ import functools
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -13,12 +13,16 @@ import click
 
 from sam2fast.cli.command import PATH, RareOption
 from sam2fast.cli.model_choice import ModelChoice, choose_model
+from sam2fast.cli.user_errors import as_model_error, print_note
+from sam2fast.deploy.parallel.device_list import device_list, names_several
 from sam2fast.downloads.catalog import OFFLINE_VARIABLES
 from sam2fast.io.images import MEGAPIXELS_VARIABLE
+from sam2fast.io.made_from import recorded_dtype
 from sam2fast.io.mask_formats import WITH_POLYGONS
 
 OFFLINE = OFFLINE_VARIABLES[0]
 DTYPES = ("float32", "bfloat16", "float16")
+AUTO = "auto"
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -163,13 +167,48 @@ class ModelOptions(NamedTuple):
         """Returns the options, with the default model ``name`` if no model and no checkpoint are given."""
         return self._replace(name=self.name or (name if self.checkpoint is None else None))
 
+    def with_dtype(self, earlier: Iterable[Path] = (), in_cluster: bool = False) -> "ModelOptions":
+        """Returns the options with a dtype in place of ``auto``; for the arguments see :func:`choose_dtype`."""
+        return self if self.dtype != AUTO else self._replace(dtype=choose_dtype(self.device, earlier, in_cluster))
+
+
+def choose_dtype(devices: str, earlier: Iterable[Path] = (), in_cluster: bool = False) -> str:
+    """Returns the dtype for ``--dtype auto``: the dtype of earlier results, or the devices' usual dtype.
+
+    Prints a note, unless the dtype is float32 and would be without earlier results. Of several devices, the first that
+    lacks bfloat16 counts.
+
+    Args:
+        devices: Value of ``--device``.
+        earlier: Files of earlier results, of which the first with a dtype counts.
+        in_cluster: True if the devices are those of a cluster's workers. Their GPUs are assumed to have bfloat16.
+    """
+    import torch
+
+    from sam2fast.utils.devices import available_device, usual_dtype
+
+    with as_model_error():
+        if in_cluster:
+            dtypes = {torch.bfloat16 if devices == "cuda" else torch.float32}
+        else:
+            names = device_list(devices) if names_several(devices) else [devices]
+            dtypes = {usual_dtype(available_device(name)) for name in names}
+    usual = str(min(dtypes, key=[torch.float16, torch.bfloat16, torch.float32].index)).removeprefix("torch.")
+    recorded = next((dtype for dtype in map(recorded_dtype, earlier) if dtype in DTYPES), None)
+    if recorded is not None and recorded != usual:
+        print_note(f"computing in {recorded}, as for the earlier results; --dtype chooses another dtype")
+    elif usual != "float32":
+        print_note(f"computing in {usual}, which is usual on this device; --dtype chooses another dtype")
+    return recorded or usual
+
 
 def model_options(
-    command: Command, dtypes: Sequence[str] = DTYPES, default: str | None = None, many_devices: bool = False
+    command: Command, dtypes: Sequence[str] = (AUTO, *DTYPES), default: str | None = None, many_devices: bool = False
 ) -> Command:
     """Adds ``--offline``, and options that the command gets as :class:`ModelOptions` in the argument ``model``.
 
     Args:
+        dtypes: Choices of ``--dtype``, first the default.
         default: Default model of the command.
         many_devices: True if the command takes several devices.
     """
@@ -179,9 +218,10 @@ def model_options(
         return command(*args, model=ModelOptions(model, *map(kwargs.pop, ModelOptions._fields[1:])), **kwargs)
 
     of_model = MODEL_HELP.format("owner/name on the Hugging Face hub; or a YAML file", default or USUAL_MODEL)
+    of_dtype = "Dtype of the computation" + ("; auto: bfloat16 or float16 on CUDA." if AUTO in dtypes else ".")
     of_device = "; several as cuda:0,cuda:1, or all" if many_devices else ""
     for option in (
-        click.option("--dtype", type=click.Choice(dtypes), default="float32", help="Dtype of the computation."),
+        click.option("--dtype", type=click.Choice(dtypes), default=dtypes[0], help=of_dtype),
         click.option(
             "--device", default="auto", callback=checked_device, help=f"auto, cpu, cuda, cuda:1, mps{of_device}."
         ),

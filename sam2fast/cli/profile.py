@@ -54,18 +54,19 @@ class ProfileCommand:
         from sam2fast.cli.track_run import load_predictor
         from sam2fast.profiling import profile_image, profile_video
 
+        model = self.model.with_dtype()
         errors = as_user_error(OSError, ValueError, TypeError, ImportError, torch.OutOfMemoryError)
         options: dict[str, Any] = {"objects": self.objects, "trace": self.trace}
         if self.source.suffix.lower() in SUFFIXES and not self.source.is_dir():
-            images = Segmenter(choice, self.model.device, self.model.dtype).predictor
+            images = Segmenter(choice, model.device, model.dtype).predictor
             with errors:
                 report = profile_image(images, self.source, runs=self.runs or RUNS_OF_IMAGES, **options)
         else:
-            video, _ = load_predictor(choice, self.model.device, self.model.dtype)
+            video, _ = load_predictor(choice, model.device, model.dtype)
             options |= {"frames": self.frames, "runs": self.runs or RUNS_OF_VIDEOS}
             with errors:
                 report = profile_video(video, str(self.source), **options)
-        described = {**choice.as_json(), "dtype": self.model.dtype}
+        described = {**choice.as_json(), "dtype": model.dtype}
         record = {"input": str(self.source), "model": described, **report.as_json()}
         emit(record)
         if self.as_json:

@@ -153,7 +153,9 @@ class SegmentCommand:
             raise UserError(f"there are no prompts for these images; left out: {left_out}")
         choice = self.model.choose()
         make_folder(self.out)
-        task = SegmentTask(self.out, choice, self.model.dtype, choice.made_from(dtype=self.model.dtype))
+        earlier = [output_files(self.out, image.stem)["json"] for image in objects] if self.resume else []
+        dtype = self.model.with_dtype(earlier, bool(self.ray_options)).dtype
+        task = SegmentTask(self.out, choice, dtype, choice.made_from(dtype=dtype))
         jobs, spent = [SegmentJob(image, prompts) for image, prompts in objects.items() if prompts], dict[str, float]()
         remove_leftovers((file for job in jobs for file in job.files(self.out)), bool(self.ray_options))
         done: dict[str, list[Record]] = {}

@@ -198,9 +198,12 @@ class TrackCommand:
         check_results(sources, lambda source: [folders[source]])
         choice = self.model.choose()
         with report_interrupt(click.get_current_context()):
+            from sam2fast.cli.track_folder import MANIFEST
             from sam2fast.cli.track_run import load_predictor, run
 
-            load = functools.partial(load_predictor, choice, self.model.device, self.model.dtype)
+            manifests = [] if self.overwrite else (folder / MANIFEST for folder in folders.values())
+            model = self.model.with_dtype(manifests)
+            load = functools.partial(load_predictor, choice, model.device, model.dtype)
             again = load if total == 1 else functools.cache(load)
             for source, request in requests.items():
                 try:

@@ -136,8 +136,9 @@ class VosCommand:
         from sam2fast.evaluation.scores import VOID
 
         problems, left_out, with_void = ErrorReport("videos"), LeftOut(), list[str]()
+        notes = [] if self.overwrite else self.out.glob(".*.json")
         of_model: dict[str, Any] = {
-            "dtype": self.model.dtype,
+            "dtype": self.model.with_dtype(notes, bool(self.ray_options)).dtype,
             "postprocessing": self.postprocessing,
             "strategy": self.strategy,
         }

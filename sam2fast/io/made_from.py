@@ -77,6 +77,18 @@ def files_below(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("[!.]*") if path.is_file())
 
 
+def recorded_dtype(file: Path) -> str | None:
+    """Returns the dtype in the record of a JSON file of results, or None if the file does not exist or has none."""
+    try:
+        content = json.loads(file.read_bytes())
+        content = content.get("info", content)  # as in COCO
+        content = content["results"][0] if "results" in content else content
+        dtype = content["made_from"]["options"]["dtype"]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return None
+    return dtype if isinstance(dtype, str) else None
+
+
 def _named(record: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the values of a record by name for messages: ``--image-size``, ``video content``."""
     options = record.get("options")

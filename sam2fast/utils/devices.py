@@ -54,3 +54,8 @@ def gpu_lacks_bfloat16(device: torch.device) -> bool:
 def autocast_dtype_for(device: torch.device) -> torch.dtype:
     """Returns the autocast dtype for CUDA: bfloat16, as in SAM 2, or float16 if bfloat16 is emulated."""
     return torch.float16 if gpu_lacks_bfloat16(device) else torch.bfloat16
+
+
+def usual_dtype(device: torch.device) -> torch.dtype:
+    """Returns the dtype of the computation for ``dtype="auto"``: as for autocast on CUDA, float32 on other devices."""
+    return autocast_dtype_for(device) if device.type == "cuda" else torch.float32

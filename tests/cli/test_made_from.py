@@ -475,6 +475,19 @@ def test_converted_checkpoints_of_other_layouts(root, layout):
     assert run(line).exit_code == 1 and files_of(root / "out") == before
 
 
+@pytest.mark.parametrize("command", ["segment", "masks", "track", "vos", "evaluate"])
+def test_a_repeated_run_has_the_dtype_of_the_results(root, command):
+    """And refuses another dtype that is asked for, or for evaluations, replaces the results with a note."""
+    line = {**COMMANDS, "evaluate": EVALUATE}[command]
+    assert run(f"{line} --dtype bfloat16").exit_code == 0
+    before = files_of(root / "out")
+    ends(run(line), 0, "computing in bfloat16, as for the earlier results")
+    assert files_of(root / "out") == before, "the same is kept"
+    code = 0 if command == "evaluate" else 1
+    ends(run(f"{line} --dtype float32"), code, "--dtype (bfloat16, now float32)")
+    assert (files_of(root / "out") == before) == (command != "evaluate")
+
+
 def other_mask(line: str) -> str:
     Image.new("L", (96, 64), 1).save("truth/1.png")
     return line
