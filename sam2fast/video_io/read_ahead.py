@@ -62,4 +62,5 @@ class Resizer:
         with self._pool:
             for frame in frames:
                 yield frame
-                self._in_a_row = self._in_a_row + 1 if frame.is_resized else 0
+                was_resized = "square" in vars(frame)  # a cached property
+                self._in_a_row = self._in_a_row + 1 if was_resized else 0

@@ -60,11 +60,6 @@ class StreamFrame:
     width: int
     _pixels: FramePixels = field(repr=False)
 
-    @property
-    def is_resized(self) -> bool:
-        """True if :attr:`square` was requested."""
-        return "square" in vars(self)
-
     @cached_property
     def rgb(self) -> NDArray[np.uint8]:
         """Pixels ``(H, W, 3)`` uint8 RGB at the video's size, upright."""
