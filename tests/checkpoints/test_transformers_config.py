@@ -3,9 +3,11 @@
 import json
 
 import pytest
+import torch
 from checkpoint_files import OFFICIAL
 
 from sam2fast import nano
+from sam2fast.build_sam import build_sam2
 from sam2fast.checkpoints import CheckpointError, NoConfigError
 from sam2fast.checkpoints.transformers_config import overrides_from, transformers_config
 from sam2fast.config import ConfigError
@@ -45,6 +47,12 @@ def overrides(tmp_path):
 )
 def test_a_written_config_needs_no_override(config, video, overrides):
     assert overrides(transformers_config(config, video=video), config) == ()
+
+
+def test_the_number_of_point_embeddings_is_the_models():
+    with torch.device("meta"):
+        encoder = build_sam2(TINY, None, device="cpu").sam_prompt_encoder
+    assert transformers_config(TINY)["prompt_encoder_config"]["num_point_embeddings"] == len(encoder.point_embeddings)
 
 
 def test_omitted_values_are_those_of_tiny(overrides):

@@ -156,6 +156,7 @@ def test_order(names, numbered):
         (["2.Jpg", "3.jPG"], ["0.png", "1.webp"]),
         (["0.tif", "1.tif", "2.tif"], ["3.png", "4.png", "preview.jpg"]),
         (["0.webp", "1.webp"], ["a.bmp", "b.tif"]),
+        (["0.jpg", "1.jpg"], ["2.png", "3.png", "4.webp", "5.webp"]),
         (["0.jpg", "1.jpg"], ["2.png", "3.png"]),
         (["0.webp"], []),
     ],
