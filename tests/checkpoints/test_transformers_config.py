@@ -3,7 +3,6 @@
 import json
 
 import pytest
-import torch
 from checkpoint_files import OFFICIAL
 
 from sam2fast import nano
@@ -50,9 +49,10 @@ def test_a_written_config_needs_no_override(config, video, overrides):
 
 
 def test_the_number_of_point_embeddings_is_the_models():
-    with torch.device("meta"):
-        encoder = build_sam2(TINY, None, device="cpu").sam_prompt_encoder
-    assert transformers_config(TINY)["prompt_encoder_config"]["num_point_embeddings"] == len(encoder.point_embeddings)
+    encoder = build_sam2(nano.CONFIG, nano.WEIGHTS, device="cpu").sam_prompt_encoder
+    assert transformers_config(nano.CONFIG)["prompt_encoder_config"]["num_point_embeddings"] == len(
+        encoder.point_embeddings
+    )
 
 
 def test_omitted_values_are_those_of_tiny(overrides):

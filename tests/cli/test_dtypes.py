@@ -12,7 +12,19 @@ from sam2fast.cli import main
 from sam2fast.cli.options import choose_dtype
 from sam2fast.io.made_from import recorded_dtype
 
-WITH_AUTO = "segment masks track vos compare find evaluate-images profile mcp label-studio demo".split()
+WITH_AUTO = [
+    "segment",
+    "masks",
+    "track",
+    "vos",
+    "compare",
+    "find",
+    "evaluate-images",
+    "profile",
+    "mcp",
+    "label-studio",
+    "demo",
+]
 NOTE = "computing in {}, which is usual on this device; --dtype chooses another dtype"
 
 
