@@ -146,13 +146,16 @@ def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
     Tensor cores need at least 16 queries: the tokens of two objects. Times were not measured, but estimated from the
     machine code for sm_90. For all keys of a map, eight warps take 10,700 clocks with 64 keys per step, and 12,800
     clocks with 32 keys per step. 16 warps take 12,100 clocks. Adding positions to keys takes another 2,700 clocks.
-    With positions, three pipeline stages need 100 KB of shared memory, which sm_80, sm_90 and sm_100 have, and one
-    stage needs 24 KB. AMD GPUs have 64 KB of shared memory.
+    With positions, three pipeline stages of 64 keys need 100 KB of shared memory, which sm_80, sm_90 and sm_100 have,
+    and one stage needs 24 KB. Other NVIDIA GPUs have 99 KB, and AMD GPUs have 64 KB.
     """
     if shape != "many":
         return LaunchConfig({"BLOCK_M": 16}, {"num_warps": 4, "num_stages": 1})
-    stages = 1 if arch.startswith("gfx") else 3 if arch in ("sm_80", "sm_90", "sm_100") else 2
-    block, stages = (32, 2) if dtype == "float32" else (64, stages)
+    block, stages = 64 if arch in ("sm_80", "sm_90", "sm_100") else 32, 3
+    if arch.startswith("gfx"):
+        block, stages = 64, 1
+    if dtype == "float32":
+        block, stages = 32, 2
     return LaunchConfig({"BLOCK_M": 16, "BLOCK_N": block}, {"num_warps": 8, "num_stages": stages if LOADS_AHEAD else 1})
 
 

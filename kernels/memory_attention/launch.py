@@ -45,8 +45,8 @@ def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
 
     With a bound of 30 %, the kernel reaches at most 30 % of the GPU's peak speed, as computed by ``make sass``. On an
     H100, memory attention in bfloat16 reached 43 to 56 % of the bound for 4 objects, and 31 to 52 % for one object.
-    Other tiles were not measured. With two stages, no load is prefetched, and the bound is half the bound of three
-    stages. Three stages need the shared memory of sm_80, sm_90 and sm_100.
+    Other tiles were not measured. With two stages, no load is prefetched. GPUs of workstations (sm_86, sm_89, sm_120,
+    sm_121) have 100 KiB of shared memory, so three stages need smaller tiles there than on sm_80, sm_90 and sm_100.
     """
     if dtype == "float32":  # fp32 takes three TF32 products, and only 32 channels fit into registers
         queries = 64 if shape in ("256x64", "128x64") else 32  # fp8 needs 64 queries
@@ -65,12 +65,18 @@ def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
         if arch in ("sm_90", "sm_100"):
             warps = 4 if arch == "sm_100" else 8  # with eight warps, one program fits on sm_100
             return LaunchConfig({**wide, CTAS_PER_SM: 2}, {"num_warps": warps, "num_stages": 3})
+        if arch.startswith("sm_"):  # bounds: 88 % on sm_86, sm_89 and sm_120, in fp8 83 %; 87 and 65 % with two stages
+            return LaunchConfig({**wide, "PEELED": 1}, {"num_warps": 8, "num_stages": 3})
         return LaunchConfig(wide, {"num_warps": 8, "num_stages": 2})
     if shape == "256x64" and has_memory:  # a loop without masks raises bounds: 62 to 65, 51 to 56, 27 to 32 %
         return LaunchConfig({**wide, "PEELED": 1}, {"num_warps": 8, "num_stages": 3})
+    if shape == "256x64" and arch.startswith("sm_"):  # bounds: 86 % on sm_86, sm_89 and sm_120; 64 % with two stages
+        tile = {"BLOCK_M": 64, "BLOCK_N": 32, "CHUNK": 256, "PEELED": 1}
+        return LaunchConfig(tile, {"num_warps": 4, "num_stages": 3})
     if shape == "256x64":
         return LaunchConfig({**wide, "BLOCK_M": 64}, {"num_warps": 4, "num_stages": 2})
-    if shape == "256x256" and arch == "sm_80":  # the bound is 31 %; tiles of 64 x 32 would need all registers
+    # Bounds: 31 % on sm_80, where tiles of 64 x 32 would need all registers; 80 % on sm_86, sm_89 and sm_120.
+    if shape == "256x256" and arch.startswith("sm_") and arch not in ("sm_90", "sm_100"):
         return LaunchConfig({"BLOCK_M": 32, "BLOCK_N": 32, "CHUNK": 256}, {"num_warps": 4, "num_stages": 3})
     if shape == "256x256" and has_memory:  # bounds: 45 % on sm_90, 25 % on sm_100; four warps would spill
         tile = {"BLOCK_M": 128, "BLOCK_N": 32, "CHUNK": 256}
@@ -78,9 +84,7 @@ def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
         # for one object, and 105 us for four objects, without the rotation.
         cudnn = {"SDPA": CUDNN, "SDPA_FROM": 4} if arch == "sm_90" and dtype == "bfloat16" else {}
         return LaunchConfig(tile | cudnn, {"num_warps": 8, "num_stages": 3})
-    # On sm_120, four warps spill registers if values have 256 channels, and eight warps if values have fewer channels.
-    warps = 8 if shape == "256x256" and arch in ("sm_120", "sm_121") else 4
-    return LaunchConfig({"BLOCK_M": 64, "BLOCK_N": 32, "CHUNK": 256}, {"num_warps": warps, "num_stages": 2})
+    return LaunchConfig({"BLOCK_M": 64, "BLOCK_N": 32, "CHUNK": 256}, {"num_warps": 4, "num_stages": 2})
 
 
 class Added(NamedTuple):

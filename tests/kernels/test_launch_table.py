@@ -73,3 +73,12 @@ def test_every_op_is_launched_on_every_gpu():
         for target in ("sm_90", "sm_130", "gfx1100"):
             for launch in recorded.launches_of(op, calls, target):
                 assert launch.options.get("num_warps", 4) in (1, 2, 4, 8, 16), (target, launch)
+
+
+@pytest.mark.parametrize("arch", ["sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120", "sm_121"])
+def test_attention_prefetches_keys_on_nvidia_gpus(arch):
+    """Pipelines of two stages prefetch nothing. `make sass` finds this in the machine code."""
+    attention = pytest.importorskip("sam2fast.kernels.memory_attention.launch", reason="needs triton").config
+    tokens = pytest.importorskip("sam2fast.kernels.token_attention_triton").config
+    configs = [attention(arch, "bfloat16", shape) for shape in ("256x64", "128x64", "256x256")]
+    assert all(one.options["num_stages"] == 3 for one in [*configs, tokens(arch, "bfloat16", "many")])
