@@ -79,7 +79,7 @@ def test_a_video_that_cannot_be_opened_is_closed(monkeypatch):
     predictor = video_predictor()
     with pytest.raises(torch.OutOfMemoryError) as kept, failing("out of memory", 100):
         predictor.init_state(make_images(2), async_loading_frames=True)
-    assert kept.value is not None and not any(x.is_alive() for x in opened[0]._prefetcher._threads)
+    assert kept.value is not None and not opened[0]._prefetcher._thread.is_alive()
     with pytest.raises(VideoError, match="closed"):
         opened[0][0]
 

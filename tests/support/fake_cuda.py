@@ -11,6 +11,7 @@ import linecache
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from functools import cache
 from pathlib import Path
 from types import FrameType, SimpleNamespace
@@ -30,6 +31,7 @@ from sam2fast.engine.common import Pixels
 from sam2fast.kernels import _dispatch, _launch, _op
 from sam2fast.modeling import model_identity, tables
 from sam2fast.tracking.propagation import frames_at_once
+from sam2fast.video_io import frame_cache
 
 GPU = torch.device("cuda", 0)
 ROOT = Path(__file__).resolve().parents[2]
@@ -154,6 +156,24 @@ def copies(name: str, given: Any) -> int:
         return 1
     (targets, sources, *_), _ = given
     return 1 if all(len({x.dtype for x in some}) == 1 for some in (targets, sources)) else len(targets)
+
+
+class CallingThread:
+    """Executor that calls functions in the calling thread, the only one with the fake device."""
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def submit(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(function(*args))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+    def shutdown(self) -> None:
+        pass
 
 
 class FakeCuda(TorchDispatchMode):
@@ -450,6 +470,7 @@ def fake_cuda(mode: FakeCuda | None = None) -> Iterator[FakeCuda]:
         for name, method in _METHODS.items():
             patch.setattr(FakeTensor, name, method, raising=False)
         patch.setattr(_dispatch, "_build_unsupported_reason", lambda: None)
+        patch.setattr(frame_cache, "ThreadPoolExecutor", CallingThread)
         patch.setattr(model_identity, "model_facts", lambda model: {})  # weights have no values
         _patch_triton(patch)
         encode = Engine.encode
