@@ -16,6 +16,7 @@ from sam2fast.demo.server.demo_errors import BusyError
 from sam2fast.demo.server.model_calls import TrackPlan
 from sam2fast.demo.server.service import DemoService
 from sam2fast.demo.server.sessions import Session, SessionStore
+from sam2fast.video_io import VideoError
 
 
 def test_the_number_of_sessions_is_limited(make_server):
@@ -40,6 +41,23 @@ def test_a_video_that_cannot_be_opened_leaves_no_session(make_server):
     # It is not in the gallery either.
     videos = client.graphql("{videos{edges{node{path}}}}")["videos"]["edges"]
     assert [edge["node"]["path"] for edge in videos] == ["gallery/clip.mp4"]
+
+
+def test_a_closed_session_closes_its_video(make_server):
+    app = make_server()
+    client = DemoClient(app.test_client())
+    session = client.start()
+    frames = app.extensions[SERVICE].sessions.get(session).state.frames
+    client.close(session)
+
+    def is_closed():
+        try:
+            frames[0]
+        except VideoError as error:
+            return "closed" in str(error)
+        return False
+
+    assert wait_until(is_closed)
 
 
 def test_idle_sessions_expire_and_used_ones_do_not(make_server):

@@ -17,7 +17,7 @@ from sam2fast.training.data.synthetic import MediaError, SyntheticClips, scene
 from sam2fast.training.data.synthetic.clips import LEAST_AREA, labelled_objects
 from sam2fast.training.data.synthetic.compositing import SceneObject
 from sam2fast.training.data.synthetic.media import Media
-from sam2fast.training.data.synthetic.pseudo_labels import ObjectSearch, write_cutouts
+from sam2fast.training.data.synthetic.pseudo_labels import ObjectSearch, find_objects, write_cutouts
 from sam2fast.training.data.synthetic.shapes import coverage, random_shape, rasterise
 from sam2fast.training.data.synthetic.sprites import one_part_sprite, with_border
 
@@ -306,3 +306,17 @@ def test_teacher_keeps_sure_and_distinct_objects(tmp_path):
     np.testing.assert_array_equal(np.asarray(first)[..., :3], pixels[:, :40])
     np.testing.assert_array_equal(np.asarray(second)[..., :3], pixels[:, 60:])
     assert Media([tmp_path / "media"], 64).has_cutouts
+
+
+def test_alpha_below_8_is_0():
+    """Tests logits of -1.8 and -1.72, whose alpha is 7 and 8 of 255."""
+
+    class Faint(FakePredictor):
+        def predict(self, points, labels, **options):
+            masks = np.full((len(points), 3, *self.size), 9, np.float32)
+            masks[..., :2], masks[..., 2:4], masks[..., 4:] = -1.8, -1.72, 9
+            return masks, np.full((len(points), 3), 0.95, np.float32), np.zeros(0)
+
+    search = ObjectSearch(points_per_side=1, areas=(0, 1), least_stability=0)
+    (alpha,) = find_objects(Image.new("RGB", (40, 40)), Faint(), search)
+    assert sorted(set(alpha.ravel().tolist())) == [0, 8, 255]
