@@ -4,8 +4,9 @@ import atexit
 import os
 import weakref
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import partial
 from queue import SimpleQueue
 from threading import Lock, Thread
 from typing import ClassVar
@@ -25,22 +26,24 @@ AHEAD = 6  # minimum number of frames to prefetch; prefetched frames are wasted 
 class FrameCache:
     """Caches :data:`CAPACITY` frames of a source around the last requested frame. Thread-safe.
 
-    The calling thread reads frames in order. A pool of threads converts the frames, such as scaling, in parallel.
+    The calling thread reads frames in order. The calling thread or a pool of threads converts the frames: scales frames
+    of video files, and decodes and scales image files.
 
     Args:
         pinned: If True, stores frames in pinned memory, for copies to CUDA.
+        has_pool: If True, a pool of threads converts the frames in parallel.
 
     Attributes:
         threads: Number of threads that may convert in parallel.
         ahead: Number of frames to prefetch.
     """
 
-    def __init__(self, source: Source, pinned: bool = False) -> None:
+    def __init__(self, source: Source, pinned: bool = False, has_pool: bool = False) -> None:
         self._source, self._pinned, self._length = source, pinned, len(source)
         self.threads = threads_for(source.height, source.width)
         self.ahead = max(AHEAD, 2 * self.threads) if source.reads_in_parallel else AHEAD
         self._position, self._step = 0, 1
-        self._closed = False
+        self._closed, self._has_pool = False, has_pool
         self._begin()
 
     def get(self, index: int) -> Tensor:
@@ -86,14 +89,15 @@ class FrameCache:
         with self._reading, self._lock:
             self._closed = True
             self._frames.clear()
-            self._pool.shutdown()
+            if self._pool is not None:
+                self._pool.shutdown()
             self._source.close()
 
     def _begin(self) -> None:
         """Creates what a fork does not preserve: locks, threads, and frames that the parent's threads convert."""
         # A separate lock for reading keeps cached frames available during reads.
         self._lock, self._reading = Lock(), Lock()
-        self._pool = ThreadPoolExecutor(self.threads, "sam2fast-frames")
+        self._pool = ThreadPoolExecutor(self.threads, "sam2fast-frames") if self._has_pool else None
         self._frames: dict[int, Future[Tensor]] = {}
         self._running: deque[Future[Tensor]] = deque()
         self._process = os.getpid()
@@ -107,16 +111,17 @@ class FrameCache:
             return None if frame is not None and frame.done() and frame.exception() is not None else frame
 
     def _convert(self, pixels: Pixels) -> "Future[Tensor]":
-        if isinstance(pixels, Tensor):
-            frame: Future[Tensor] = Future()
-            frame.set_result(_stored(pixels, self._pinned))
+        if isinstance(pixels, Tensor) or self._pool is None:
+            frame: Future[Tensor] = _Deferred(partial(_stored, pixels, self._pinned))
+            if not self._source.reads_in_parallel:
+                frame.result()  # the frame of a decoder must not be held
             return frame
         while self._running and self._running[0].done():
             self._running.popleft()
         # Waits if the conversions do not keep up, since each holds a decoded frame.
         if len(self._running) >= 2 * self.threads:
             wait([self._running.popleft()])
-        frame = self._pool.submit(lambda pinned: _stored(pixels(), pinned), self._pinned)
+        frame = self._pool.submit(_stored, pixels, self._pinned)
         self._running.append(frame)
         return frame
 
@@ -130,7 +135,24 @@ class FrameCache:
                 del self._frames[behind if (behind - self._position) * self._step < 0 else ahead]
 
 
-def _stored(pixels: Tensor, pinned: bool) -> Tensor:
+class _Deferred(Future[Tensor]):
+    """Future whose function is called by the first thread that requests the result."""
+
+    def __init__(self, function: Callable[[], Tensor]) -> None:
+        super().__init__()
+        self._function, self._is_requested = function, Lock()
+
+    def result(self, timeout: float | None = None) -> Tensor:
+        if self._is_requested.acquire(blocking=False):
+            try:
+                self.set_result(self._function())
+            except BaseException as error:
+                self.set_exception(error)
+        return super().result(timeout)
+
+
+def _stored(pixels: Pixels, pinned: bool) -> Tensor:
+    pixels = pixels if isinstance(pixels, Tensor) else pixels()
     return torch.empty_like(pixels, pin_memory=True).copy_(pixels) if pinned else pixels
 
 

@@ -51,7 +51,7 @@ class Frames:
         self._source = source
         self.device = torch.device(device)
         self._length, self._image_size = len(source), image_size
-        self._cache = FrameCache(source, pinned=self.device.type == "cuda")
+        self._cache = FrameCache(source, pinned=self.device.type == "cuda", has_pool=prefetch)
         self._prefetcher = Prefetcher(self._cache) if prefetch else None
 
     @property
