@@ -35,14 +35,24 @@ MOST_IN_CORE, MOST = 4e-5, 1.5e-5
 MOST_OF_ONLY_CASE = 7e-5  # of the only fast case of a function
 MOST_OF_ONLY_TEST = 1.6e-4  # of the only fast test of a file
 LIMIT = 1.0  # maximum processor time in seconds of a test that is not in the list, on any processor
-# Fast tests that may take more.
+# Fast tests that may take more: compilation, parity, and one case of features whose tests are all expensive.
 DEAR = (
+    "cli/test_compare.py::test_an_image_with_two_models",
+    "cli/test_demo.py::test_a_users_image_and_weights_for_images_only",
+    "cli/test_export.py::test_options_reach_the_export",
+    "cli/test_find.py::test_masks_and_a_table_by_likeness",
+    "cli/test_profile.py::test_an_image_as_json",
+    "cli/test_train.py::test_trains_and_prints_the_folder_of_checkpoints",
+    "compat/test_official_flow.py::test_a_subclass_like_samurai",
     "deploy/onnx/test_onnx_export.py::test_a_graph_that_differs_is_seen",
     "modeling/test_compilation.py::test_an_encoder_that_a_user_compiles_has_one_graph_per_size",
     "modeling/test_compilation.py::test_a_decoder_that_a_user_compiles_has_one_graph",
     "modeling/test_compilation.py::test_a_block_with_rotations_has_one_graph",
+    "modeling/test_family.py::test_a_stream_and_a_saved_session",
     "modeling/test_peft.py::test_adapters_of_peft_are_loaded[rslora]",
     "predictors/test_video_parity.py::test_parity",
+    "strategies/test_d4sm.py::test_recorded_choices_memories_and_logits_of_two_objects",
+    "training/test_official_yaml.py::test_changes_are_kept",
 )
 # Ids of all tests that this process collected.
 COLLECTED = pytest.StashKey[set[str]]()
