@@ -20,8 +20,6 @@ from sam2fast.checkpoints.transformers_layout import (
 
 # Of our names beside those of transformers, when tests/transformers compared these with the library.
 NAMES = "ae22a02d59e5ffdd21102967795123137c62bddaea4991e1d39872e3b2de75c5"
-WEIGHTS = numbered_weights(nano.CONFIG)
-THEIRS = to_transformers(WEIGHTS)
 EDGETAM = "configs/edgetam/edgetam.yaml"
 EDGETAM_NAMES = "af5ccaf0d81fbfef7830902194f53533c039bc5d00750dad168e091334d34cd1"
 
@@ -49,10 +47,20 @@ def test_names_are_those_of_the_library(config, names):
     assert found == names, "names changed: see make test-transformers"
 
 
-def test_points_and_positions():
-    assert [float(row[0]) for row in THEIRS[POINTS_THERE]] == [float(WEIGHTS[name][0, 0]) for name in POINTS]
-    tables = [THEIRS[name] for name in POSITIONS_THERE]
-    assert all(torch.equal(table, WEIGHTS[POSITIONS]) for table in tables)
+@pytest.fixture(scope="module")
+def ours():
+    return numbered_weights(nano.CONFIG)
+
+
+@pytest.fixture(scope="module")
+def theirs(ours):
+    return to_transformers(ours)
+
+
+def test_points_and_positions(ours, theirs):
+    assert [float(row[0]) for row in theirs[POINTS_THERE]] == [float(ours[name][0, 0]) for name in POINTS]
+    tables = [theirs[name] for name in POSITIONS_THERE]
+    assert all(torch.equal(table, ours[POSITIONS]) for table in tables)
     assert tables[0].data_ptr() != tables[1].data_ptr()
 
 
@@ -65,21 +73,31 @@ def test_keys_and_values_of_the_perceiver():
 
 
 @pytest.mark.parametrize("kept", POSITIONS_THERE)
-def test_one_of_the_two_matrices_is_enough(kept):
-    theirs = {name: x for name, x in THEIRS.items() if name == kept or name not in POSITIONS_THERE}
-    assert torch.equal(to_official(theirs)[POSITIONS], WEIGHTS[POSITIONS])
+def test_one_of_the_two_matrices_is_enough(kept, ours, theirs):
+    theirs = {name: x for name, x in theirs.items() if name == kept or name not in POSITIONS_THERE}
+    assert torch.equal(to_official(theirs)[POSITIONS], ours[POSITIONS])
 
 
 @pytest.mark.parametrize(
-    ("convert", "weights", "word"),
+    ("changed", "word"),
     [
-        (to_transformers, WEIGHTS | {"head.weight": torch.zeros(1)}, "no counterpart in transformers: head.weight"),
-        (to_transformers, {name: x for name, x in WEIGHTS.items() if name != POINTS[2]}, f"missing: {POINTS[2]}"),
-        (to_official, THEIRS | {POSITIONS_THERE[1]: THEIRS[POSITIONS_THERE[1]] + 1}, "differ"),
-        (to_official, THEIRS | {POINTS_THERE: THEIRS[POINTS_THERE][:3]}, r"\(3, 128\); expected four rows"),
-        (to_official, THEIRS | {"no_mem_embed": torch.zeros(1, 1, 128)}, "no_mem_embed under two names"),
+        (lambda ours: ours | {"head.weight": torch.zeros(1)}, "no counterpart in transformers: head.weight"),
+        (lambda ours: {name: x for name, x in ours.items() if name != POINTS[2]}, f"missing: {POINTS[2]}"),
     ],
 )
-def test_refusals(convert, weights, word):
+def test_refused_weights_of_ours(changed, word, ours):
     with pytest.raises(CheckpointError, match=word):
-        convert(weights)
+        to_transformers(changed(ours))
+
+
+@pytest.mark.parametrize(
+    ("changed", "word"),
+    [
+        (lambda theirs: {POSITIONS_THERE[1]: theirs[POSITIONS_THERE[1]] + 1}, "differ"),
+        (lambda theirs: {POINTS_THERE: theirs[POINTS_THERE][:3]}, r"\(3, 128\); expected four rows"),
+        (lambda theirs: {"no_mem_embed": torch.zeros(1, 1, 128)}, "no_mem_embed under two names"),
+    ],
+)
+def test_refused_weights_of_transformers(changed, word, theirs):
+    with pytest.raises(CheckpointError, match=word):
+        to_official(theirs | changed(theirs))

@@ -7,10 +7,9 @@ from typing import Any
 from unittest.mock import Mock, patch
 
 import numpy as np
-import oracle  # noqa: F401
+import official_data
 import tame_weights
 import torch
-import training.model.sam2
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor
@@ -110,6 +109,6 @@ def injected_prompts(prediction: ClipPrediction) -> Iterator[None]:
             (first if step == 0 else later).append(new)
     queue: list[tuple[Tensor, Tensor]] = first + later
     draw = Mock(side_effect=queue)
-    with patch.multiple(training.model.sam2, get_next_point=draw, sample_box_points=draw):
+    with patch.multiple(official_data.load("training.model.sam2"), get_next_point=draw, sample_box_points=draw):
         yield
     assert draw.call_count == len(queue), f"the official model drew {draw.call_count} of {len(queue)} prompts"

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from official_data import sam2_datasets, utils, vos_dataset
+from official_data import load, sam2_datasets, utils, vos_dataset
 from training_sets import masklet, write_coco, write_mask_folders, write_masklets, write_sa1b, write_video
 
 from sam2fast.training.data.clip import Clip
@@ -85,15 +85,15 @@ MULTIPLIERS = (1, 2.75, 0.3)
     [
         (
             ConcatDataset([vos(11, m, 50 * k) for k, m in enumerate(MULTIPLIERS)]),
-            utils.ConcatDataset([official(11, m) for m in MULTIPLIERS]),
+            lambda: utils.ConcatDataset([official(11, m) for m in MULTIPLIERS]),
             {0: 0, 10: 10, 11: 50, 21: 60, 22: 100, 32: 110},
         ),
-        (Subset(vos(6, 1.5), [4, 0, 4]), utils.Subset(official(6, 1.5), [4, 0, 4]), {0: 4, 1: 0, 2: 4}),
+        (Subset(vos(6, 1.5), [4, 0, 4]), lambda: utils.Subset(official(6, 1.5), [4, 0, 4]), {0: 4, 1: 0, 2: 4}),
     ],
     ids=["several", "subset"],
 )
 def test_same_repetitions_as_the_official_wrapper(ours, theirs, numbers, seed):
-    ours, theirs = RepeatFactorWrapper(ours, seed), utils.RepeatFactorWrapper(theirs, seed)
+    ours, theirs = RepeatFactorWrapper(ours, seed), utils.RepeatFactorWrapper(theirs(), seed)
     lengths = set()
     for epoch in range(60):
         theirs.set_epoch(epoch)
@@ -146,7 +146,7 @@ def test_phases_go_through_everything_once(monkeypatch):
     assert rounds[0] != rounds[1]
 
     one_process = functools.partial(sam2_datasets.DistributedSampler, num_replicas=1, rank=0)
-    monkeypatch.setattr(sam2_datasets, "DistributedSampler", one_process)
+    monkeypatch.setattr(load("training.dataset.sam2_datasets"), "DistributedSampler", one_process)
     plain, repeated = Listed(range(23)), Listed(range(100, 110))
     repeated.repeat_factors = 2 * torch.ones(10)
     datasets = [plain, utils.RepeatFactorWrapper(repeated)]

@@ -6,7 +6,7 @@ import oracle  # noqa: F401
 import pytest
 import torch
 import torch.nn.functional as F
-import training.loss_fns as official
+from official_data import loss_fns as official
 
 from sam2fast.training import losses
 from sam2fast.training.losses import AtResolution, FromScratchLoss, MultiStepMultiMasksAndIous, sample_masks

@@ -3,9 +3,9 @@
 from typing import Any
 
 import numpy as np
+import official_data
 import pytest
 import torch
-import training.loss_fns
 from double_precision import double_precision
 from training_pair import batch_of_discs, build_training_pair, injected_prompts, official_batch
 
@@ -122,7 +122,7 @@ def assert_pair_agrees(official, ours, settings, num_frames):
         with injected_prompts(mine):
             theirs = official_outputs(official, batch)
         assert_predictions_equal(mine, theirs, 1e-9)
-        expected = gradients(official, training.loss_fns.MultiStepMultiMasksAndIous(**LOSS)(theirs, batch.masks))
+        expected = gradients(official, official_data.loss_fns.MultiStepMultiMasksAndIous(**LOSS)(theirs, batch.masks))
         found = gradients(ours, MultiStepMultiMasksAndIous(**LOSS)(mine.frames, batch.masks))
     assert expected.keys() == found.keys(), "the parameters that have a gradient differ"
     # A gradient that is zero up to rounding is compared at the scale of the others.

@@ -3,10 +3,9 @@
 from types import SimpleNamespace
 
 import numpy as np
-import oracle  # noqa: F401
+import official_data
 import pytest
 import torch
-import training.model.sam2
 from random_blobs import random_blobs
 
 from sam2fast.training.prompt_sampling import (
@@ -27,7 +26,7 @@ class TestPlans:
             training=True, rng=rng, **{f"{name}_for_train": getattr(settings, name) for name in names}
         )
         video = SimpleNamespace(num_frames=num_frames, masks=torch.zeros(num_frames, 1, 2, 2, dtype=torch.bool))
-        out = training.model.sam2.SAM2Train.prepare_prompt_inputs(model, {}, video)
+        out = official_data.sam2.SAM2Train.prepare_prompt_inputs(model, {}, video)
         prompts = out["point_inputs_per_frame"]
         initial = out["init_cond_frames"]
         boxes = [bool(t in prompts and prompts[t]["point_labels"].shape[1] == 2) for t in initial]

@@ -2,13 +2,12 @@ import random
 from typing import Any
 
 import numpy as np
-import oracle  # noqa: F401  makes the official package importable
 import pytest
 import torch
 import torchvision.transforms as T
+from official_data import data_utils
+from official_data import transforms as official
 from PIL import Image
-from training.dataset import transforms as official
-from training.utils.data_utils import Frame, Object, VideoDatapoint
 
 from sam2fast.training.data import transforms as ours
 from sam2fast.training.data.clip import Clip
@@ -36,9 +35,9 @@ def a_clip(height, width, T=3, O=2, seed=0):  # noqa: E741
 def as_datapoint(clip):
     frames = []
     for t, (frame, masks) in enumerate(zip(clip.frames, clip.masks, strict=True)):
-        objects = [Object(i, t, torch.from_numpy(mask.astype(np.uint8))) for i, mask in enumerate(masks)]
-        frames.append(Frame(Image.fromarray(frame), objects))
-    return VideoDatapoint(frames, 0, clip.frames.shape[1:3])
+        objects = [data_utils.Object(i, t, torch.from_numpy(mask.astype(np.uint8))) for i, mask in enumerate(masks)]
+        frames.append(data_utils.Frame(Image.fromarray(frame), objects))
+    return data_utils.VideoDatapoint(frames, 0, clip.frames.shape[1:3])
 
 
 def assert_same(clip, datapoint):
