@@ -6,12 +6,11 @@
 Encodes clips with time stamps, and reads each clip several times in a process with one core and with two cores.
 ``decoding`` decodes without scaling, ``frames`` are the pixels of ``open_frames`` with prefetching, ``stream`` those of
 ``read_frames``. For a folder of JPEG files, ``decoding`` is PIL's. Times are milliseconds per frame: the minimum of all
-runs, processor time and wall time. ``waiting_ms`` is the time in which a caller of ``read_frames`` waits for pixels, if
-the caller spends ``--busy`` milliseconds on each frame elsewhere, as on a GPU.
+runs, processor time and wall time. A caller of ``read_frames`` that spends ``--busy`` milliseconds on each frame
+elsewhere, as on a GPU, waits ``waiting_ms`` for the pixels.
 """
 
 import argparse
-import json
 import multiprocessing
 import os
 import tempfile
@@ -26,6 +25,7 @@ import av
 import numpy as np
 import torch
 from PIL import Image
+from reports import write_json
 from suite.machine import machine
 
 from sam2fast.video_io import open_frames, read_frames
@@ -145,7 +145,7 @@ def main() -> None:
         "image_size": args.image_size,
         "rows": rows,
     }
-    args.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_json(args.out, content)
 
 
 if __name__ == "__main__":

@@ -48,12 +48,12 @@ class Chip(NamedTuple):
 
 CHIPS = {
     "sm_80": Chip(2048, 2048, 64, 30, 167936),
-    # GeForce, where sums in fp32 halve the rate.
+    "sm_90": Chip(4096, 2560, 128, 24, 233472),
+    "sm_100": Chip(8192, 2560, 128, 24, 233472),
+    # GeForce GPUs have half the rate if sums are in fp32.
     "sm_86": Chip(512, 512, 128, 24, 102400, warps=48),
     "sm_89": Chip(512, 512, 128, 24, 102400, warps=48),
     "sm_120": Chip(512, 512, 128, 24, 102400, warps=48),
-    "sm_90": Chip(4096, 2560, 128, 24, 233472),
-    "sm_100": Chip(8192, 2560, 128, 24, 233472),
 }
 
 

@@ -180,8 +180,8 @@ def choose_dtype(devices: str, earlier: Iterable[Path] = (), in_cluster: bool = 
 
     Args:
         devices: Value of ``--device``.
-        earlier: Files of earlier results, of which the first with a dtype counts.
-        in_cluster: True if the devices are those of a cluster's workers. Their GPUs are assumed to have bfloat16.
+        earlier: Files of earlier results. The dtype in the first file that states a dtype counts.
+        in_cluster: True if workers of a cluster compute. GPUs of workers are assumed to have bfloat16.
     """
     import torch
 

@@ -78,7 +78,7 @@ def files_below(folder: Path) -> list[Path]:
 
 
 def recorded_dtype(file: Path) -> str | None:
-    """Returns the dtype in the record of a JSON file of results, or None if the file does not exist or has none."""
+    """Reads the dtype from a JSON file of results. Returns None if the file does not exist or states no dtype."""
     try:
         content = json.loads(file.read_bytes())
         content = content.get("info", content)  # as in COCO

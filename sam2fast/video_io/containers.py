@@ -24,7 +24,7 @@ IMAGE_FORMATS = ("image2", "ico")  # image formats, besides all names that end i
 IMAGE_BRANDS = ("avif", "heic", "heix", "mif1")
 # Formats that are not opened, since files of these formats refer to other files and addresses, or are scripts.
 INDIRECT_FORMATS = frozenset(("avisynth", "concat", "dash", "hls", "imf", "rtp", "rtsp", "sap", "sdp", "vapoursynth"))
-MOST_THREADS = 16  # FFmpeg's own limit of a decoder's threads
+MOST_DECODERS = 16  # FFmpeg's own limit of a decoder's threads
 COVER_IMAGE = 0x400  # FFmpeg's disposition flag of a cover image; covers are stored as video streams
 MAX_PIXELS = 16384 * 8192  # maximum number of pixels of a frame, since a damaged header can claim any size
 
@@ -106,7 +106,7 @@ class VideoInput:
         except VideoError:
             container.close()
             raise
-        stream.codec_context.thread_count = min(available_cores(), MOST_THREADS)
+        stream.codec_context.thread_count = min(available_cores(), MOST_DECODERS)
         return container, stream
 
     def _limits(self) -> dict[str, str]:

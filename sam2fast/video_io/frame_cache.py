@@ -136,7 +136,7 @@ class FrameCache:
 
 
 class _Deferred(Future[Tensor]):
-    """Future whose function is called by the first thread that requests the result."""
+    """Calls a function when the result is requested, in the first thread that requests the result."""
 
     def __init__(self, function: Callable[[], Tensor]) -> None:
         super().__init__()
