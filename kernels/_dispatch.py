@@ -68,12 +68,23 @@ def implementation_of(op: str) -> _custom_ops.Implementation | None:
 def backend_key() -> Hashable:
     """Returns a key of the active backend and its registered ops, for caches of CUDA graphs and compiled ops."""
     name = current_backend()
-    return name, 0 if name in BACKENDS else _custom_ops.changes
+    return name, 0 if name in BACKENDS else _custom_ops.changes, torch_ops()
 
 
-# Marks the backend as a constant in graphs: a graph uses the backend that is active during tracing. The attribute has
-# the effect of torch.compiler.assume_constant_result, without importing the compiler.
+def torch_ops() -> frozenset[str]:
+    """Returns the ops of ``SAM2FAST_TORCH_OPS``, names separated by commas. PyTorch computes these ops."""
+    return _split(os.environ.get("SAM2FAST_TORCH_OPS", ""))
+
+
+@functools.cache
+def _split(names: str) -> frozenset[str]:
+    return frozenset(filter(None, map(str.strip, names.split(","))))
+
+
+# Marks both as constants in graphs: a graph uses the backend and the ops that are active during tracing. The attribute
+# has the effect of torch.compiler.assume_constant_result, without importing the compiler.
 current_backend._dynamo_marked_constant = True  # type: ignore[attr-defined]
+torch_ops._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager
@@ -126,6 +137,8 @@ def why_no_triton(device: torch.device) -> str | None:
     """Returns the reason why Triton kernels cannot run on a CUDA device with the active backend, or None."""
     if current_backend() == "torch":
         return "the active backend is 'torch', and its connected components wait for the device"
+    if "fill_holes_in_mask_scores" in torch_ops():
+        return "SAM2FAST_TORCH_OPS has fill_holes_in_mask_scores, and torch's connected components wait for the device"
     if too_old := _triton_unsupported_reason():
         return too_old
     return _gpu_unsupported_reason(device)

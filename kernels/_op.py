@@ -7,6 +7,7 @@ of microseconds of host time per call.
 import functools
 import inspect
 import logging
+import pkgutil
 import re
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
+from sam2fast import kernels
 from sam2fast.kernels import _dispatch
 
 _log = logging.getLogger(__name__)
@@ -151,13 +153,19 @@ class Op(Generic[P, R]):
 
         Raises:
             RuntimeError: If the backend is ``triton`` and the kernel cannot run.
+            ValueError: If ``SAM2FAST_TORCH_OPS`` has a name that is not an op.
         """
-        backend = _dispatch.current_backend()
+        backend, left_to_torch = _dispatch.current_backend(), _dispatch.torch_ops()
+        if left_to_torch:
+            _check_names(left_to_torch)
         is_forced = backend == "triton"
         if backend == "torch" or not (is_forced or args[0].device.type in _dispatch.KERNEL_DEVICES):
             return False
         tensors = [x for x in args if isinstance(x, Tensor)]
-        reason = self.unsupported(*args)
+        if left_to_torch.isdisjoint((self.name, self.launches)):
+            reason = self.unsupported(*args)
+        else:
+            reason = "is in SAM2FAST_TORCH_OPS"
         if not _dispatch.use_triton(self.launches, *tensors, unsupported_reason=reason):
             return False
         if is_forced or self.is_chosen_late:
@@ -214,6 +222,23 @@ class Op(Generic[P, R]):
         remaining = iter(computed)
         gradients = [next(remaining) if w and x is not None else None for x, w in zip(leaves, needed, strict=False)]
         return *gradients, *[None] * len(ctx.rest)
+
+
+@functools.cache
+def _check_names(names: frozenset[str]) -> None:
+    """Raises ValueError if a name of ``SAM2FAST_TORCH_OPS`` is not an op. Imports the modules of all ops."""
+    for module in pkgutil.iter_modules(kernels.__path__):
+        if not module.name.startswith("_") and not module.name.endswith(("_triton", "_cpu")):
+            import_module(f"{kernels.__name__}.{module.name}")
+    known = {name for op in OPS.values() for name in (op.name, op.launches) if not name.startswith("_")}
+    if unknown := names - known:
+        raise ValueError(
+            f"SAM2FAST_TORCH_OPS has {', '.join(sorted(unknown))}; expected names of ops, separated by commas: "
+            f"{', '.join(sorted(known))}"
+        )
+
+
+_check_names._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _place(name: str) -> tuple[str, str]:

@@ -155,4 +155,4 @@ def test_recordings_know_which_op_they_were_made_with(predictor, frames, as_reco
     plain = track(predictor, frames[:3])
     assert all(torch.equal(a, b) for a, b in zip(runs[0], runs[2], strict=True))
     assert relative_error(runs[1][2], plain[2]) < 1e-5 < relative_error(runs[0][2], plain[2])
-    assert backend_key() == ("auto", 0)
+    assert backend_key()[:2] == ("auto", 0)
