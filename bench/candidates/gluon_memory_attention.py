@@ -12,7 +12,7 @@ its bytes are there. Then each group reads it, and signals ``freed``. The next c
 A barrier counts its phases, and a waiting thread names the parity of the phase that must have ended. Before the first
 copy into a tile, the phase of parity 1 counts as ended.
 
-It needs triton 3.7, since 3.9 names Gluon's copies differently. Triton's interpreter does not take Gluon.
+It needs Triton 3.6 or 3.7, since 3.9 names Gluon's copies differently. Triton's interpreter does not take Gluon.
 ``tests/support/gluon_machine.py`` runs these functions instead. It has every copy arrive and every product read as
 early or as late as the barriers allow.
 """
@@ -51,11 +51,16 @@ def _accumulator(columns):
 
 
 @gluon.jit
+def _barriers(count: gl.constexpr):
+    return gl.allocate_shared_memory(gl.int64, [count, 1], mbarrier.MBarrierLayout())
+
+
+@gluon.jit
 def _fill(rows, first, i, tiles, filled, freed, TILES: gl.constexpr, BLOCK_N: gl.constexpr):
     """Loads block ``i`` into its tile, once every group has read the block that was there."""
     tile = i % TILES
     mbarrier.wait(freed.index(tile), (i // TILES & 1) ^ 1)
-    mbarrier.expect(filled.index(tile), rows.nbytes_per_cta)
+    mbarrier.expect(filled.index(tile), rows.block_type.nbytes)
     tma.async_copy_global_to_shared(rows, [(first + i) * BLOCK_N, 0], filled.index(tile), tiles.index(tile))
 
 
@@ -64,7 +69,7 @@ def _load_all(q, k, v, tiles, filled, freed, row, first, blocks, BLOCK_N: gl.con
     """Loads queries, keys and values. The first group waits for them in this order."""
     if blocks > 0:  # else nothing would wait for the queries
         for group in gl.static_range(GROUPS):
-            mbarrier.expect(filled[0].index(group), q.nbytes_per_cta)
+            mbarrier.expect(filled[0].index(group), q.block_type.nbytes)
             place = [row + group * GROUP_M, 0]
             tma.async_copy_global_to_shared(q, place, filled[0].index(group), tiles[0].index(group))
             if group == 0:
@@ -176,9 +181,9 @@ def _attend_in_groups_kernel(
         gl.allocate_shared_memory(dtype, [KEYS, BLOCK_N, D], LAYOUT),
         gl.allocate_shared_memory(dtype, [VALUES, BLOCK_N, WIDTH], LAYOUT),
     )
-    q_filled = mbarrier.allocate_mbarrier(batch=GROUPS)
-    k_filled, k_freed = mbarrier.allocate_mbarrier(batch=KEYS), mbarrier.allocate_mbarrier(batch=KEYS)
-    v_filled, v_freed = mbarrier.allocate_mbarrier(batch=VALUES), mbarrier.allocate_mbarrier(batch=VALUES)
+    q_filled = _barriers(GROUPS)
+    k_filled, k_freed = _barriers(KEYS), _barriers(KEYS)
+    v_filled, v_freed = _barriers(VALUES), _barriers(VALUES)
     for i in gl.static_range(GROUPS):
         mbarrier.init(q_filled.index(i), count=1)
     for i in gl.static_range(KEYS):

@@ -130,7 +130,7 @@ def candidate_row(name: str, shape: str, device: torch.device) -> Row | None:
 
     arch, width = architecture(device), int(shape.partition("x")[2])
     if name == IN_GLUON:
-        if arch != "sm_90" or not triton.__version__.startswith("3.7."):  # others name operations differently
+        if arch != "sm_90" or not triton.__version__.startswith(("3.6.", "3.7.")):  # others name operations differently
             return None
         from candidates import gluon_memory_attention as candidate
 
@@ -144,7 +144,7 @@ def candidate_row(name: str, shape: str, device: torch.device) -> Row | None:
 
 def why_no_candidate(name: str, device: torch.device) -> str | None:
     """Returns why a candidate does not run on memories of 64 channels, or None."""
-    return None if candidate_row(name, "256x64", device) else "needs Hopper and triton 3.7"
+    return None if candidate_row(name, "256x64", device) else "needs Hopper and Triton 3.6 or 3.7"
 
 
 @contextlib.contextmanager
@@ -155,7 +155,7 @@ def candidate_launched(name: str, shape: str, device: torch.device) -> Iterator[
         RefusedError: If it does not run on this device.
     """
     if (row := candidate_row(name, shape, device)) is None:
-        raise RefusedError(f"{name} needs Hopper and triton 3.7")
+        raise RefusedError(f"{name} needs Hopper and Triton 3.6 or 3.7")
     launched = contextlib.nullcontext()
     if name == IN_GLUON:
         from candidates import gluon_memory_attention as candidate

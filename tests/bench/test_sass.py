@@ -520,7 +520,7 @@ def test_a_tile_is_freed_when_all_warps_have_read_it():
 
 
 def test_groups_of_warps_in_gluon_reach_more():
-    if not pytest.importorskip("triton").__version__.startswith("3.7."):
+    if not pytest.importorskip("triton").__version__.startswith(("3.6.", "3.7.")):
         pytest.skip("other versions name Gluon's operations differently")
     text = "\n".join(printed("bench/candidates/gluon_memory_attention.py"))
     assert "in each of 4 groups" in text and " local," not in text

@@ -115,6 +115,10 @@ class Descriptor(NamedTuple):
     def nbytes_per_cta(self) -> int:
         return self.block[0] * self.block[1] * self.base.memory.element_size()
 
+    @property
+    def block_type(self) -> types.SimpleNamespace:
+        return types.SimpleNamespace(nbytes=self.nbytes_per_cta)
+
     def read(self, row: int, column: int) -> Tensor:
         rows, columns = (torch.arange(first, first + n) for first, n in zip((row, column), self.block, strict=True))
         inside = (rows < self.shape[0])[:, None] & (columns < self.shape[1])[None, :]
@@ -234,6 +238,10 @@ class Machine:
         self.barriers += made.all
         return made if batch else made.all[0]
 
+    def allocate(self, dtype: torch.dtype, shape: list[int], layout: Any) -> Any:
+        """Returns barriers for integers, and a tile for other dtypes."""
+        return self.barrier(shape[0]) if dtype == torch.int64 else Tile(torch.full(shape, float("nan"), dtype=dtype))
+
     def wait(self, barrier: Barrier, parity: Any, pred: bool = True) -> None:
         if pred:
             self.pause(lambda: barrier.phases % 2 != int(parity))
@@ -288,7 +296,7 @@ class Machine:
             max=lambda x, axis: x.amax(axis), sum=lambda x, axis: x.sum(axis),
             maximum=torch.maximum, exp2=torch.exp2, log2=torch.log2,
             convert_layout=lambda x, layout: x, load=_load, store=_store,
-            allocate_shared_memory=lambda dtype, shape, layout: Tile(torch.full(shape, float("nan"), dtype=dtype)),
+            allocate_shared_memory=self.allocate,
             warp_specialize=self.specialise,
             **dict.fromkeys(("NVMMADistributedLayout", "DotOperandLayout", "SliceLayout"), lambda *given: None),
         )  # fmt: skip
@@ -299,8 +307,9 @@ class Machine:
             async_copy_global_to_shared=self.copy,
         )
         mbarrier = types.SimpleNamespace(
-            allocate_mbarrier=self.barrier, init=Barrier.init, wait=self.wait, arrive=self.arrive, expect=self.expect
-        )
+            allocate_mbarrier=self.barrier, MBarrierLayout=lambda: None, init=Barrier.init, wait=self.wait,
+            arrive=self.arrive, expect=self.expect,
+        )  # fmt: skip
         products = {"warpgroup_mma": self.product, "warpgroup_mma_wait": self.wait_for_products}
         return {"gl": language, "tma": tma, "mbarrier": mbarrier, **products}
 
