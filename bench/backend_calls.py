@@ -79,11 +79,16 @@ def forced(
 
 
 def by_triton(call: Callable[[], Result]) -> Callable[[], Result]:
-    """``call`` by our kernels."""
+    """Returns ``call`` by our kernels. It raises RefusedError if ``SAM2FAST_TORCH_OPS`` leaves an op to torch."""
 
     def run() -> Result:
-        with backend("triton"):
-            return call()
+        try:
+            with backend("triton"):
+                return call()
+        except RuntimeError as error:
+            if "is in SAM2FAST_TORCH_OPS" in str(error):
+                raise RefusedError(said(error)) from error
+            raise
 
     return run
 

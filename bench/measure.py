@@ -92,11 +92,9 @@ def case_rows(case: Case, device: torch.device, limits: Limits, **how: Any) -> l
             row |= {"FLOP": case.work.products, "bytes": case.work.bytes}
             row["of limit"] = limits.fraction(case.dtype, row["FLOP"], row["bytes"], row["p50 ms"])
             rows.append(row)
-            print({key: f"{x:.3g}" if isinstance(x, float) else x for key, x in row.items()}, flush=True)
         if device.type == "cuda":  # at last: a profiler may slow down what follows it
             for row, call in zip(rows, able.values(), strict=True):
                 row["kernels"] = kernel_names(call, device)
-                print(f"{case.name}: {row['subject']} by {row['kernels']}", flush=True)
     return rows
 
 
@@ -107,14 +105,21 @@ def _copies(case: Case, device: torch.device) -> int:
     return min(MOST_CALLS, math.ceil(FLUSHED_BYTES / max(case.work.bytes, 1))) - 1
 
 
-def speed(rows: Sequence[dict[str, Any]]) -> str:
-    """Our time, its share of the limit, and how much faster than the baseline it is."""
-    ours = next((row for name in OURS for row in rows if row["subject"] == name), None)
-    if ours is None:
-        return ""
-    ratio = rows[0]["p50 ms"] / ours["p50 ms"]
-    share, baseline = ours["of limit"], rows[0]["subject"]
-    return f"{ours['op']} {ours['shape']}: {ours['p50 ms']:.3g} ms, {share:.0%} of the limit, {ratio:.2f}x {baseline}"
+LINE = "{:<78}{:>10}{:>8}{:>10}  {}"
+HEADER = LINE.format("op, shape, dtype", "ours, ms", "limit", "other, ms", "fastest other way")
+
+
+def line_of(rows: Sequence[dict[str, Any]]) -> str:
+    """Returns a case's line below :data:`HEADER`: our time, its share of the limit, and the fastest other way."""
+    first, times = rows[0], {row["subject"]: row for row in rows if "p50 ms" in row}
+    name = f"{first['op']}, {first['shape']}, {first['dtype']}"
+    if not times:
+        return f"{name}: {first['subject']}"
+    ours = next((times[subject] for subject in OURS if subject in times), None)
+    other = min((row for row in times.values() if row is not ours), key=lambda row: row["p50 ms"], default=None)
+    cells = ("", "") if ours is None else (f"{ours['p50 ms']:.4g}", f"{ours['of limit']:.0%}")
+    cells += ("", "") if other is None else (f"{other['p50 ms']:.4g}", other["subject"])
+    return LINE.format(name, *cells).rstrip()
 
 
 def _wall_s(call: Call, device: torch.device) -> float:

@@ -9,8 +9,6 @@ limit, and the speed relative to the first way, which is torch's. Results are co
 """
 
 import argparse
-import contextlib
-import io
 import time
 from typing import Any
 
@@ -36,10 +34,10 @@ def main(record: Record) -> None:
     is_limited = arguments.device.type == "cpu" and not arguments.all
     if is_limited:
         cases.sort(key=lambda case: case.work.bytes + case.work.products)
-    start, limits = time.monotonic(), measure_limits(arguments.device)
+    limits, start = measure_limits(arguments.device), time.monotonic()
     print(COLUMNS.format("", "ms", "MB", "GFLOP", "limit", "speed"))
     for done, case in enumerate(cases):
-        if is_limited and time.monotonic() - start > SECONDS_ON_CPU:
+        if done and is_limited and time.monotonic() - start > SECONDS_ON_CPU:
             print(f"{len(cases) - done} larger cases are left out; --all times them")
             break
         _print_rows(case, limits, arguments.device)
@@ -48,8 +46,7 @@ def main(record: Record) -> None:
 def _print_rows(case: Case, limits: Any, device: torch.device) -> None:
     from measure import case_rows
 
-    with contextlib.redirect_stdout(io.StringIO()):  # its own lines, one for each number
-        rows = case_rows(case, device, limits)
+    rows = case_rows(case, device, limits)
     for row in rows:
         ms = row["p50 ms"]
         print(

@@ -50,10 +50,10 @@ def images(width: int, height: int, count: int) -> Iterator[np.ndarray]:
         yield np.roll(pattern, (3 * i, 5 * i), (0, 1))[:height, :width] + noise
 
 
-def write_clip(folder: Path, codec: str, size: str) -> Path:
+def write_clip(folder: Path, codec: str, size: str, count: int) -> Path:
     """Writes a clip, or a folder of JPEG files, and returns its path."""
     width, height = map(int, size.split("x"))
-    frames = images(width, height, SIZES[size])
+    frames = images(width, height, count)
     if codec == "jpeg":
         path = folder / f"{size} jpeg"
         path.mkdir()
@@ -131,7 +131,7 @@ def main() -> None:
             for codec in (*CODECS, "jpeg"):
                 if args.only not in f"{size} {codec}":
                     continue
-                path = write_clip(Path(folder), codec, size)
+                path = write_clip(Path(folder), codec, size, SIZES[size])
                 for cores in (1, 2):
                     row: dict[str, Any] = {"size": size, "codec": codec, "cores": cores}
                     for how in ("decoding", "frames", "stream", "waiting"):

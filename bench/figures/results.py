@@ -71,7 +71,8 @@ class Results:
 def mark(row: Mapping[str, Any], report: Report) -> str:
     """Returns the reason why a row of a GPU does not count, as text behind its name; empty if the row counts.
 
-    A row counts if its step ended in time, the commit is known and no tracked file differed from it.
+    A row counts if its step ended in time, the commit is known, no tracked file differed from it, and no kernel was
+    switched off.
     """
     about = report.data["machine"]
     if about.get("device", "CPU").startswith("CPU"):
@@ -79,6 +80,7 @@ def mark(row: Mapping[str, Any], report: Report) -> str:
     commit = row.get("commit", about.get("commit"))
     reasons = ["timed out"] * ("timed out" in row.get("verdict", "")) + ["unknown commit"] * (commit is None)
     reasons += ["uncommitted changes"] * str(commit).endswith("-dirty")
+    reasons += [f"{op} by torch" for op in row.get("torch_ops", ())]
     return f" ({', '.join(reasons)})" if reasons else ""
 
 

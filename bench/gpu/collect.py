@@ -14,7 +14,7 @@ from typing import Any
 
 from reports import file_name, write_json
 
-from gpu.records import NAME, Record, read_records
+from gpu.records import NAME, UNFINISHED, Record, read_records
 from gpu.runner import PASSED, timed_out
 
 BENCH = Path(__file__).resolve().parents[1]
@@ -36,15 +36,18 @@ def collect(folder: Path, results: Path = RESULTS) -> list[Path]:
         The files that were written.
 
     Raises:
-        SystemExit: If the folder has no results, or they do not say where they were measured, or are of a rehearsal.
+        SystemExit: If the folder has no results, or they do not say where they were measured, or are of a rehearsal,
+            or of several devices.
     """
     records = read_records(folder / NAME)
-    found = next((r for r in reversed(records) if r["kind"] == "row" and r["part"] == "environment"), None)
-    if found is None:
+    environments = [r["row"] for r in records if r["kind"] == "row" and r["part"] == "environment"]
+    if not environments:
         raise SystemExit(f"{folder / NAME} does not say what it was measured on: its step 'environment' has not run")
-    if found["row"]["rehearsal"]:
+    if environments[-1]["rehearsal"]:
         raise SystemExit(f"{folder / NAME} is of a rehearsal; its times mean nothing")
-    machine, date = found["row"]["machine"], found["row"]["date"]
+    if len(devices := {row["machine"]["device"] for row in environments}) > 1:
+        raise SystemExit(f"{folder / NAME} has results of {' and '.join(sorted(devices))}; expected one device")
+    machine, date = environments[-1]["machine"], environments[-1]["date"]
     every = sorted(_rows(records, machine["commit"]), key=lambda record: not timed_out(record["row"]))
     verdicts = [{name: r[name] for name in ("step", "verdict", "figure", "seconds")}
                 for r in records if r["kind"] == "verdict"]  # fmt: skip
@@ -76,7 +79,7 @@ def _rows(records: Sequence[Record], commit: str | None) -> list[Record]:
         verdict = later[end]["verdict"] if end < len(later) else CUT_OFF
         clocks = [other["row"] for other in later[:end] if other.get("part") == "clocks"]
         more = {"commit": commit} | ({"clocks": clocks[0]} if clocks else {})
-        more |= {} if verdict == PASSED else {"verdict": verdict}
+        more |= {} if verdict.startswith((PASSED, UNFINISHED)) else {"verdict": verdict}
         found.append({**record, "row": {**more, **record["row"]}})
     return found
 

@@ -5,7 +5,7 @@ stream.
 """
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -18,11 +18,25 @@ FILLED = 64  # tensors that take the place of memory that was freed
 REPLAYS = 3
 
 
+class Called:
+    """Calls the functions again on a device that records nothing, in the place of ``CudaGraphs``."""
+
+    def __init__(self, device: torch.device) -> None:
+        pass
+
+    def record(self, function: Callable[[], None]) -> Callable[[], None]:
+        function()
+        return function
+
+    def clear(self) -> None:
+        pass
+
+
 def rows_of(device: torch.device) -> Iterator[dict[str, Any]]:
-    """A row for graphs of one recorder, and one for graphs of a recorder each."""
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    """Yields a row for graphs of one recorder, and one for graphs of a recorder each."""
+    dtype, recorder = (torch.bfloat16, CudaGraphs) if device.type == "cuda" else (torch.float32, Called)
     for name, count in (("one recorder", 1), ("a recorder each", 3)):
-        recorders = [CudaGraphs(device) for _ in range(count)] * (3 // count)
+        recorders = [recorder(device) for _ in range(count)] * (3 // count)
         row = {"op": "memory of graphs", "recorders": name, "wrong": wrong(recorders, device, dtype)}
         for each in dict.fromkeys(recorders):
             each.clear()
@@ -30,8 +44,8 @@ def rows_of(device: torch.device) -> Iterator[dict[str, Any]]:
 
 
 @torch.no_grad()
-def wrong(recorders: list[CudaGraphs], device: torch.device, dtype: torch.dtype) -> int:
-    """How many replays of B and C, and how many tensors that are none of theirs, have other values than they should."""
+def wrong(recorders: Sequence[CudaGraphs | Called], device: torch.device, dtype: torch.dtype) -> int:
+    """Returns how many replays of B and C, and how many other tensors, have wrong values."""
     m, k, n = SHAPE
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(3, m, k, generator=generator).to(device, dtype)
@@ -39,7 +53,7 @@ def wrong(recorders: list[CudaGraphs], device: torch.device, dtype: torch.dtype)
     results = torch.empty_like(inputs)
 
     def recorded(i: int) -> tuple[Callable[[], None], Tensor]:
-        """A replay, and what it gives as long as nothing has happened since."""
+        """Returns a replay, and its result as long as nothing has happened since."""
 
         def run() -> None:
             results[i].copy_(inputs[i] @ weight @ weight.T)

@@ -12,7 +12,7 @@ from gpu.steps import Step
 
 Record = dict[str, Any]
 NAME = "results.jsonl"
-NOT_REACHED = "not reached"
+NOT_REACHED, UNFINISHED = "not reached", "unfinished"
 
 
 class Records:
@@ -51,9 +51,18 @@ class Records:
         """Returns the latest verdict of each step."""
         return {record["step"]: record for record in self.all if record["kind"] == "verdict"}
 
-    def rows(self, step: str) -> list[Record]:
-        """Returns the rows of a step."""
-        return [record for record in self.all if record["kind"] == "row" and record["step"] == step]
+
+def unfinished_rows(records: Sequence[Record], step: str) -> list[Record]:
+    """Returns the records of rows that a step sent in runs that ended for time, by their own decision."""
+    found: list[Record] = []
+    run: list[Record] = []
+    for record in records:
+        if record["step"] == step:
+            run.append(record)
+            if record["kind"] == "verdict":
+                found += run[:-1] if record["verdict"].startswith(UNFINISHED) else []
+                run = []
+    return found
 
 
 def read_records(path: Path) -> list[Record]:

@@ -16,8 +16,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import IO, Any
 
-from gpu.records import Record, Records
-from gpu.steps import Step
+from gpu.records import UNFINISHED, Record, Records
+from gpu.steps import CHECKS, FAILED, Step, failed_ops
 
 NO_TIME = "not run: no time left"
 PASSED = "passed"
@@ -84,21 +84,23 @@ class Runner:
         if left < step.seconds:
             self._end(step, NO_TIME, 0.0)
             return
-        self.log.say(step.name, "begins")
+        by_torch = ",".join(() if step.job[0] in CHECKS else failed_ops(self.records.verdicts()))
+        self.log.say(step.name, f"begins, with {by_torch} by torch" if by_torch else "begins")
         start = time.monotonic()
         end: Record = {"last line": ""}  # what the process says of itself
-        verdict = self._process(step, min(step.limit_s, left), end)
+        verdict = self._process(step, min(step.limit_s, left), end, {"SAM2FAST_TORCH_OPS": by_torch})
         self._end(step, verdict, time.monotonic() - start, str(end.get("figure", "")))
 
-    def _process(self, step: Step, limit_s: float, end: Record) -> str:
+    def _process(self, step: Step, limit_s: float, end: Record, more: Mapping[str, str]) -> str:
         reader, writer = os.pipe()
+        command = [*self.command, "--step", step.name, "--records", str(writer), "--limit", str(limit_s)]
         try:
             process = subprocess.Popen(
-                [*self.command, "--step", step.name, "--records", str(writer), "--limit", str(limit_s)],
+                [*command, "--earlier", str(self.records.paths[0])],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                env=self.environment,
+                env={**self.environment, **more},
                 pass_fds=[writer],
                 start_new_session=True,
             )
@@ -163,12 +165,14 @@ def _verdict(code: int | None, limit_s: float, end: Record) -> str:
         return f"not run: {missing} is missing"
     if code or "right" not in end:
         return f"FAILED: {end.get('why') or end['last line'][:200] or f'exit code {code}'}"
+    if end["right"] and (left := end.get("unfinished")):
+        return f"{UNFINISHED}: {left}"
     return PASSED if end["right"] else f"FAILED: {end.get('why') or 'a result is wrong'}"
 
 
 def is_failure(record: Record) -> bool:
     """Returns True if a verdict is a failure."""
-    return bool(record["verdict"].startswith("FAILED"))
+    return bool(record["verdict"].startswith(FAILED))
 
 
 def timed_out(record: Record) -> bool:

@@ -3,13 +3,15 @@
 Imports nothing that a machine may lack. The seconds are estimates for 16 processors beside an H100 or H200.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 BUDGETS_S = (570.0, 250.0)  # of the visit's first call and of each later one
 RETRY_S = 100.0  # most that a step gets which timed out before: compiled code is there by then
 MOST_JOBS = 14  # steps side by side
+FAILED = "FAILED"  # begins verdicts
+CHECKS = ("parity", "recorded", "graph_memory")  # jobs that time nothing
 # Torch's compiler then leaves products and convolutions to torch: choosing among its own takes more than six minutes.
 ATEN_ONLY = {f"TORCHINDUCTOR_MAX_AUTOTUNE_{kind}_BACKENDS": "ATEN" for kind in ("GEMM", "CONV")}
 
@@ -114,51 +116,78 @@ CANDIDATES = tuple(
                      ("memory_attention", "in Gluon"))
 )  # fmt: skip
 
-# Files of tests of ``tests/kernels/test_parity.py`` by ``pytest -k``, and seconds: most of them compile, side by side.
+
+class Parity(NamedTuple):
+    """Tests of ``tests/kernels/test_parity.py`` in a step: ``pytest -k``, seconds, and ops.
+
+    If the step fails, steps that time something leave the ops to torch. The steps compute in bfloat16, so tests in
+    float32 alone name no ops.
+    """
+
+    keywords: str
+    seconds: float
+    ops: tuple[str, ...] = ()
+
+
+_MEMORY = "memory_attention and not rope_attention and not fp8 and not candidate"
+# The longest first. Most of the time is compilation, side by side.
 PARITY = {
-    "memory_attention": ("memory_attention and not rope_attention and not fp8 and not candidate", 100),
-    "rope_attention": ("rope_attention", 55),
-    "window_attention": ("window_attention", 80),
-    "mask_ops": ("mask_ops", 50),
-    "run_lengths and nms": ("run_lengths or nms", 85),
-    "encoder": ("layer_norm or linear_gelu or preprocess or embed_patches or mlp and not grouped_mlp", 65),
-    "connected_components": ("connected_components", 100),
-    "memory_attention in fp8": ("fp8", 50),
-    "candidates": ("candidate", 60),
-    "decoder": ("grouped_mlp or norm_linear or token_attention or mask_logits or choose_masks", 80),
-    "memory encoder": ("mask_downsampler or depthwise_norm", 50),
-}
+    "connected_components": Parity("connected_components and not fill_holes", 60, ("connected_components",)),
+    "candidates": Parity("candidate", 60),
+    "memory_attention": Parity(f"{_MEMORY} and bfloat16", 58, ("memory_attention",)),
+    "memory_attention in float32": Parity(f"{_MEMORY} and float32", 58),
+    # The videos of a visit have no holes to fill, and torch's way would prevent CUDA graphs.
+    "fill_holes_in_mask_scores": Parity("fill_holes", 55),
+    "rope_attention": Parity("rope_attention", 55, ("rope_attention",)),
+    "mask_ops": Parity("mask_ops", 50, ("mask_statistics", "upsample_and_threshold", "upsample_and_pack", "pack_masks",
+                                        "unpack_masks", "scaled_probabilities", "suppress_overlaps")),
+    "window_attention": Parity("window_attention and bfloat16", 50, ("window_attention",)),
+    "memory_attention in fp8": Parity("fp8", 50),
+    "run_lengths": Parity("run_lengths", 50, ("run_lengths",)),
+    "window_attention in float32": Parity("window_attention and float32", 45),
+    "nms": Parity("nms", 45, ("nms",)),
+    "mask_downsampler": Parity("mask_downsampler", 35, ("downsample_logits", "downsample_map")),
+    "norm_linear": Parity("norm_linear", 35, ("norm_linear",)),
+    "grouped_mlp": Parity("grouped_mlp", 32, ("grouped_mlp",)),
+    "mlp": Parity("mlp and not grouped_mlp", 30, ("mlp",)),
+    "token_attention": Parity("token_attention", 30, ("token_attention",)),
+    "depthwise_norm": Parity("depthwise_norm", 30, ("depthwise_norm",)),
+    "linear_gelu": Parity("linear_gelu", 25, ("linear_gelu",)),
+    "layer_norm": Parity("layer_norm", 20, ("layer_norm",)),
+    "mask_logits": Parity("mask_logits", 20, ("mask_logits",)),
+    "choose_masks": Parity("choose_masks", 20, ("choose_masks",)),
+    "embed_patches": Parity("embed_patches", 20, ("embed_patches",)),
+    "preprocess": Parity("preprocess", 15, ("preprocess",)),
+}  # fmt: skip
 # Steps of suite.plans -> seconds and question, in the visit's two calls.
 FIRST_CALLS = {
     "ahead": (40, "How fast is a frame of tiny if 1, 2, 4 or 8 frames are encoded at once, in turn in one process?"),
-    "ours": (50, "How fast are frames of small, base+ and large, and which share of the host's thread do they take?"),
     "objects": (45, "How does tiny's frame grow with 1, 4, 16 and 64 objects, at 1024 and 512 pixels?"),
+    "ours": (50, "How fast are frames of small, base+ and large, and which share of the host's thread do they take?"),
+    "images": (35, "How fast are images, a click and 1, 16 and 64 boxes, and which part is the device's, the copies' "
+                   "and the host's?"),
     "official": (60, "How many times as fast as the official package in eager mode are tiny, small, base+ and large, "
                      "and do their masks agree?"),
+    "peak memory": (35, "How much memory do four objects of a video take beside the official package's, and how fast "
+                        "are they?"),
 }  # fmt: skip
-VOS_OPTIMIZED = {
-    "vos_optimized t": (200, "How fast is tiny's official compiled predictor, if torch's compiler leaves products and "
+LAST_CALLS = {
+    "stream": (20, "How long does a frame of a live stream take?"),
+    # Tiny's may take all that is left of a call: compiled code is kept for the next one.
+    "vos_optimized t": (110, "How fast is tiny's official compiled predictor, if torch's compiler leaves products and "
                              "convolutions to ATEN?"),
     "vos_optimized l": (70, "How fast is large's official compiled predictor?"),
 }  # fmt: skip
-# They come after everything that a change of our code has to prove. Tiny's may take all that is left of a call:
-# compiled code is kept for the next one.
 COMPILED_LIMIT_S = {"vos_optimized t": BUDGETS_S[0], "vos_optimized l": 120.0}
-LAST_CALLS = {
-    "peak memory": (35, "How much memory do four objects of a video take beside the official package's, and how fast "
-                        "are they?"),
-    "images": (35, "How fast are images, a click and 1, 16 and 64 boxes, and which part is the device's, the copies' "
-                   "and the host's?"),
-}  # fmt: skip
-BUILDING, TESTING = ("omegaconf",), ("pytest",)  # needed to build a predictor, and for parity
-SANITIZE = ("memcheck", "racecheck", "initcheck", "synccheck")
+BUILDING, TESTING, READING = ("omegaconf",), ("pytest",), ("av",)  # to build a predictor, for parity, for videos
 
 
 def plan() -> list[Step]:
     """Returns every step in order."""
 
     def call(name: str, seconds: float, question: str) -> Step:
-        return Step(f"call {name}", ("call", name), seconds, 2 * seconds, question, needs=BUILDING)
+        limit_s = COMPILED_LIMIT_S.get(name, 2 * seconds)
+        return Step(f"call {name}", ("call", name), seconds, limit_s, question, needs=BUILDING)
 
     def parity(name: str, job: tuple[str, str], seconds: float, question: str, needs: tuple[str, ...]) -> Step:
         return Step(f"parity {name}", job, seconds, 2 * seconds, question, alone=False, needs=needs)
@@ -170,25 +199,33 @@ def plan() -> list[Step]:
         # It compiles the kernels of all steps after it.
         Step("profile", ("profile", "t"), 35, 120, "Which kernels take a frame of tiny, do encoder and step overlap, "
              "and how many encodes does a frame take?", needs=BUILDING),
-        parity("recorded steps", ("recorded", "test_parity"), 90, "Do recorded steps equal plain ones?",
-               (*TESTING, *BUILDING)),
+        # Before anything else is timed: a kernel that fails is left to torch from then on.
         parity("recorded images", ("recorded", "test_images"), 95, "Do recorded images equal plain ones?",
                (*TESTING, *BUILDING)),
+        parity("recorded steps", ("recorded", "test_parity"), 90, "Do recorded steps equal plain ones?",
+               (*TESTING, *BUILDING)),
+        *(parity(name, ("parity", each.keywords), each.seconds, is_right.format(name), TESTING)
+          for name, each in PARITY.items()),
         parity("memory of graphs", ("graph_memory", ""), 20, "Do graphs keep the memory that they use?", ()),
-        *(call(name, *about) for name, about in FIRST_CALLS.items()),
-        Step("micro", ("micro", ""), 60, 120, "Is each kernel faster than its alternatives, and self-attention than "
-             "cuDNN's for 1, 2, 3 and 4 objects?"),
         Step("candidates", ("micro", "candidates"), 20, 60, "Is attention with specialised warps, by Triton and in "
              "Gluon, right and faster than without?"),
-        *(parity(name, ("parity", keywords), seconds, is_right.format(name), TESTING)
-          for name, (keywords, seconds) in PARITY.items()),
-        *(call(name, *about) for name, about in LAST_CALLS.items()),
+        Step("micro", ("micro", ""), 120, 150, "Is each kernel faster than its alternatives, and self-attention than "
+             "cuDNN's for 1, 2, 3 and 4 objects?"),
+        *(call(name, *about) for name, about in FIRST_CALLS.items()),
         Step("mask copies", ("mask_copies", ""), 10, 40, "How long do masks of 1, 16 and 64 boxes take to be packed, "
              "copied, unpacked, and first written?"),
-        *(call(name, *about)._replace(limit_s=COMPILED_LIMIT_S[name]) for name, about in VOS_OPTIMIZED.items()),
-        *(Step(f"sanitize {tool}", ("sanitize", tool), 120, 240, f"Does {tool} find an error in any kernel?",
-               alone=False, needs=("compute-sanitizer", *TESTING)) for tool in SANITIZE),
+        Step("real files", ("real_files", "t"), 65, 130, "How long do `track` and `vos` take from a video file to "
+             "masks in files, beside the official package?", needs=(*BUILDING, *READING)),
+        Step("at once", ("at_once", ""), 50, 100, "How many frames of tiny and mini are tracked in a second if 1, 2 "
+             "or 4 processes share the GPU, at 512 and 1024 pixels?", needs=(*BUILDING, *READING)),
+        *(call(name, *about) for name, about in LAST_CALLS.items()),
     ]  # fmt: skip
+
+
+def failed_ops(verdicts: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Returns the ops whose latest parity step failed."""
+    failed = {name for name, record in verdicts.items() if record["verdict"].startswith(FAILED)}
+    return [op for name, each in PARITY.items() if f"parity {name}" in failed for op in each.ops]
 
 
 class Planned(NamedTuple):

@@ -1,8 +1,8 @@
 """A visit to a CUDA machine in two calls, each of which may be cut off at any moment.
 
     make gpu                      the first call: the steps in their order, as far as they fit into 570 seconds
-    make gpu                      again, the second: the steps that were not reached or timed out, for 250 seconds,
-                                  and at last the steps that failed
+    make gpu                      again, the second: the steps that were not reached, timed out or are unfinished, for
+                                  250 seconds, and at last the steps that failed
     make gpu GPU="--out DIR"      writes the results into this folder, too
     make gpu PART=parity          the steps with this text in their names, also if they have passed
     make gpu GPU=--list           when each step runs, by the plan's own seconds, and its question; runs nothing
@@ -11,8 +11,10 @@
 
 Needs this repository, torch, triton and numpy, for parity pytest, and no network. Other packages that a step needs are
 carried along in ``.carry`` (``make carry``); a step whose package is missing says so. Every step is a process with its
-own time limit. Results are written into ``out/gpu`` as they come, and compiled code into ``.cache``; a visit to another
-machine or of another commit begins with an empty ``out/gpu``.
+own time limit. A kernel whose parity step fails is left to torch in the steps after it (``SAM2FAST_TORCH_OPS``), and
+their rows say so. Results are written into ``out/gpu`` as they come, and compiled code into ``.cache``. A visit to
+another kind of machine or of another commit begins with an empty ``out/gpu``. If the second call runs on a fresh
+machine, ``out/gpu`` must travel with it.
 """
 
 import argparse
@@ -21,6 +23,8 @@ import os
 import signal
 import sys
 import time
+import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -40,10 +44,13 @@ KEPT, REHEARSED, CACHE = ROOT / "out" / "gpu", ROOT / "out" / "rehearsal", ROOT 
 def main() -> int:
     arguments = _arguments()
     sys.path += [str(ROOT), str(CARRIED)]  # where sam2fast and packages that steps need may be
+    if not (arguments.step or arguments.list):
+        unpack()
     if arguments.step:
         from gpu.work import main as work
 
-        return work(arguments.step, arguments.device, arguments.rehearse, arguments.records, arguments.limit)
+        given = arguments.records, arguments.limit, arguments.earlier
+        return work(arguments.step, arguments.device, arguments.rehearse, *given)
     if arguments.collect:
         from gpu.collect import collect
 
@@ -51,6 +58,14 @@ def main() -> int:
             print(f"written: {path}")
         return 0
     return visit(arguments)
+
+
+def unpack() -> None:
+    """Unpacks each wheel in ``.carry`` whose package this machine lacks."""
+    for wheel in CARRIED.parent.glob("*.whl"):
+        if find_spec(wheel.name.partition("-")[0]) is None:
+            with zipfile.ZipFile(wheel) as file:
+                file.extractall(CARRIED)
 
 
 def visit(arguments: argparse.Namespace) -> int:
@@ -142,19 +157,27 @@ def refuse_other_commits(records: "Records") -> None:
 
 
 def remaining(steps: "list[Step]", records: "Records") -> "list[Step]":
-    """Returns the steps that have not passed, in their order; a step that failed comes last, unless it timed out."""
+    """Returns the steps that have not passed, in their order; a step that failed comes last, unless it timed out.
+
+    A step that timed out gets at most :data:`RETRY_S`, and a step that ended unfinished half of its seconds.
+    """
+    from gpu.records import UNFINISHED
     from gpu.runner import PASSED, is_failure, timed_out
 
     verdicts = records.verdicts()
-    found = [step for step in steps if verdicts.get(step.name, {}).get("verdict") != PASSED]
-    late = {name for name, record in verdicts.items() if timed_out(record)}
-    found = [
-        step._replace(seconds=min(step.seconds, RETRY_S), limit_s=min(step.limit_s, RETRY_S))
-        if step.name in late
-        else step
-        for step in found
-    ]
-    return sorted(found, key=lambda s: s.name in verdicts and is_failure(verdicts[s.name]) and s.name not in late)
+    failed, found = [], []
+    for step in steps:
+        record = verdicts.get(step.name, {"verdict": ""})
+        if timed_out(record):
+            step = step._replace(seconds=min(step.seconds, RETRY_S), limit_s=min(step.limit_s, RETRY_S))
+        elif record["verdict"].startswith(UNFINISHED):
+            step = step._replace(seconds=step.seconds / 2, limit_s=step.limit_s / 2)
+        elif is_failure(record):
+            failed.append(step)
+            continue
+        if record["verdict"] != PASSED:
+            found.append(step)
+    return found + failed
 
 
 def _environment(rehearse: bool) -> dict[str, str]:
@@ -181,5 +204,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--collect", type=Path, metavar="DIR", help="take this visit's results into the repository")
     parser.add_argument("--step", help=argparse.SUPPRESS)  # one step, in this process
     parser.add_argument("--records", type=int, help=argparse.SUPPRESS)  # where it writes its rows
+    parser.add_argument("--earlier", type=Path, help=argparse.SUPPRESS)  # the records of earlier runs
     parser.add_argument("--limit", type=float, default=float("inf"), help=argparse.SUPPRESS)  # when it is killed
     return parser.parse_args()

@@ -7,35 +7,25 @@ import datetime
 import json
 import os
 import re
-import subprocess
-import sys
 import time
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 from gpu import device_state
+from gpu.records import read_records, unfinished_rows
 from gpu.steps import ATEN_ONLY, CANDIDATES, COMPARED, Comparison, plan
+from sam2fast.kernels._dispatch import torch_ops
 
 ROOT = Path(__file__).resolve().parents[2]
 KERNELS = "kernels/test_parity.py"
 
 # Packages that a machine may lack; any other one that cannot be imported is a failure.
 OPTIONAL = ("antlr4", "av", "hydra", "iopath", "omegaconf", "pytest", "sam2", "scipy", "torchvision")
-# If set, every tensor has memory of its own, in which no CUDA graph can be recorded.
-NO_CACHING = "PYTORCH_NO_CUDA_MEMORY_CACHING"
-FOUND_ERRORS = 9  # compute-sanitizer's exit status then
-# The kernel in which compute-sanitizer has found an error.
-ERROR_AT = re.compile(r"^=========     at (?:0x\w+ in )?(?:void )?(\w+)", re.MULTILINE)
 VOS = "official vos_optimized"
 MICRO_S = 0.1  # for the samples of each subject of a case
-# Our kernels with matrix multiplications.
-WGMMA = {"_attend_kernel", "_attend_specialised_kernel", "_combine_kernel", "_downsample_map_kernel",
-         "_embed_patches_kernel", "_encode_kernel", "_linear_gelu_kernel", "_masks_kernel",
-         "_mlp_kernel", "_window_attention_kernel"}  # fmt: skip
 
 
 class Outcome(NamedTuple):
@@ -45,6 +35,7 @@ class Outcome(NamedTuple):
     figure: str = ""
     why: str = ""  # the reason if it is not right
     missing: str = ""  # the package without which it was not run
+    unfinished: str = ""  # what is left for another call; the rows are right
 
 
 class Context(NamedTuple):
@@ -55,12 +46,14 @@ class Context(NamedTuple):
         send: sends one row of a part.
         rehearse: True to try only the code, in Triton's interpreter and at small shapes.
         limit_s: seconds after which the process is killed.
+        earlier: rows of earlier runs of the step that ended unfinished.
     """
 
     device: torch.device
     send: Callable[[str, dict[str, Any]], None]
     limit_s: float = float("inf")
     rehearse: bool = False
+    earlier: Sequence[dict[str, Any]] = ()
 
 
 def environment(_: str, context: Context) -> Outcome:
@@ -91,7 +84,9 @@ def _send_machine(context: Context) -> None:
 
 
 def parity(keywords: str, context: Context) -> Outcome:
-    """Tests kernels against float64 on random inputs."""
+    """Tests kernels against float64 on random inputs. A rehearsal knows only float32."""
+    if context.rehearse:
+        keywords = keywords.replace("bfloat16", "float32")
     return _tested(KERNELS, context, keywords=keywords)
 
 
@@ -128,10 +123,13 @@ class _Rows:
                 self.send(f"parity of {row['op']}", row)
 
 
-def _tested(node: str, context: Context, mode: str = "short", keywords: str = "") -> Outcome:
+def _tested(node: str, context: Context, keywords: str = "") -> Outcome:
     """Runs the tests of a file that are marked ``gpu`` and that ``keywords`` selects, in this process."""
     # Plugins of other packages may need packages that are not here.
-    os.environ |= {"SAM2FAST_PARITY": "rehearsal" if context.rehearse else mode, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    os.environ |= {
+        "SAM2FAST_PARITY": "rehearsal" if context.rehearse else "short",
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+    }
     import pytest
 
     found = _Rows(context.send)
@@ -149,11 +147,13 @@ def _tested(node: str, context: Context, mode: str = "short", keywords: str = ""
 def micro(which: str, context: Context) -> Outcome:
     """Times kernels beside other ways of computing the same, and sends the sentence that is true of each comparison.
 
+    Ends unfinished if the time is over. A later run continues with the cases that are left.
+
     Args:
         which: ``candidates`` for kernels that no configuration selects, or empty.
     """
     from kernel_records import cases, small_cases
-    from measure import case_rows
+    from measure import HEADER, case_rows, line_of
     from registry import WrongResultError
 
     from sam2fast.profiling.limits import Limits, measure_limits
@@ -166,8 +166,12 @@ def micro(which: str, context: Context) -> Outcome:
     every = [case for case in every if case.dtype == "bfloat16" or case.op not in in_bf16]
     deadline = time.monotonic() + 0.8 * context.limit_s
     rows_of: dict[str, list[dict[str, Any]]] = {}  # by the case's name
-    wrong, found, late = [], 0, 0
-    comparisons = CANDIDATES if which else COMPARED
+    for row in context.earlier:
+        if "subject" in row:
+            rows_of.setdefault(f"{row['op']} {row['shape']} {row['dtype']}", []).append(row)
+    comparisons = [each for each in (CANDIDATES if which else COMPARED) if each.op not in torch_ops()]
+    found, done, left = 0, 0, 0
+    print(HEADER, flush=True)
     for comparison in comparisons:
         ratios = {}
         for case in every:
@@ -175,17 +179,18 @@ def micro(which: str, context: Context) -> Outcome:
             if case.op != comparison.op or not is_asked:
                 continue
             if case.name not in rows_of and time.monotonic() > deadline:
-                late += 1
+                left += 1
                 continue
             if case.name not in rows_of:
                 try:
                     rows_of[case.name] = case_rows(case, context.device, limits, **how)
                 except WrongResultError as error:
-                    wrong.append(str(error))
                     same = {"op": case.op, "shape": case.shape, "dtype": case.dtype}
                     rows_of[case.name] = [{**same, "subject": f"WRONG: {error}"}]
                 for row in rows_of[case.name]:
                     context.send("micro", row)
+                print(line_of(rows_of[case.name]), flush=True)
+            done += 1
             ratio = ratio_of(comparison, rows_of[case.name])
             if ratio is not None:
                 ratios[case.shape] = ratio
@@ -194,8 +199,10 @@ def micro(which: str, context: Context) -> Outcome:
             row = {"op": comparison.op, "ratios": ratios, "sentence": comparison.sentence(ratios)}
             print(row["sentence"], flush=True)
             context.send("sentences", row)
-    figure = f"{found} of {len(comparisons)} comparisons" + f", {late} cases were not reached" * bool(late)
-    return Outcome(not wrong, figure, "; ".join(wrong)[:200])
+    wrong = [row["subject"] for rows in rows_of.values() for row in rows if row["subject"].startswith("WRONG: ")]
+    unfinished = f"{left} of {done + left} cases are left" if left else ""
+    why = "; ".join(wrong)[:200]
+    return Outcome(not wrong, f"{found} of {len(comparisons)} comparisons, {done} cases", why, unfinished=unfinished)
 
 
 def ratio_of(comparison: Comparison, rows: list[dict[str, Any]]) -> float | None:
@@ -223,10 +230,14 @@ def profile(size: str, context: Context) -> Outcome:
 
 
 def call(name: str, context: Context) -> Outcome:
-    """Times whole calls of the predictors, beside the official package's; at last profiles ours."""
+    """Times whole calls of the predictors, beside the official package's; at last profiles ours.
+
+    Ends unfinished if the time is over. A later run continues with the rows that are left.
+    """
     from suite.plans import case_of, rehearsal, step
+    from suite.results import key
     from suite.subjects import Setting, shared_models
-    from suite.timing import run
+    from suite.timing import batches, run
 
     from gpu.frame_profile import profiled
 
@@ -240,8 +251,16 @@ def call(name: str, context: Context) -> Outcome:
         context.send("suite", row)
 
     groups = rehearsal(name) if context.rehearse else step(name, str(context.device))
+    deadline, left, right = time.monotonic() + 0.6 * context.limit_s, 0, True
+    earlier = {key(row) for row in context.earlier if "case" in row}
     with shared_models():
-        right = run(groups, save)
+        for some in batches(groups):
+            if all(name in earlier for group in some for name in group.names()):
+                continue
+            if rows and time.monotonic() > deadline:
+                left += len(some)
+            else:
+                right &= run(some, save)
         # After everything that is timed, since a profiler may slow down what follows it.
         for row in rows:
             case, ours = case_of(row["case"]), row["subjects"]["sam2fast"]
@@ -253,7 +272,9 @@ def call(name: str, context: Context) -> Outcome:
     notes = [subject["note"] for row in rows for subject in row["subjects"].values()]
     missing = re.fullmatch("not run: (.*) is missing", rows[0]["subjects"]["sam2fast"]["note"]) if rows else None
     bad = [note for note in notes if note.startswith(("WRONG", "FAILED"))]
-    return Outcome(right, _speed_of_calls(rows), "; ".join(bad)[:200], missing[1] if missing else "")
+    unfinished = f"{left} of {len(groups)} groups of rows are left" if left else ""
+    figure = _speed_of_calls(rows)
+    return Outcome(right, figure, "; ".join(bad)[:200], missing[1] if missing else "", unfinished)
 
 
 def _speed_of_calls(rows: list[dict[str, Any]]) -> str:
@@ -284,52 +305,44 @@ def mask_copies(_: str, context: Context) -> Outcome:
     return Outcome(True, f"{found[-1]['boxes']} boxes: {bits:.3g} ms as bits, {bools:.3g} as bytes")
 
 
-def sanitize(tool: str, context: Context) -> Outcome:
-    """Tests every kernel on small inputs under one of compute-sanitizer's checkers.
+def real_files(size: str, context: Context) -> Outcome:
+    """Times commands from a video file to masks in files, beside the official package."""
+    from real_files import rows
 
-    Every tensor has memory of its own, since an access beyond its end is not noticed within torch's blocks. Recorded
-    steps need such blocks and are left out; their kernels are checked one by one.
-    """
-    command = ["compute-sanitizer", "--tool", tool, "--print-limit", "100000", "--error-exitcode", str(FOUND_ERRORS)]
-    command += [sys.executable, sys.argv[0], "--step", "sanitized", "--device", str(context.device)]
-    own = {**os.environ, NO_CACHING: "1"}
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, env=own)
-    print(done.stdout[-4000:], flush=True)
-    row, outcome = sanitizer_result(tool, done.returncode, done.stdout)
-    context.send("sanitize", row)
-    return outcome
+    found = []
+    for row in rows("nano" if context.rehearse else size, str(context.device), context.rehearse):
+        context.send("real files", row)
+        found.append(f"{row['subject']}: {row['frames per second']:.3g}/s")
+    return Outcome(True, "; ".join(found))
 
 
-def sanitizer_result(tool: str, code: int, printed: str) -> tuple[dict[str, Any], Outcome]:
-    """Returns the row and the outcome of a checker's run.
+def at_once(_: str, context: Context) -> Outcome:
+    """Counts frames of videos that several processes track at once."""
+    from several_videos import rows
 
-    memcheck's errors in kernels that may multiply by WGMMA are only reported: it has miscounted the operands.
-    """
-    summary = " ".join(line.strip("= ") for line in printed.splitlines() if "SUMMARY" in line)
-    by_kernel = Counter(ERROR_AT.findall(printed))
-    row = {"tool": tool, "exit": code, "errors": summary or printed[-200:], "by kernel": dict(by_kernel)}
-    said = ", ".join(f"{count} in {name}" for name, count in by_kernel.items())
-    figure = f"{summary} {said}".strip()
-    only_wgmma = tool == "memcheck" and code == FOUND_ERRORS and set(by_kernel) and set(by_kernel) <= WGMMA
-    tests_passed = "Outcome(right=True" in printed
-    return row, Outcome(tests_passed and (code == 0 or bool(only_wgmma)), figure, figure or printed[-200:])
+    found = []
+    for row in rows(str(context.device), context.rehearse):
+        context.send("at once", row)
+        name = f"{row['size']} {row['image_size']}, {row['processes']}"
+        found.append(f"{name}: {row['frames per second']:.3g}/s")
+    return Outcome(True, "; ".join(found))
 
 
-def sanitized(_: str, context: Context) -> Outcome:
-    """Runs the tests that a checker watches. Tests of candidates are left out, since they might never end."""
-    return _tested(KERNELS, context._replace(send=lambda part, row: None), "sanitizer", "not candidate")
+JOBS = {
+    job.__name__: job
+    for job in (environment, parity, recorded, graph_memory, micro, profile, call, mask_copies, real_files, at_once)
+}
 
 
-CHECKS = (parity, recorded, graph_memory, sanitize, sanitized)
-JOBS = {job.__name__: job for job in (environment, *CHECKS, micro, profile, call, mask_copies)}
-
-
-def main(name: str, device: str, rehearse: bool, records: int | None, limit_s: float) -> int:
+def main(
+    name: str, device: str, rehearse: bool, records: int | None, limit_s: float, earlier: Path | None = None
+) -> int:
     """Runs one step in this process.
 
     Args:
         records: file descriptor that rows and the end are written to.
         limit_s: seconds after which the process is killed.
+        earlier: file with the records of earlier runs.
 
     Returns:
         The exit status.
@@ -341,8 +354,10 @@ def main(name: str, device: str, rehearse: bool, records: int | None, limit_s: f
             while data:
                 data = data[os.write(records, data) :]
 
+    by_torch = {"torch_ops": sorted(torch_ops())} if torch_ops() else {}
+
     def send(part: str, row: dict[str, Any]) -> None:
-        write({"kind": "row", "part": part, "row": row})
+        write({"kind": "row", "part": part, "row": row | by_torch})
 
     if rehearse:
         from backend_calls import on_cpu  # and not what reads SAM2FAST_PARITY, which jobs set
@@ -353,7 +368,8 @@ def main(name: str, device: str, rehearse: bool, records: int | None, limit_s: f
     on = torch.device(device)
     try:
         with device_state.watched(on) as clocks:
-            context = Context(on, send, limit_s, rehearse)
+            before = unfinished_rows(read_records(earlier), name) if earlier and earlier.exists() else []
+            context = Context(on, send, limit_s, rehearse, [record["row"] for record in before])
             if on.type == "cuda" and job != "environment":  # which a visit of some steps does not run
                 _send_machine(context)
             outcome = JOBS[job](argument, context)

@@ -167,6 +167,11 @@ class Group:
     patience_s: float = float("inf")  # for the rounds of one row
     interleaved: bool = False
 
+    def names(self) -> list[tuple[Any, ...]]:
+        """Returns the names of its rows, see :func:`suite.results.key`."""
+        of = self.setting
+        return [(self.case.name, of.size, of.dtype, of.image_size, *pair) for pair in self.at]
+
 
 def group(name: str, setting: Setting, at: Pairs | None = None, runs: int | None = None, **more: Any) -> Group:
     case = case_of(name)
@@ -246,6 +251,7 @@ def step(name: str, device: str) -> list[Group]:
         "ours": [ours(ALONE, setting) for setting in (s, b, large)],
         "objects": [ours(ALONE, replace(t, image_size=side, frames=40), VIDEO_AT, 2) for side in (1024, 512)],
         "official": [beside(setting) for setting in (t, s, b, large)],
+        "stream": [ours(case_of("stream latency"), t, runs=200)],
         "vos_optimized t": [beside(t, VOS_OPTIMIZED)],
         "vos_optimized l": [beside(large, VOS_OPTIMIZED)],
         "peak memory": [group(THROUGHPUT, replace(t, frames=24), ((4, None),), 2, subjects=NEITHER_COMPILED)],

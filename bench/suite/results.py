@@ -20,9 +20,10 @@ A file is ``{"date", "machine", "rows"}``. A row is one case at one setting, wit
 Rows of visits to a GPU have more fields, which :data:`ROW_ALSO` names: ``iou``, per subject and object the least IoU
 with the baseline's masks; ``scores`` where masks differ, per subject the IoUs that the decoder predicts for its masks;
 ``clocks`` while the row was timed; ``device``, a profile of our calls with the busy time of each stream, overlap and
-encodes a frame; ``commit``; and ``verdict``, of a step that did not pass. ``peak_mib`` is then the memory that the
-subject has allocated, with its model, while others have theirs. The memory in which CUDA graphs compute is in it only
-while they are recorded; ``graphs_mib`` of ours is what torch keeps for all that the process has recorded until then.
+encodes a frame; ``commit``; ``verdict``, of a step that did not pass; and ``torch_ops``, the ops that torch computed,
+since the parity of their kernels failed. ``peak_mib`` is then the memory that the subject has allocated, with its
+model, while others have theirs. The memory in which CUDA graphs compute is in it only while they are recorded;
+``graphs_mib`` of ours is what torch keeps for all that the process has recorded until then.
 """
 
 import datetime
@@ -39,7 +40,7 @@ FIGURES = ("median_s", "min_s", "max_s", "first_s", "compile_s", "peak_mib")
 PERCENTILES = ("p50_s", "p95_s", "p99_s")
 SUBJECT_ALSO = ("host_s", "error", "graphs_mib")
 DTYPES = ("fp32", "bf16")
-ROW_ALSO = {"iou", "scores", "clocks", "device", "commit", "verdict"}
+ROW_ALSO = {"iou", "scores", "clocks", "device", "commit", "verdict", "torch_ops"}
 
 
 class SchemaError(ValueError):

@@ -35,6 +35,7 @@ COMPILED = ("official vos_optimized", "sam2fast compiled")
 VIDEO_ONLY = ("official vos_optimized", "sam2fast fast")
 RECORDED, EAGER = "recorded", "eager"  # paths that calls take
 SIZES = ("nano", "t", "s", "b+", "l")
+OWN = ("nano", "mini")  # models of sam2fast
 # Errors of an installation that cannot be used.
 UNUSABLE = (ImportError, OSError, RuntimeError, AttributeError)
 
@@ -115,7 +116,7 @@ def plain_fp32() -> None:
 
 
 def config_of(size: str) -> str:
-    return "configs/nano/sam2fast_nano.yaml" if size == "nano" else f"configs/sam2.1/sam2.1_hiera_{size}.yaml"
+    return f"configs/{size}/sam2fast_{size}.yaml" if size in OWN else f"configs/sam2.1/sam2.1_hiera_{size}.yaml"
 
 
 _shared: dict[Any, Any] | None = None  # models by what they are built from

@@ -131,13 +131,19 @@ def run(groups: Sequence[Group], save: Callable[[dict[str, Any]], None] = lambda
         True if all were measured, and no result was wrong and no subject failed.
     """
     right = True
-    for interleaved, some in groupby(groups, key=lambda group: group.interleaved):
-        for together in [list(some)] if interleaved else [[group] for group in some]:
-            right &= _run(together, save)
-            gc.collect()  # compiled functions refer to their models in circles
-            if together[0].setting.device.startswith("cuda"):
-                torch.cuda.empty_cache()
+    for together in batches(groups):
+        right &= _run(together, save)
+        gc.collect()  # compiled functions refer to their models in circles
+        if together[0].setting.device.startswith("cuda"):
+            torch.cuda.empty_cache()
     return right
+
+
+def batches(groups: Sequence[Group]) -> Iterator[list[Group]]:
+    """Yields groups that are measured together: neighbours that are ``interleaved``, or one group."""
+    for interleaved, some in groupby(groups, key=lambda group: group.interleaved):
+        neighbours = list(some)
+        yield from [neighbours] if interleaved else ([group] for group in neighbours)
 
 
 def _run(groups: Sequence[Group], save: Callable[[dict[str, Any]], None]) -> bool:

@@ -1,4 +1,4 @@
-"""Steps of a visit to a GPU, tried without one: profiles, clocks, memory of graphs, checkers."""
+"""Tests steps of a visit to a GPU without one: profiles, clocks, memory of graphs, calls."""
 
 import os
 from pathlib import Path
@@ -12,15 +12,15 @@ from fake_cuda import fake_cuda
 from gpu import device_state, frame_profile, graph_memory, work
 from gpu.frame_profile import Event
 from gpu.steps import ATEN_ONLY
-from gpu.work import FOUND_ERRORS, WGMMA, Context, Outcome, sanitizer_result
+from gpu.work import Context
 from inputs import Windowed
 from kernel_records import memory_attention, window_attention
 from kernel_records.memory_attention import self_attention_case
 from kernel_records.window_attention import window_case
 from recorded_ops import CalledAgain
 from registry import WrongResultError, check
-from suite import machine, timing
-from suite.plans import ALONE, case_of
+from suite import machine, plans, timing
+from suite.plans import ALONE, case_of, group
 from suite.subjects import Setting
 
 from sam2fast.kernels import _launch
@@ -204,7 +204,6 @@ def test_limits_at_once_and_for_a_second(monkeypatch):
 
 def test_graphs_that_keep_their_memory_are_right(monkeypatch):
     monkeypatch.setattr(graph_memory, "SHAPE", (4, 32, 4))
-    monkeypatch.setattr(graph_memory, "CudaGraphs", CalledAgain)
     rows = list(graph_memory.rows_of(CPU))
     assert [(row["recorders"], row["wrong"]) for row in rows] == [("one recorder", 0), ("a recorder each", 0)]
 
@@ -233,47 +232,10 @@ def test_graphs_that_lose_their_memory_are_seen(monkeypatch, fault):
 
     monkeypatch.setattr(torch, "full", lambda *args, **kwargs: filled.append(full(*args, **kwargs)) or filled[-1])
     monkeypatch.setattr(graph_memory, "SHAPE", (4, 32, 4))
-    monkeypatch.setattr(graph_memory, "CudaGraphs", Recorder)
+    monkeypatch.setattr(graph_memory, "Called", Recorder)
     sent = []
     outcome = work.graph_memory("", Context(CPU, lambda part, row: sent.append(row)))
     assert not outcome.right and all(row["wrong"] for row in sent)
-
-
-CHECKED = """sanitized: {tests} in 20.0 s
-========= Invalid __global__ read of size 16 bytes
-=========     at {first}+0x1230 in kernel.py:88
-=========     by thread (1,0,0) in block (0,0,0)
-========= Invalid __shared__ read of size 16 bytes
-=========     at void {second}<float>(int)+0x30
-========= ERROR SUMMARY: 2 errors
-"""
-
-
-@pytest.mark.parametrize(
-    ("tool", "second", "tests", "right"),
-    [
-        ("memcheck", "_window_attention_kernel", True, True),
-        ("memcheck", "_layer_norm_kernel", True, False),
-        ("memcheck", "_window_attention_kernel", False, False),
-        ("racecheck", "_window_attention_kernel", True, False),
-    ],
-)
-def test_errors_in_products_are_reported_and_others_fail(tool, second, tests, right):
-    printed = CHECKED.format(first="_attend_kernel", second=second, tests=Outcome(tests))
-    row, outcome = sanitizer_result(tool, FOUND_ERRORS, printed)
-    assert outcome.right == right and row["by kernel"] == {"_attend_kernel": 1, second: 1}
-    assert "2 errors" in outcome.figure and f"1 in {second}" in outcome.figure
-
-
-def test_a_checker_without_errors_or_without_a_word():
-    assert sanitizer_result("memcheck", 0, f"sanitized: {Outcome(True)} in 3 s\n= ERROR SUMMARY: 0 errors\n")[1].right
-    assert not sanitizer_result("memcheck", FOUND_ERRORS, f"sanitized: {Outcome(True)} in 3 s\n")[1].right
-    assert not sanitizer_result("memcheck", 1, "compute-sanitizer: cannot be started")[1].right
-
-
-def test_kernels_with_products_have_these_names():
-    sources = "".join(path.read_text() for path in (ROOT / "kernels").rglob("*.py"))
-    assert [name for name in sorted(WGMMA) if f"def {name}(" not in sources] == []
 
 
 BF16 = torch.bfloat16
@@ -354,6 +316,7 @@ def test_a_step_of_calls_sends_rows_at_once_and_then_with_a_profile(monkeypatch)
         assert len(sent) == 2
         return True
 
+    monkeypatch.setattr(plans, "rehearsal", lambda name: [group("predict", Setting("nano", frames=3))])
     monkeypatch.setattr(timing, "run", run)
     monkeypatch.setattr(frame_profile, "profiled", lambda case, setting, device: [{"of": (case.name, setting.frames)}])
     assert work.call("official", Context(CPU, lambda part, row: sent.append(dict(row)), rehearse=True)).right
@@ -361,3 +324,26 @@ def test_a_step_of_calls_sends_rows_at_once_and_then_with_a_profile(monkeypatch)
         None, None, {"of": ("video throughput", 3), "host us": 250_000}
     ]  # fmt: skip
     assert sent[0]["subjects"][work.VOS]["note"] == "; ".join(["7 frames", *(f"{name}=ATEN" for name in ATEN_ONLY)])
+
+
+def test_a_step_of_calls_ends_for_time_and_continues(monkeypatch):
+    """The first rows are measured in any case."""
+    log, sent = [], []
+
+    def run(groups, save):
+        for one in groups:
+            log.append(one.setting.size)
+            for name in one.names():
+                row = dict(zip(("case", "size", "dtype", "image_size", "objects", "history"), name, strict=True))
+                save(row | {"subjects": {work.VOS: {"samples_s": [], "note": ""}, "sam2fast": OURS}, "ratio": {}})
+        return True
+
+    monkeypatch.setattr(timing, "run", run)
+    monkeypatch.setattr(plans, "step", lambda name, device: [group("predict", Setting(s, "bf16")) for s in ("t", "s")])
+    unfinished = work.call("some", Context(CPU, lambda part, row: sent.append(row), limit_s=-1.0))
+    assert unfinished.right and unfinished.unfinished == "1 of 2 groups of rows are left" and log == ["t"]
+    finished = work.call("some", Context(CPU, lambda part, row: None, limit_s=-1.0, earlier=sent))
+    assert finished.right and not finished.unfinished and log == ["t", "s"]
+
+
+OURS = {"samples_s": [], "median_s": None, "note": ""}

@@ -5,20 +5,23 @@ import re
 import sys
 
 import kernel_records
+import measure
 import one_op
 import pytest
 import torch
-from backend_calls import RefusedError, both_ways, may_refuse, ours
+from _pytest.mark.expression import Expression
+from backend_calls import RefusedError, both_ways, by_triton, may_refuse, ours
 from bench_cases import small_case
 from checkout import ROOT
 from gpu import steps, work
 from inputs import full_bank
 from kernel_records import RECORDS, cases, small_cases
 from kernel_records.memory_attention import CANDIDATES, memory_case
-from measure import speed
+from measure import line_of
 from registry import WrongResultError, check, expectation
 
 from sam2fast.kernels._dispatch import current_backend
+from sam2fast.kernels._op import OPS
 from sam2fast.kernels.memory_attention import memory_attention
 from sam2fast.profiling import limits
 
@@ -33,9 +36,23 @@ def test_every_op_is_measured_and_checked_by_a_step():
     for comparison in steps.COMPARED:
         shapes = [case.shape for case in cases() if case.op == comparison.op]
         assert any(re.fullmatch(comparison.shapes, shape) for shape in shapes), comparison
-    keywords = " ".join(keywords for keywords, _ in steps.PARITY.values()).split()
-    for folder, record in RECORDS.items():
-        assert record.parity and folder in keywords, f"no step of gpu/steps.py checks the kernels of {folder}"
+    assert all(record.parity for record in RECORDS.values())
+
+
+def test_every_parity_test_is_in_one_step():
+    """Tests also that the step of each kernel in use, unless in float32, names the kernel's ops."""
+    of_step = {name: Expression.compile(each.keywords) for name, each in steps.PARITY.items()}
+    compared = [(f"{folder}: {op}", each) for folder, record in RECORDS.items() for op, each in record.parity.items()]
+    for test, each in compared:
+        for dtype in each.planned_dtypes:
+            words = f"{test} {dtype}"
+            (step,) = (name for name, chosen in of_step.items() if chosen.evaluate(words.__contains__))
+            ignored = [word for word in ("fp8", "candidate", "fill_holes", "in float32") if word in f"{test} {step}"]
+            assert set(each.ops) <= set(steps.PARITY[step].ops) or ignored, words
+    named = [op for each in steps.PARITY.values() for op in each.ops]
+    assert len(set(named)) == len(named) and set(named) <= {op.launches for op in OPS.values()} | set(OPS)
+    verdicts = {"parity mlp": {"verdict": "FAILED: wrong"}, "parity nms": {"verdict": "passed"}}
+    assert steps.failed_ops(verdicts) == ["mlp"]
 
 
 def test_every_op_is_in_the_documents():
@@ -125,10 +142,12 @@ def micro(monkeypatch):
     monkeypatch.setattr(limits, "COPIED_ON_CPU", 2**16)
     monkeypatch.setattr(work, "COMPARED", [steps.Comparison("linear", "", shapes="2048.*")])
 
-    def run(*cases, limit_s=float("inf"), which=""):
+    def run(*cases, limit_s=float("inf"), which="", earlier=()):
         rows = []
         monkeypatch.setattr(kernel_records, "cases", lambda: cases)
-        return work.micro(which, work.Context(CPU, lambda part, row: rows.append((part, row)), limit_s)), rows
+        return work.micro(
+            which, work.Context(CPU, lambda part, row: rows.append((part, row)), limit_s, earlier=earlier)
+        ), rows
 
     return run
 
@@ -136,20 +155,20 @@ def micro(monkeypatch):
 def test_micro_step_sends_a_row_for_each_subject_and_a_sentence(micro):
     other = dataclasses.replace(small_case(), shape="4096x96 to 384")
     outcome, sent = micro(small_case(), other)
-    assert outcome.right and outcome.figure == "1 of 1 comparisons"
+    assert outcome.right and outcome.figure == "1 of 1 comparisons, 1 cases"
     *rows, sentence = [row for _, row in sent]
     assert [part for part, _ in sent] == ["micro", "micro", "sentences"]
     assert [row["subject"] for row in rows] == ["F.linear", "sam2fast"]
     assert all(row["of limit"] > 0 and row["timed by"] == "clock" for row in rows)
     assert sentence["ratios"] == {small_case().shape: rows[0]["p50 ms"] / rows[1]["p50 ms"]}
     assert sentence["sentence"].startswith("`linear` ")
-    assert speed(rows).startswith("linear 2048x96 to 384: ") and speed(rows).endswith("x F.linear")
+    assert line_of(rows).startswith("linear, 2048x96 to 384, float32  ") and line_of(rows).endswith("  F.linear")
 
 
 def test_candidates_have_a_step_of_their_own(micro, monkeypatch):
     monkeypatch.setattr(work, "CANDIDATES", [steps.Comparison("linear", "no", "yes", others="F.linear")])
     outcome, sent = micro(small_case(), which="candidates")
-    assert outcome.figure == "1 of 1 comparisons" and sent[-1][1]["sentence"].endswith(("no.", "yes."))
+    assert outcome.figure == "1 of 1 comparisons, 1 cases" and sent[-1][1]["sentence"].endswith(("no.", "yes."))
     # Each candidate has cases, on their own shapes, which no other comparison measures.
     every = [case for case in cases() if case.op in ("memory_attention", "rope_attention")]
     for comparisons, are_candidates in ((steps.CANDIDATES, True), (steps.COMPARED, False)):
@@ -172,7 +191,31 @@ def test_micro_step_fails_on_a_wrong_result(micro):
 
 def test_micro_step_ends_before_its_limit(micro):
     outcome, sent = micro(small_case(), limit_s=-1.0)
-    assert outcome.right and outcome.figure == "0 of 1 comparisons, 1 cases were not reached" and sent == []
+    assert outcome.right and outcome.unfinished == "1 of 1 cases are left" and sent == []
+
+
+def test_micro_step_continues_with_the_cases_that_are_left(micro, monkeypatch):
+    first, second = (dataclasses.replace(small_case(), shape=shape) for shape in ("2048a", "2048b"))
+    _, sent = micro(first)
+    earlier = [row for part, row in sent if part == "micro"]
+    monkeypatch.setattr(measure, "case_rows", lambda case, *_, **__: [{**earlier[0], "shape": case.shape}])
+    outcome, sent = micro(first, second, earlier=earlier)
+    assert [row["shape"] for part, row in sent if part == "micro"] == ["2048b"]
+    assert outcome.right and not outcome.unfinished and outcome.figure == "1 of 1 comparisons, 2 cases"
+    wrong = {**earlier[0], "subject": "WRONG: another result"}
+    assert not micro(first, earlier=[wrong])[0].right
+
+
+def test_ops_by_torch_are_not_compared(micro, monkeypatch):
+    monkeypatch.setattr(work, "torch_ops", lambda: {"linear"})
+    outcome, sent = micro(small_case())
+    assert outcome.right and sent == []
+
+
+def test_a_kernel_that_is_switched_off_is_refused(monkeypatch):
+    monkeypatch.setenv("SAM2FAST_TORCH_OPS", "memory_attention")
+    with pytest.raises(RefusedError, match="is in SAM2FAST_TORCH_OPS"):
+        by_triton(lambda: OPS["memory_attention"].uses_kernel(torch.zeros(1)))()
 
 
 def test_micro_step_times_the_default_dtype(micro):
@@ -201,4 +244,5 @@ def test_a_cpu_stops_after_its_seconds(monkeypatch, capsys):
     monkeypatch.setattr(one_op, "SECONDS_ON_CPU", -1.0)
     monkeypatch.setattr(sys, "argv", ["layer_norm.py", "--device", "cpu"])
     one_op.main(RECORDS["layer_norm"])
-    assert f"{len(RECORDS['layer_norm'].cases)} larger cases are left out" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"{len(RECORDS['layer_norm'].cases) - 1} larger cases are left out" in printed and "1.00x" in printed
