@@ -2,9 +2,9 @@
 
     make carry
 
-Carries packages of Python alone, unpacked: those that read configurations, and the official package without its CUDA
-extension. PyAV stays a wheel, a third of its unpacked size, which a visit unpacks. It is for Linux on x86-64 and Python
-3.12. The folder is ignored by git.
+The folder gets packages that read configurations, and the official package without its CUDA extension, all unpacked and
+of Python alone. PyAV stays a wheel, a third of its unpacked size, which a visit unpacks. It is for Linux on x86-64 and
+Python 3.12. The folder is ignored by git.
 """
 
 import os
