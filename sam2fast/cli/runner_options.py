@@ -104,7 +104,7 @@ def choose_runner(ray_options: RayOptions, device: str, count: int, unit: str, a
     if len(devices) == 1 and at_once == 1:
         return RunnerChoice(in_this_process(devices[0]), devices[0], True)
     with as_user_error(ValueError, RuntimeError):
-        return RunnerChoice(on_devices(devices, at_once=at_once), ",".join(devices), False)
+        return RunnerChoice(on_devices(devices, at_once=at_once, queue=unit != "videos"), ",".join(devices), False)
 
 
 def _choose_devices(device: str, count: int, unit: str) -> list[str]:

@@ -181,14 +181,14 @@ def test_several_at_once(data, whole, monkeypatch, device, at_once, count):
     instead_of_processes(monkeypatch)
     started, original = [], runner_options.on_devices
 
-    def on_devices(devices, at_once):
-        started.append(len(devices) * at_once)
-        return original(devices, at_once=at_once)
+    def on_devices(devices, at_once, queue):
+        started.append((len(devices) * at_once, queue))
+        return original(devices, at_once=at_once, queue=queue)
 
     monkeypatch.setattr(runner_options, "on_devices", on_devices)
     result = data("--at-once", at_once, "--progress", device=device)
     assert result.exit_code == 0 and "9/9" in result.stderr and result.stdout.startswith(TOTALS)
-    assert started == [count]
+    assert started == [(count, False)]
     assert data.files() == whole
 
 

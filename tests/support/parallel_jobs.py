@@ -44,6 +44,16 @@ def build_on_the_second(device: str, flag: str) -> dict[str, Any]:
     raise OSError("the first one cannot")
 
 
+def build_one_late(device: str, flag: str) -> dict[str, Any]:
+    """The first process that comes to it waits for half a second."""
+    try:
+        Path(flag).touch(exist_ok=False)
+        time.sleep(0.5)
+    except FileExistsError:
+        pass
+    return build_nothing(device)
+
+
 def square(predictor: dict[str, Any], number: int) -> tuple[int, int]:
     """A number's square and the process; negative ones fail."""
     if number < 0:

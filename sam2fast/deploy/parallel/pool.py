@@ -16,7 +16,7 @@ from sam2fast.deploy.parallel.worker import Failure, packed, setup_of
 
 Job = TypeVar("Job")
 
-# Maximum number of jobs sent to a worker: the running job, and one queued job so that the device stays busy.
+# Maximum number of jobs sent to a worker: the running job and one queued job. See ``queue`` of :func:`run_jobs`.
 JOBS_AT_ONCE = 2
 # Maximum number of jobs per worker that run ahead of the next ordered result.
 JOBS_AHEAD = 4
@@ -86,6 +86,8 @@ def run_jobs(
     *,
     ordered: bool = False,
     threads: int | None = None,
+    queue: bool = True,
+    retry: bool = True,
 ) -> Iterator[JobResult]:
     """Runs jobs on several devices, one process per device, and yields results as they complete.
 
@@ -104,6 +106,9 @@ def run_jobs(
             with a device such as ``device="cuda:1"``.
         ordered: if True, yields results in the order of the jobs.
         threads: number of CPU threads per process; by default an equal part of this process's threads.
+        queue: if True, each process gets a second job while it computes, so that the device stays busy between short
+            jobs. If False, only idle processes get jobs, so that no job waits for a long one.
+        retry: if False, a job whose process dies is not retried.
 
     Raises:
         ValueError, RuntimeError: see :func:`~sam2fast.deploy.parallel.device_list.device_list`.
@@ -122,7 +127,8 @@ def run_jobs(
             for device in names:
                 workers.append(WorkerProcess(setup_of(build, function, device, share)))
             ahead = JOBS_AHEAD * len(workers) if ordered else None
-            pool = Pool([PoolWorker(worker) for worker in workers], source, ahead)
+            members = [PoolWorker(worker) for worker in workers]
+            pool = Pool(members, source, ahead, JOBS_AT_ONCE if queue else 1, MOST_LOSSES if retry else 1)
             yield from pool.in_order() if ordered else pool.results()
         finally:
             end_all(workers)
@@ -187,10 +193,21 @@ class JobSource:
 
 
 class Pool:
-    """Distributes jobs to workers. At most ``most_ahead`` jobs (None: no limit) run before the next ordered result."""
+    """Distributes jobs to workers, at most ``jobs_at_once`` to each. A job fails if it loses ``most_losses`` workers.
 
-    def __init__(self, members: list[PoolWorker], source: JobSource, most_ahead: int | None) -> None:
-        self._members, self._source, self._most_ahead = members, source, most_ahead
+    At most ``most_ahead`` jobs (None: no limit) run before the next ordered result.
+    """
+
+    def __init__(
+        self,
+        members: list[PoolWorker],
+        source: JobSource,
+        most_ahead: int | None,
+        jobs_at_once: int = JOBS_AT_ONCE,
+        most_losses: int = MOST_LOSSES,
+    ) -> None:
+        self._members, self._source = members, source
+        self._most_ahead, self._jobs_at_once, self._most_losses = most_ahead, jobs_at_once, most_losses
         self._yielded = 0  # number of results yielded in order
         self._last_loss = ""
 
@@ -222,8 +239,8 @@ class Pool:
         return [member for member in busy if member.worker.connection in answered]
 
     def _dispatch(self) -> Iterator[JobResult]:
-        """Sends jobs to workers until each worker has ``JOBS_AT_ONCE`` jobs. Idle workers get jobs first."""
-        for room in range(1, JOBS_AT_ONCE + 1):
+        """Sends jobs to workers until each worker has ``jobs_at_once`` jobs. Idle workers get jobs first."""
+        for room in range(1, self._jobs_at_once + 1):
             for member in self._members:
                 while member.is_ready and len(member.tasks) < room and self._may_start(member):
                     task = self._source.take()
@@ -265,7 +282,7 @@ class Pool:
         tasks = list(member.tasks)
         if tasks:
             tasks[0].losses += 1  # only the first task was running when the worker was lost
-            if tasks[0].losses == MOST_LOSSES or not self._members:
+            if tasks[0].losses == self._most_losses or not self._members:
                 task = tasks.pop(0)
                 yield JobResult(task.index, task.job, member.worker.device, error=f"the job was lost: {why}")
         self._source.put_back(tasks)

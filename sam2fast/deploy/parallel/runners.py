@@ -55,12 +55,14 @@ def in_this_process(device: str) -> Runner:
     return run
 
 
-def on_devices(devices: Devices, *, at_once: int = 1, threads: int | None = None) -> Runner:
+def on_devices(
+    devices: Devices, *, at_once: int = 1, threads: int | None = None, queue: bool = True, retry: bool = True
+) -> Runner:
     """Returns a function that runs jobs in ``at_once`` processes per device.
 
     Args:
         at_once: number of processes per device, each with its own predictor.
-        threads: see :func:`~sam2fast.deploy.parallel.run_jobs`.
+        threads, queue, retry: see :func:`~sam2fast.deploy.parallel.run_jobs`.
 
     Raises:
         ValueError: If ``at_once`` is below 1.
@@ -70,5 +72,5 @@ def on_devices(devices: Devices, *, at_once: int = 1, threads: int | None = None
         raise ValueError(f"at_once is {at_once}; expected 1 or more processes on each device")
     names = device_list(devices) * at_once
     return lambda function, jobs, build, *, ordered=False: run_jobs(
-        function, jobs, names, build, ordered=ordered, threads=threads
+        function, jobs, names, build, ordered=ordered, threads=threads, queue=queue, retry=retry
     )

@@ -83,7 +83,13 @@ def track_videos(
     Args and raises: see :func:`~sam2fast.deploy.parallel.run_jobs`; for ``encode_ahead``, see ``propagate_in_video``.
     """
     return run_jobs(
-        partial(track_video, encode_ahead=encode_ahead), jobs, devices, build, ordered=ordered, threads=threads
+        partial(track_video, encode_ahead=encode_ahead),
+        jobs,
+        devices,
+        build,
+        ordered=ordered,
+        threads=threads,
+        queue=False,
     )
 
 

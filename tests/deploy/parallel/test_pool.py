@@ -5,6 +5,7 @@ import pickle
 import signal
 import sys
 import time
+from functools import partial
 
 import parallel_jobs
 import pytest
@@ -64,6 +65,21 @@ def test_a_job_does_not_fail_for_a_later_one():
     pool = Replacing([PoolWorker(DiesWithItsAnswers())], JobSource(iter(range(4))), JOBS_AHEAD)
     results = list(pool.in_order())
     assert [(result.index, result.done) for result in results] == [(0, True), (1, True), (2, False), (3, True)]
+
+
+def test_no_job_waits_for_another_without_a_queue(tmp_path):
+    """Two jobs that wait for each other, although one process begins later."""
+    build = partial(parallel_jobs.build_one_late, flag=str(tmp_path / "first"))
+    (tmp_path / "jobs").mkdir()
+    results = list(run_jobs(parallel_jobs.in_company, [str(tmp_path / "jobs")] * 2, TWO, build, queue=False))
+    assert len({result.unwrap() for result in results}) == 2
+
+
+def test_a_killed_process_loses_its_job_without_a_retry():
+    results = list(run_jobs(parallel_jobs.killed_always, range(6), TWO, build_nothing, retry=False))
+    lost = [result for result in results if not result.done]
+    assert sorted(result.index for result in results) == list(range(6)) and [result.index for result in lost] == [2]
+    assert "the job was lost: the process " in lost[0].error
 
 
 def test_no_process_is_left():
