@@ -10,10 +10,8 @@ options, functions raise click.UsageError. Docstrings only name these errors to 
 import difflib
 import errno
 import io
-import logging
 import sys
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
@@ -23,7 +21,7 @@ import click
 from sam2fast import __version__
 from sam2fast.cli.completion import install_completion
 from sam2fast.cli.terminal import ClosedPipeError, exit_code, exit_quietly, handle_signals, print_message
-from sam2fast.cli.user_errors import USER_ERRORS, UserError, format_error, print_note
+from sam2fast.cli.user_errors import USER_ERRORS, UserError, format_error, warnings_as_notes
 from sam2fast.io.atomic import FULL
 from sam2fast.utils.errors import FixableError
 
@@ -129,23 +127,6 @@ class _CommandGroup(click.Group):
             raise UserError(format_error(error)) from error
 
 
-class _StderrHandler(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        print_note(record.getMessage())
-
-
-def _printer_of_warnings() -> Callable[..., None]:
-    """Returns a ``warnings.showwarning`` that prints each text once, as a note without the line of code."""
-    printed: set[str] = set()
-
-    def show(message: Warning | str, *_: Any, **__: Any) -> None:
-        if str(message) not in printed:
-            printed.add(str(message))
-            print_note(str(message))
-
-    return show
-
-
 @contextmanager
 def _escape_unencodable() -> Iterator[None]:
     """Prints characters outside stdout's encoding as escapes, like stderr."""
@@ -189,13 +170,7 @@ def main(ctx: click.Context, deterministic: bool) -> None:
     130 interrupted by Ctrl-C, 143 by SIGTERM, 129 by a closed terminal.
     """
     ctx.with_resource(_escape_unencodable())
-    notes = _StderrHandler(logging.WARNING)
-    logger = logging.getLogger("sam2fast")
-    logger.addHandler(notes)
-    ctx.call_on_close(lambda: logger.removeHandler(notes))
-    ctx.with_resource(warnings.catch_warnings())
-    warnings.showwarning = _printer_of_warnings()
-    warnings.filterwarnings("ignore", module=r"PIL\.")  # hides warnings on damaged metadata
+    ctx.with_resource(warnings_as_notes())
     if deterministic:
         from sam2fast.utils.reproducibility import deterministic as block
 

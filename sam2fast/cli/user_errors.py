@@ -1,8 +1,10 @@
 """Reports errors of the user's input: one line on stderr and an exit code, or a list of failed inputs."""
 
+import logging
 import os
 import re
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
@@ -41,6 +43,7 @@ class WriteError(UserError):
 
 
 USER_ERRORS = FixableError, OSError  # errors with messages that need no traceback
+NOTE = "sam2fast: note: "  # beginning of the line of a note
 
 
 @contextmanager
@@ -73,7 +76,33 @@ def print_note(text: str) -> None:
     """Prints a note to stderr. Prints nothing with ``--quiet``."""
     if not reporting().quiet:
         with tqdm.external_write_mode(file=sys.stderr):  # prints above any progress bar
-            echo(f"sam2fast: note: {text}", err=True)
+            echo(f"{NOTE}{text}", err=True)
+
+
+class _NoteHandler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        print_note(record.getMessage())
+
+
+@contextmanager
+def warnings_as_notes() -> Iterator[None]:
+    """Prints the package's log and all warnings as notes: each text of a warning once, without the line of code."""
+    printed: set[str] = set()
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        if str(message) not in printed:
+            printed.add(str(message))
+            print_note(str(message))
+
+    logger, handler = logging.getLogger("sam2fast"), _NoteHandler(logging.WARNING)
+    logger.addHandler(handler)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = show
+            warnings.filterwarnings("ignore", module=r"PIL\.")  # hides warnings on damaged metadata
+            yield
+    finally:
+        logger.removeHandler(handler)
 
 
 MAX_REPORTED = 50  # maximum number of lines in the final report
