@@ -15,6 +15,7 @@ SIGNAL_EXIT_BASE = 128  # exit code of a signal minus the signal's number, as in
 # SIGHUP: the terminal was closed. SIGTERM: a batch system ends the job. Python handles Ctrl-C itself.
 TERMINATION_SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 STOPPING = (signal.SIGINT, *TERMINATION_SIGNALS)
+STDERR = 2
 
 
 class Terminated(KeyboardInterrupt):
@@ -121,6 +122,13 @@ def note_signals(announce: Callable[[int], None], once: bool) -> Iterator[list[i
     finally:
         for number in ours:
             signal.signal(number, before[number])
+
+
+def announce_stop(number: int) -> None:
+    """Prints that the run stops after this frame. A handler of signals."""
+    # The signal may have interrupted a write to sys.stderr, so the buffer of sys.stderr is not used.
+    with suppress(OSError):
+        os.write(STDERR, b"\nsam2fast: stopping after this frame\n")
 
 
 @contextmanager

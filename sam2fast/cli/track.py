@@ -3,7 +3,6 @@
 import functools
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import fields, replace
 from importlib.util import find_spec
 from itertools import chain
@@ -32,8 +31,11 @@ from sam2fast.cli.reporting import output_options
 from sam2fast.cli.runner_options import names_several
 from sam2fast.cli.sources import list_sources, videos_in
 from sam2fast.cli.terminal import report_interrupt
+from sam2fast.cli.track_jobs import TrackJob, track_one_by_one
 from sam2fast.cli.track_request import TrackRequest, VideoSource
-from sam2fast.cli.user_errors import USER_ERRORS, ModelError, UserError, format_error
+from sam2fast.cli.track_workers import build_loader, track_at_once
+from sam2fast.cli.user_errors import UserError, as_user_error
+from sam2fast.deploy.parallel.runners import on_devices
 from sam2fast.io.mask_formats import MOST_OBJECTS, VOLUME_FILES, WITH_IMAGES
 from sam2fast.tracking.approximations import Approximations
 
@@ -157,6 +159,12 @@ class TrackCommand:
     )
     strategy: str = shared(strategy_option)
     show_ids: bool = option(cls=RareOption, help="Write ids beside the objects in the overlay.")
+    at_once: int = option(
+        type=click.IntRange(1),
+        default=1,
+        metavar="N",
+        help="Track N videos at a time on the device, each in a process with its own copy of the model.",
+    )
     overwrite: bool = option(help="Replace the results of another run in the output folder.")
     out: Path = shared(max_megapixels_option, out_option("out/track"))
 
@@ -199,26 +207,22 @@ class TrackCommand:
         choice = self.model.choose()
         with report_interrupt(click.get_current_context()):
             from sam2fast.cli.track_folder import MANIFEST
-            from sam2fast.cli.track_run import load_predictor, run
+            from sam2fast.cli.track_run import load_predictor
 
             manifests = [] if self.overwrite else (folder / MANIFEST for folder in folders.values())
             model = self.model.with_dtype(manifests)
-            load = functools.partial(load_predictor, choice, model.device, model.dtype)
-            again = load if total == 1 else functools.cache(load)
-            for source, request in requests.items():
-                try:
-                    # A URL or stdin is copied to a local file first.
-                    with nullcontext() if request.source.label is None else source.file() as file:
-                        if file is not None:
-                            request = replace(request, source=request.source._replace(text=str(file)))
-                        code = run(_of_volume(request), choice, again, folders[source], self.overwrite)
-                except ModelError:
-                    raise
-                except USER_ERRORS as error:
-                    problems.add(source, format_error(error))
-                else:
-                    if code:
-                        click.get_current_context().exit(code)
+            jobs = [TrackJob(source, requests[source], choice, folders[source], self.overwrite) for source in sources]
+            processes = min(self.at_once, len(jobs))
+            if processes == 1:
+                load = functools.partial(load_predictor, choice, model.device, model.dtype)
+                code = track_one_by_one(jobs, load if total == 1 else functools.cache(load), problems)
+            else:
+                build = functools.partial(build_loader, choice, model.dtype)
+                with as_user_error(ValueError, RuntimeError):
+                    runner = on_devices(model.device, at_once=processes, queue=False, retry=False)
+                code = track_at_once(jobs, runner, build, problems)
+            if code:
+                click.get_current_context().exit(code)
         if self.boxes_file is None:  # with boxes, the note on the video includes these items
             left_out.report()
         problems.raise_if_any(total)
@@ -243,23 +247,6 @@ class TrackCommand:
 
 
 track = command(TrackCommand, output_options(has_bar=True))
-
-
-def _of_volume(request: TrackRequest) -> TrackRequest:
-    """Checks the options for volumes. Returns the request, with both directions if the video is a volume."""
-    source, formats = request.source, [name for name in VOLUME_FILES if name in request.formats]
-    if source.is_volume and request.step > 1:
-        raise UserError(f"--step is for videos, but {source.name} is a volume; all of its slices are tracked")
-    if not source.is_volume:
-        if formats or source.axis or source.window:
-            flag = f"--format {formats[0]}" if formats else "--axis" if source.axis else "--window"
-            raise UserError(f"{flag} is for volumes (NIfTI or DICOM), but {source.name} is not a volume")
-        return request
-    if "dicom-seg" in formats and source.is_nifti:
-        raise UserError(f"--format dicom-seg refers to DICOM images, but {source.name} is NIfTI; use --format nifti")
-    if "dicom-seg" in formats and find_spec("highdicom") is None:
-        raise UserError("--format dicom-seg needs highdicom: pip install 'sam2fast[medical]'")
-    return replace(request, reverse=not request.stream)
 
 
 def _check(request: TrackRequest) -> None:

@@ -1,11 +1,11 @@
 """Runs ``sam2fast track``: propagates from the beginning of the video or from a saved state."""
 
 import hashlib
-import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import closing, nullcontext, suppress
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from sam2fast.cli.mask_files import read_foreground
 from sam2fast.cli.model_choice import ModelChoice
 from sam2fast.cli.prompts import check_against_video
 from sam2fast.cli.reporting import emit, progress_bar, say
-from sam2fast.cli.terminal import SIGNAL_EXIT_BASE, ignore_closed_stream, note_signals, print_message
+from sam2fast.cli.terminal import SIGNAL_EXIT_BASE, announce_stop, ignore_closed_stream, note_signals, print_message
 from sam2fast.cli.track_folder import RunFolder, frame_record
 from sam2fast.cli.track_outputs import write_outputs
 from sam2fast.cli.track_overlay import FrameDrawing, open_overlay
@@ -32,7 +32,6 @@ from sam2fast.tracking.strategies import strategy_of
 from sam2fast.video_io import VideoError
 
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
-STDERR = 2
 OPTIONS = ("start", "end", "step", "reverse", "stream", "max_frames", "strategy")
 
 
@@ -61,11 +60,13 @@ def run(
     load: Callable[[], tuple[SAM2VideoPredictor, dict[str, Any]]],
     out: Path,
     overwrite: bool,
+    stop: Path | None = None,
 ) -> int:
     """Tracks the remaining frames, writes missing files, and returns the exit code.
 
     Args:
         load: Function that returns the model and the record of the model; see :func:`load_predictor`.
+        stop: In a worker process, a file that stops the run after the current frame, once the file exists.
 
     Raises:
         FixableError, OSError: If the input is invalid, before any file is written. If a file cannot be written, a
@@ -89,7 +90,7 @@ def run(
         folder.begin()
         outcome = Outcome()
     else:
-        outcome = _track(request, choice, predictor, folder, masks)
+        outcome = _track(request, choice, predictor, folder, masks, stop)
     del predictor  # frees the memory of the predictor
     tracked = time.monotonic()
     if folder.complete:
@@ -138,7 +139,12 @@ def _made_from(
 
 
 def _track(
-    request: TrackRequest, choice: ModelChoice, predictor: SAM2VideoPredictor, folder: RunFolder, masks: Masks
+    request: TrackRequest,
+    choice: ModelChoice,
+    predictor: SAM2VideoPredictor,
+    folder: RunFolder,
+    masks: Masks,
+    stop: Path | None,
 ) -> Outcome:
     """Opens the video, and tracks until its end, an error or a signal."""
     passes = (StreamPropagation if request.stream else VideoPropagation)(predictor, request, masks, folder)
@@ -154,7 +160,7 @@ def _track(
             objects=folder["objects"] or request.objects,
             problem=None,
         )
-        outcome = _record(request, passes, folder)
+        outcome = _record(request, passes, folder, stop)
         folder.note(**passes.choices)
         if folder.complete and passes.problem is not None:
             folder.note(problem=passes.problem)
@@ -174,7 +180,9 @@ def _left_out(request: TrackRequest, folder: RunFolder) -> LeftOut:
     return left_out
 
 
-def _record(request: TrackRequest, passes: VideoPropagation | StreamPropagation, folder: RunFolder) -> Outcome:
+def _record(
+    request: TrackRequest, passes: VideoPropagation | StreamPropagation, folder: RunFolder, stop: Path | None
+) -> Outcome:
     """Records each tracked frame, and periodically saves the state for another run."""
     outcome, is_live = Outcome(), request.source.is_live
 
@@ -190,7 +198,7 @@ def _record(request: TrackRequest, passes: VideoPropagation | StreamPropagation,
     try:
         with (
             folder.recording(),
-            note_signals(_announce, once=True) as stopped,
+            note_signals(announce_stop if stop is None else lambda _: None, once=True) as stopped,
             progress_bar("frames", passes.total, "frames", folder.done) as bar,
         ):
             while True:
@@ -211,6 +219,8 @@ def _record(request: TrackRequest, passes: VideoPropagation | StreamPropagation,
                     bar.update()
                 if overlay is not None and tracked.rgb is not None:
                     overlay.add(tracked.rgb if record is None else drawing.draw(tracked.rgb, record), tracked.time)
+                if stop is not None and stop.exists():
+                    stopped.append(signal.SIGTERM)
                 if stopped:
                     outcome.stopped = stopped[0]
                     break
@@ -228,9 +238,3 @@ def _record(request: TrackRequest, passes: VideoPropagation | StreamPropagation,
         if overlay is not None:
             overlay.finish()
     return outcome
-
-
-def _announce(number: int) -> None:
-    # The signal may have interrupted a write to sys.stderr, so the buffer of sys.stderr is not used.
-    with suppress(OSError):
-        os.write(STDERR, b"\nsam2fast: stopping after this frame\n")

@@ -15,8 +15,9 @@ from commands import act_at
 from disturbed import after_signal, left_whole
 from killed import SECONDS_TO_END, Fault, forked, start
 
-from sam2fast.cli import track_overlay, track_passes
+from sam2fast.cli import main, track_overlay, track_passes, track_workers
 from sam2fast.cli.track_folder import RunFolder
+from sam2fast.deploy.parallel.runners import in_this_process
 
 FRAMES, FIRST, LATER = 5, 1, 2
 FIRST_STATE = ".state_00001.safetensors"  # the state after the first frame, while it is saved
@@ -182,3 +183,17 @@ def test_the_terminal_is_gone(kills, out):
     work = unheard(kills.command(out, "whole", 0.0, formats="json"), 1, 2)
     assert forked(work, Fault(None, out, signal.SIGHUP, name=FIRST_STATE)).code == 129
     assert json.loads((out / "track.json").read_text())["done"] == 2
+
+
+def test_the_terminal_is_gone_while_several_videos_are_tracked(kills, out, tmp_path):
+    shutil.copy(kills.video, tmp_path / "again.mp4")
+    arguments = ["track", tmp_path / "again.mp4", *kills.arguments(out, "whole", formats="json")[1:], "--at-once", 2]
+
+    def work():
+        patch = pytest.MonkeyPatch()
+        patch.setattr("sam2fast.cli.track.on_devices", lambda device, **_: in_this_process(device))
+        act_at(patch, track_workers, "_outcome", 1, partial(signal.raise_signal, signal.SIGHUP))
+        main(list(map(str, arguments)), prog_name="sam2fast")
+
+    assert forked(unheard(work, 1, 2)).code == 129
+    assert json.loads((out / "again/track.json").read_text())["complete"] and not (out / "video").exists()

@@ -31,16 +31,16 @@ class QuickTrack:
     """
 
     def __init__(self, folder: Path, side: int = 64) -> None:
-        self._config = write_small_nano(folder / "quick.yaml", side, max_obj_ptrs_in_encoder=4)
+        self.config = write_small_nano(folder / "quick.yaml", side, max_obj_ptrs_in_encoder=4)
 
     def __call__(self, *arguments: Any, device: str = "cpu") -> click.testing.Result:
-        options = ["--model", self._config, "--checkpoint", nano.WEIGHTS, "--device", device]
+        options = ["--model", self.config, "--checkpoint", nano.WEIGHTS, "--device", device]
         return invoke("track", *arguments, *options)
 
     @property
     def predictor(self) -> SAM2VideoPredictor:
         """The one that the command uses."""
-        return _load_once(self._config, nano.WEIGHTS, device="cpu", dtype=torch.float32)
+        return _load_once(self.config, nano.WEIGHTS, device="cpu", dtype=torch.float32)
 
 
 @contextlib.contextmanager
