@@ -25,6 +25,7 @@ SUBSTITUTES = {
     'on_devices("all")': 'on_devices("cpu")',
     ', VideoJob("b.mp4", [...])]': "]",
     "rtsp://camera/1": "clip.mp4",
+    "--at-once 2": "--at-once 1",
     "frame.index == 30": "frame.index == 3",
     "12,ball": "3,ball",
     "size=(720, 1280)": "size=(576, 720)",
