@@ -89,8 +89,14 @@ resume_option = click.option(
 )
 
 
-def choose_runner(ray_options: RayOptions, device: str, count: int, unit: str, at_once: int = 1) -> RunnerChoice:
-    """Returns the runner for ``count`` inputs, with at most ``at_once`` processes on each device of this machine."""
+def choose_runner(
+    ray_options: RayOptions, device: str, count: int, unit: str, at_once: int = 1, queue: bool = True
+) -> RunnerChoice:
+    """Returns the runner for ``count`` inputs, with at most ``at_once`` processes on each device of this machine.
+
+    Args:
+        queue: See :func:`~sam2fast.deploy.parallel.run_jobs`.
+    """
     if ray_options.ray is not None:
         from sam2fast.deploy.ray import on_ray
 
@@ -104,7 +110,7 @@ def choose_runner(ray_options: RayOptions, device: str, count: int, unit: str, a
     if len(devices) == 1 and at_once == 1:
         return RunnerChoice(in_this_process(devices[0]), devices[0], True)
     with as_user_error(ValueError, RuntimeError):
-        return RunnerChoice(on_devices(devices, at_once=at_once, queue=unit != "videos"), ",".join(devices), False)
+        return RunnerChoice(on_devices(devices, at_once=at_once, queue=queue), ",".join(devices), False)
 
 
 def _choose_devices(device: str, count: int, unit: str) -> list[str]:

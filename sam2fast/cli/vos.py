@@ -150,7 +150,7 @@ class VosCommand:
         begun, totals, seconds = time.monotonic(), Counter[str](), dict[str, float]()
         if jobs:
             device = self.model.device
-            runner = choose_runner(self.ray_options, device, len(jobs), "videos", self.at_once).runner
+            runner = choose_runner(self.ray_options, device, len(jobs), "videos", self.at_once, queue=False).runner
             config = Path(choice.config)
             build = partial(
                 build_for_vos,
