@@ -42,26 +42,38 @@ def test_unknown_names_raise_an_error(monkeypatch):
     assert mlp.name == "mlp"
 
 
-def kernels_of(names, monkeypatch, **options):
-    """Returns the kernels that track four frames, and the number of graph replays."""
-    monkeypatch.setenv("SAM2FAST_TORCH_OPS", names)
-    with fake_cuda.fake_cuda() as cuda:
+@pytest.fixture(scope="module")
+def made():
+    """Returns a fake GPU and a small predictor on it."""
+    with fake_cuda.fake_cuda() as mode:
         shallow = {"hydra_overrides_extra": fake_cuda.SHALLOW}
-        predictor = fake_cuda.build(build_sam2_video_predictor, NANO, **shallow, **options)
-        frames = steady_frames(cuda, predictor, 1, 4)
-        why = why_no_triton(fake_cuda.GPU)
-    parts = [seen.launches for frame in frames for seen in (frame, *frame.replayed)]
-    found = {name for name in sum(parts, Counter()) if name.endswith("_kernel")}
-    return found, sum(frame.replays for frame in frames), why
+        return mode, fake_cuda.build(build_sam2_video_predictor, NANO, **shallow)
 
 
-def test_graphs_remain_without_some_kernels(monkeypatch):
-    every, replays, _ = kernels_of("", monkeypatch)
-    fewer, same, why = kernels_of("window_attention,layer_norm", monkeypatch)
-    assert replays == same > 0 and why is None
+@pytest.fixture
+def kernels_of(made, monkeypatch):
+    """Returns a function that tracks a frame. It returns the kernels and the number of graph replays."""
+    with fake_cuda.fake_cuda(made[0]) as cuda:
+
+        def track(names):
+            monkeypatch.setenv("SAM2FAST_TORCH_OPS", names)
+            (frame,) = steady_frames(cuda, made[1], 1, 1, encode_ahead=1)
+            parts = [seen.launches for seen in (frame, *frame.replayed)]
+            return {name for name in sum(parts, Counter()) if name.endswith("_kernel")}, frame.replays
+
+        yield track
+        made[1].release_recordings()
+
+
+def test_graphs_remain_without_some_kernels(kernels_of):
+    """Recordings with these kernels are not replayed."""
+    every, replays = kernels_of("")
+    fewer, same = kernels_of("window_attention,layer_norm")
+    assert replays == same > 0 and why_no_triton(fake_cuda.GPU) is None
     assert every - fewer == {"_window_attention_kernel", "_add_layer_norm_kernel"} and not fewer - every
 
 
-def test_graphs_need_the_kernel_that_fills_holes(monkeypatch):
-    kernels, replays, why = kernels_of("fill_holes_in_mask_scores", monkeypatch, fill_hole_area=8)
-    assert replays == 0 and "connected components wait for the device" in why and "_attend_kernel" in kernels
+def test_graphs_need_the_kernel_that_fills_holes(kernels_of):
+    kernels, replays = kernels_of("fill_holes_in_mask_scores")
+    assert replays == 0 and "connected components wait for the device" in why_no_triton(fake_cuda.GPU)
+    assert "_attend_kernel" in kernels
