@@ -114,7 +114,7 @@ def measured(name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
 class _Unreplayed:
     """Records functions as :class:`sam2fast.engine.graphs.CudaGraphs` does. The replays compute nothing."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, priority: int = 0) -> None:
         self.constants = Constants()
 
     def record(self, function: Callable[[], None]) -> Callable[[], None]:

@@ -20,6 +20,12 @@ from sam2fast.modeling.sam2_base import SAM2Base
 _one_at_a_time = threading.RLock()
 
 
+# Priorities of graphs that a caller waits for, and of graphs that compute ahead. Lower numbers run first. Torch has
+# priorities from 0, the default of streams, to -3, which NCCL may use. Torch replaces a priority that a device lacks by
+# the nearest priority.
+AWAITED, AHEAD = -2, -1
+
+
 class RecordingError(RuntimeError):
     """Raised if a function ran once, but could not be recorded. ``__cause__`` is the reason."""
 
@@ -32,17 +38,22 @@ class CudaGraphs:
     workspaces in the pool are safe: torch frees a workspace with the first graph that used the workspace, a later graph
     may store tensors in this memory, and a replay of an earlier graph overwrites these tensors.
 
+    Args:
+        device: Device of the graphs.
+        priority: Priority of the graphs' kernels, :data:`AWAITED` or :data:`AHEAD`. Before torch 2.10, kernels have the
+            priority of the stream that replays the graph.
+
     Attributes:
         constants: Stored values that recordings read and do not compute.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
+    def __init__(self, device: torch.device, priority: int = AWAITED) -> None:
+        self._device, self._priority = device, priority
         self.constants = Constants()
         # The first run and the capture have separate streams. Torch keeps data per stream, such as cuBLAS workspaces.
         # The workspaces of a separate capture stream are in the graphs' pool. This memory stays valid while a graph
         # exists, even after torch frees the workspaces.
-        self._first, self._capture = torch.cuda.Stream(device), _capture_stream(self, device)
+        self._first, self._capture = torch.cuda.Stream(device), _capture_stream(self, device, priority)
         self._pool_owner: torch.cuda.CUDAGraph | None = None  # graph that keeps the memory pool alive
         self._pool_bytes = 0
         _recorders.append(weakref.ref(self, _recorders.remove))
@@ -113,7 +124,8 @@ class CudaGraphs:
                 self._pool_bytes = pool_bytes
             if _abandon(graph, pool, self._capture.device.index):
                 # The next recording uses a new pool, and a stream without workspaces in the old pool.
-                self._pool_owner, self._capture = None, _capture_stream(self, self._device)
+                self._pool_owner = None
+                self._capture = _capture_stream(self, self._device, self._priority)
             raise RecordingError("a CUDA graph could not be recorded") from error
         return graph
 
@@ -171,27 +183,27 @@ def _abandon(graph: torch.cuda.CUDAGraph, pool: tuple[int, int], device: int) ->
     return True
 
 
-# Device -> counter of requested streams, and free streams of garbage-collected recorders, oldest first.
-_capture_streams: dict[torch.device, tuple[Iterator[int], deque[torch.cuda.Stream]]] = {}
+# Device and priority -> counter of requested streams, and free streams of garbage-collected recorders, oldest first.
+_capture_streams: dict[tuple[torch.device, int], tuple[Iterator[int], deque[torch.cuda.Stream]]] = {}
 # Number of streams that torch creates per priority. Further requests return an existing stream.
 STREAMS_OF_TORCH = 32
 
 
-def _capture_stream(owner: CudaGraphs, device: torch.device) -> torch.cuda.Stream:
-    """Returns a stream for a recorder. Up to :data:`STREAMS_OF_TORCH` recorders on a device get different streams.
+def _capture_stream(owner: CudaGraphs, device: torch.device, priority: int) -> torch.cuda.Stream:
+    """Returns a stream for a recorder. Up to :data:`STREAMS_OF_TORCH` recorders of a priority get different streams.
 
-    The stream has high priority, because a capture records all work on its stream, and no other code in this package
-    uses streams of high priority. Recorders do not share a stream: graphs of one stream would share cuBLAS workspaces,
-    and torch frees a workspace with the first of these graphs. All recorded work keeps the high priority.
+    The priority is never 0, because a capture records all work on its stream, and all other streams of this package
+    have priority 0. Recorders do not share a stream: graphs of one stream would share cuBLAS workspaces, and torch
+    frees a workspace with the first of these graphs.
     """
-    requested, free = _capture_streams.setdefault(device, (itertools.count(), deque()))
+    requested, free = _capture_streams.setdefault((device, priority), (itertools.count(), deque()))
     if next(requested) < STREAMS_OF_TORCH:
-        stream = torch.cuda.Stream(device, priority=-1)
+        stream = torch.cuda.Stream(device, priority=priority)
     else:
         try:
             stream = free.popleft()
         except IndexError:
-            return torch.cuda.Stream(device, priority=-1)  # a stream that another recorder uses, too
+            return torch.cuda.Stream(device, priority=priority)  # a stream that another recorder uses, too
     weakref.finalize(owner, free.append, stream).atexit = False
     return stream
 

@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sam2fast.engine import engine_for
-from sam2fast.engine.graphs import CudaGraphs, RecordingError, numerics, why_eager
+from sam2fast.engine.graphs import AHEAD, CudaGraphs, RecordingError, numerics, why_eager
 from sam2fast.modeling.sam2_base import SAM2Base
 
 _log = logging.getLogger(__name__)
@@ -209,12 +210,12 @@ def recorded_of(model: Any, ahead: bool = False) -> Recorded:
 
     Args:
         ahead: If True, returns the recordings of video frame encodings. These encodings run at the same time as
-            tracking steps, so the recordings have another pool.
+            tracking steps, so the recordings have another pool, and a lower priority.
     """
     release_if_moved(model)
     recordings = _by_model.setdefault(model, {})
-    most = None if ahead else MOST_RECORDINGS
-    return recordings.get(ahead) or recordings.setdefault(ahead, Recorded(RecordingPool(model.device), most))
+    most, make = (None, partial(CudaGraphs, priority=AHEAD)) if ahead else (MOST_RECORDINGS, CudaGraphs)
+    return recordings.get(ahead) or recordings.setdefault(ahead, Recorded(RecordingPool(model.device, make), most))
 
 
 def release_if_moved(model: Any) -> None:

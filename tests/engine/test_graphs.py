@@ -16,7 +16,7 @@ import torch
 from sam2fast.amg import parameters as amg_parameters
 from sam2fast.engine import graphs
 from sam2fast.engine.derived import TensorCache
-from sam2fast.engine.graphs import CudaGraphs, RecordingError, memory_of_graphs, numerics
+from sam2fast.engine.graphs import AHEAD, AWAITED, CudaGraphs, RecordingError, memory_of_graphs, numerics
 from sam2fast.engine.recorded import Recorded, RecordingPool
 
 GPU = torch.device("cuda", 0)
@@ -133,16 +133,17 @@ def captures(*recorders: CudaGraphs) -> list[tuple[int, int]]:
     return [recorder._capture.id for recorder in recorders]
 
 
-def test_recorders_have_streams_to_capture_on_that_nobody_else_has(cuda):
+@pytest.mark.parametrize("priority", [AWAITED, AHEAD])
+def test_recorders_have_streams_to_capture_on_that_nobody_else_has(cuda, priority):
     """Not those that others are given meanwhile, however many, nor each other's."""
     kept = []
     for _ in range(16):
-        kept.append(CudaGraphs(GPU))
-        gone = CudaGraphs(GPU)
+        kept.append(CudaGraphs(GPU, priority))
+        gone = CudaGraphs(GPU, priority)
         others = [gone._capture.id, *(Stream(GPU).id for _ in range(40))]
         assert not set(captures(*kept)) & set(others)
         del gone
-    assert len(set(captures(*kept))) == 16 and {priority for priority, _ in captures(*kept)} == {-1}
+    assert len(set(captures(*kept))) == 16 and {of_stream for of_stream, _ in captures(*kept)} == {priority}
     assert not {recorder._first.id for recorder in kept} & set(captures(*kept))
 
 
@@ -158,6 +159,17 @@ def test_streams_of_recorders_that_are_gone_are_captured_on_again(cuda):
     gc.collect()
     kept.append(CudaGraphs(GPU))
     assert len(set(captures(*kept))) == 32
+
+
+def test_streams_keep_their_priority_when_captured_on_again(cuda):
+    """Recorders of the other priority take none of them."""
+    for _ in range(32):
+        CudaGraphs(GPU, AHEAD)
+    gc.collect()
+    awaited, ahead = [CudaGraphs(GPU) for _ in range(32)], [CudaGraphs(GPU, AHEAD) for _ in range(32)]
+    assert {of_stream for of_stream, _ in captures(*awaited)} == {AWAITED}
+    assert {of_stream for of_stream, _ in captures(*ahead)} == {AHEAD}
+    assert len(set(captures(*awaited, *ahead))) == 64
 
 
 @contextlib.contextmanager
@@ -292,9 +304,10 @@ def test_other_failures_are_not_tried_again(cuda):
         assert function.calls == len(errors)
 
 
-def test_after_an_invalid_capture_others_are_recorded(cuda):
+@pytest.mark.parametrize("priority", [AWAITED, AHEAD])
+def test_after_an_invalid_capture_others_are_recorded(cuda, priority):
     """Such as that of a function that waited for the device. Torch lets nobody record in its pool any more."""
-    recorder = CudaGraphs(GPU)
+    recorder = CudaGraphs(GPU, priority)
     recorder.record(Failing())
     first, stream = recorder._pool_owner, recorder._capture
     cuda.invalid = True
@@ -305,6 +318,7 @@ def test_after_an_invalid_capture_others_are_recorded(cuda):
     recorder.record(Failing())()
     assert recorder._pool_owner.pool() != first.pool()
     assert recorder._capture.id != stream.id, "whose cuBLAS workspace may be in the first pool"
+    assert recorder._capture.id[0] == priority
 
 
 def test_constants_are_freed_in_the_order_of_the_stream_that_clears(cuda, monkeypatch):

@@ -12,6 +12,7 @@ from PIL import Image
 from sam2fast.automatic_mask_generator import SAM2AutomaticMaskGenerator
 from sam2fast.build_sam import build_sam2
 from sam2fast.engine import recorded
+from sam2fast.engine.graphs import AHEAD, AWAITED
 from sam2fast.kernels._dispatch import backend
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.utils.async_copies import copy_to_device
@@ -113,6 +114,7 @@ def test_an_image_and_a_click_are_a_replay_each(cuda, predictor):
                 call()
             seen.check(RESULTS)
             assert seen.replays == 1 and len(seen.faults) == faults
+            assert seen.replayed[0].priority == AWAITED < AHEAD
     with cuda.watched() as seen:
         features = predictor.encode(IMAGE)
         predictor.predict(**BOX, features=features)

@@ -92,6 +92,7 @@ class Seen:
         self.copies: list[Copy] = []  # between the host and the device
         self.encoded: list[int] = []  # images in each call of the image encoder outside of graphs, or in this graph
         self.replayed: list[Seen] = []  # the events of each graph that was replayed
+        self.priority: int | None = None  # of the stream on which this graph was captured
 
     @property
     def replays(self) -> int:
@@ -510,6 +511,7 @@ def _stand_ins(mode: FakeCuda) -> dict[str, Any]:
 
     @contextlib.contextmanager
     def graph(which: Graph, pool: Any = None, stream: Any = None, capture_error_mode: str = "global") -> Iterator[None]:
+        which.recorded.priority = stream.priority
         with mode.recording(which):
             yield
 

@@ -43,7 +43,7 @@ class CalledAgain:
 
     made = 0
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, priority: int = 0) -> None:
         assert device.type == "cpu"
         self.constants = Constants()
 

@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.engine import Parts, by_modules, engine_for, static
+from sam2fast.engine.graphs import AHEAD, AWAITED
 from sam2fast.engine.recorded import recorded_of
 from sam2fast.tracking import step, steps, tracker
 from sam2fast.tracking.memory_bank import StepTables
@@ -66,6 +67,13 @@ def test_steady_frames(cuda, predictor):
     for output in ("logits", "bool", "bits", "low_res"):
         check(predictor, steady_frames(cuda, predictor, 1, 4, output=output))
     check_steps(predictor, steady_steps(cuda, predictor, 1, 2))
+
+
+def test_steps_run_before_frames_that_are_encoded_ahead(cuda, predictor):
+    """A lower number is a higher priority. Others use priority 0. Each fourth step is followed by an encoding."""
+    replayed = [graph for seen in steady_frames(cuda, predictor, 1, 8) for graph in seen.replayed]
+    assert [graph.priority for graph in replayed] == 2 * [*4 * [AWAITED], AHEAD] and AWAITED < AHEAD < 0
+    assert all((graph.priority == AHEAD) == bool(graph.encoded) for graph in replayed)
 
 
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("samurai", "d4sm", "confident")]
