@@ -180,6 +180,8 @@ class CallingThread:
 class FakeCuda(TorchDispatchMode):
     """Runs operations with a tensor on ``cuda`` on fake tensors, and other operations unmodified."""
 
+    capability = 9, 0  # compute capability
+
     def __init__(self) -> None:
         super().__init__()
         self.fake = FakeTensorMode(allow_non_fake_inputs=True)
@@ -499,7 +501,10 @@ def _uncached() -> list[Callable[[], None]]:
 
 
 def _stand_ins(mode: FakeCuda) -> dict[str, Any]:
-    properties = SimpleNamespace(name="fake H100", multi_processor_count=132, major=9, minor=0, total_memory=80 * 2**30)
+    major, minor = mode.capability
+    properties = SimpleNamespace(
+        name="fake H100", multi_processor_count=132, major=major, minor=minor, total_memory=80 * 2**30
+    )
 
     @contextlib.contextmanager
     def stream(which: Stream | None) -> Iterator[None]:
@@ -535,7 +540,7 @@ def _stand_ins(mode: FakeCuda) -> dict[str, Any]:
         "memory_reserved": lambda device=None: 0,
         "memory_allocated": lambda device=None: 0,
         "mem_get_info": lambda device=None: (64 * 2**30, 80 * 2**30),
-        "get_device_capability": lambda device=None: (9, 0),
+        "get_device_capability": lambda device=None: mode.capability,
         "get_device_properties": lambda device=None: properties,
         "get_device_name": lambda device=None: properties.name,
     }
