@@ -41,9 +41,9 @@ class Parts(NamedTuple):
     """Flag for each part of a model. True computes the part from a plan. False calls the modules of the part."""
 
     image: bool  # image encoder, and the mask decoder's projections of high-resolution features
-    masks: bool  # prompt encoder and mask decoder
+    masks: bool  # prompt encoder, mask decoder and object pointers
     attention: bool  # memory attention
-    memory: bool  # memory encoder and object pointers
+    memory: bool  # memory encoder, and temporal distances of object pointers
 
 
 @dataclass(eq=False)
@@ -188,8 +188,8 @@ class Engine:
             high_res, multimask: Arguments of :meth:`decode`.
             presence, selection: Arguments of :meth:`SAM2Base.predict_objects`.
         """
-        masks, memory = self._choose(self._masks, features, *OF_OBJECTS), self._choose(self._memory, features)
-        return masks.track(memory, selection, features, high_res, points, prompts, multimask, presence)
+        masks = self._choose(self._masks, features, *OF_OBJECTS)
+        return masks.track(selection, features, high_res, points, prompts, multimask, presence)
 
     def use_mask(self, features: Tensor, high_res: Maps, mask: Tensor, presence: float = 0.0) -> ObjectPrediction:
         """Converts input masks ``mask (B, 1, S, S)`` to a prediction. The mask decoder predicts the object pointers.
@@ -198,9 +198,7 @@ class Engine:
             features: Map ``(B, C, H, W)``, not conditioned on memory.
             high_res, presence: Arguments of :meth:`track`.
         """
-        masks = self._choose(self._masks, features, *OF_OBJECTS)
-        memory = self._choose(self._memory, features, *OF_GIVEN_MASKS)
-        return memory.use_mask(masks, features, high_res, mask, presence)
+        return self._choose(self._masks, features, *OF_GIVEN_MASKS).use_mask(features, high_res, mask, presence)
 
     def encode_memory(self, features: Tensor, logits: Tensor, scores: Tensor, from_prompt: bool) -> Tensor:
         """Encodes memories ``(B, C_mem, H, W)`` of B objects on a frame.

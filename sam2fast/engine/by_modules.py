@@ -19,7 +19,7 @@ from sam2fast.engine.common import AttendHook, Clicks, Maps, Masks, Pixels, norm
 from sam2fast.engine.parts import is_unmodified
 from sam2fast.kernels._cpu import emulates_bfloat16, in_float32, linear
 from sam2fast.kernels.memory_attention import AttendedMemory, Fp8
-from sam2fast.modeling.sam2_base import HypothesisSelection, ObjectPrediction
+from sam2fast.modeling.sam2_base import ObjectPrediction
 
 
 class FastProducts(TorchFunctionMode):
@@ -114,7 +114,7 @@ class MasksByModules(_ByModules):
             outputs = [model._decode(batch, points, prompts, levels, *how) for batch in batches]
             return Masks(*(outputs[0] if len(outputs) == 1 else map(torch.cat, zip(*outputs, strict=True))))
 
-    def track(self, memory: Any, selection: Any, x: Tensor, high_res: Maps, *inputs: Any) -> ObjectPrediction:
+    def track(self, selection: Any, x: Tensor, high_res: Maps, *inputs: Any) -> ObjectPrediction:
         with self.context():
             model, levels = self.model, list(high_res) or None
             if is_unmodified(model.sam_prompt_encoder, model.sam_mask_decoder, model.obj_ptr_proj):
@@ -124,6 +124,13 @@ class MasksByModules(_ByModules):
                 return ObjectPrediction(*map(torch.cat, zip(*outputs, strict=True)))
             *_, presence = inputs
             return model._best(*self.propose(x, high_res, *inputs), presence, selection)
+
+    def use_mask(self, x: Tensor, high_res: Maps, mask: Tensor, presence: float) -> ObjectPrediction:
+        with self.context():
+            above = (presence,) if presence else ()  # left out if 0, since custom methods may lack it
+            use = self.model._use_mask_as_output
+            _, _, iou, low_res, _, pointer, score = use(x, list(high_res) or None, mask, *above)
+            return ObjectPrediction(low_res, iou, pointer, score, torch.zeros_like(iou, dtype=torch.int64))
 
 
 class AttentionByModules(_ByModules):
@@ -172,23 +179,6 @@ def _tokens_of(memory: AttendedMemory, i: int) -> dict[str, Any]:
 
 
 class MemoryByModules(_ByModules):
-    def build_prediction(
-        self, masks: Masks, presence: float, selection: HypothesisSelection | None
-    ) -> ObjectPrediction:
-        with self.context():
-            model = self.model
-            if selection is not None or is_unmodified(model.obj_ptr_proj):
-                return model._best(*masks, presence, selection)
-            outputs = [model._best(*row, presence) for row in zip(*(x.split(1) for x in masks), strict=True)]
-            return ObjectPrediction(*map(torch.cat, zip(*outputs, strict=True)))
-
-    def use_mask(self, masks: Any, x: Tensor, high_res: Maps, mask: Tensor, presence: float) -> ObjectPrediction:
-        with self.context():
-            above = (presence,) if presence else ()  # left out if 0, since custom methods may lack it
-            use = self.model._use_mask_as_output
-            _, _, iou, low_res, _, pointer, score = use(x, list(high_res) or None, mask, *above)
-            return ObjectPrediction(low_res, iou, pointer, score, torch.zeros_like(iou, dtype=torch.int64))
-
     def encode_memory(self, features: Tensor, logits: Tensor, scores: Tensor, from_prompt: bool) -> Tensor:
         with self.context():
             model = self.model

@@ -52,13 +52,29 @@ class MasksByPlan(_ByPlan):
             masks = self._decode_tracked(x, high_res, points, prompts, multimask)
             return common.suppress_absent(self.plan, masks, presence if self.model.pred_obj_scores else None)
 
-    def track(self, memory: Any, selection: HypothesisSelection | None, *inputs: Any) -> ObjectPrediction:
+    def track(self, selection: HypothesisSelection | None, *inputs: Any) -> ObjectPrediction:
         *decoder_inputs, presence = inputs
-        if selection is not None or not isinstance(memory, MemoryByPlan):
-            return memory.build_prediction(self.propose(*inputs), presence, selection)
+        if selection is not None:
+            return self.build_prediction(self.propose(*inputs), presence, selection)
         with self.context():
             masks = self._decode_tracked(*decoder_inputs)
-        return memory.build_prediction(masks, presence, None)  # suppresses only the selected mask
+        return self.build_prediction(masks, presence, None)  # suppresses only the selected mask
+
+    def build_prediction(
+        self, masks: Masks, presence: float, selection: HypothesisSelection | None
+    ) -> ObjectPrediction:
+        with self.context():
+            pointers_of = partial(self.variant.masks.pointers_of, self.plan)
+            return common.build_prediction(pointers_of, settings_of(self.model), masks, presence, selection)
+
+    def use_mask(self, x: Tensor, high_res: Maps, mask: Tensor, presence: float) -> ObjectPrediction:
+        pointers = mask.new_zeros(len(mask), self.model.hidden_dim, dtype=torch.float32)
+        if self.plan.mask_downsample is not None:
+            with self.context():
+                prompts = self.variant.masks.downsampled(self.plan, mask)
+            pointers = self.track(None, x, high_res, None, prompts, False, presence).pointer
+        with self.context():
+            return common.prediction_from_masks(settings_of(self.model), mask, pointers)
 
     def _decode_tracked(self, x: Tensor, high_res: Maps, points: Any, prompts: Any, multimask: bool) -> Masks:
         tracked = common.tracked_prompts(self.plan, points, prompts, len(x))
@@ -73,22 +89,6 @@ class AttentionByPlan(_ByPlan):
 
 
 class MemoryByPlan(_ByPlan):
-    def build_prediction(
-        self, masks: Masks, presence: float, selection: HypothesisSelection | None
-    ) -> ObjectPrediction:
-        with self.context():
-            pointers_of = partial(self.variant.memory.pointers_of, self.plan)
-            return common.build_prediction(pointers_of, settings_of(self.model), masks, presence, selection)
-
-    def use_mask(self, masks: Any, x: Tensor, high_res: Maps, mask: Tensor, presence: float) -> ObjectPrediction:
-        pointers = mask.new_zeros(len(mask), self.model.hidden_dim, dtype=torch.float32)
-        if self.plan.mask_downsample is not None:
-            with self.context():
-                prompts = self.variant.memory.downsampled(self.plan, mask)
-            pointers = masks.track(self, None, x, high_res, None, prompts, False, presence).pointer
-        with self.context():
-            return common.prediction_from_masks(settings_of(self.model), mask, pointers)
-
     def encode_memory(self, *inputs: Any) -> Tensor:
         with self.context():
             return self.variant.memory.encode(self.plan, settings_of(self.model), *inputs)

@@ -1,4 +1,4 @@
-"""Defines plans of the parts that only videos use: memory attention, memory encoder and object pointers."""
+"""Defines plans of the parts that only videos use: memory attention and memory encoder."""
 
 from collections.abc import Hashable
 from typing import Any, NamedTuple
@@ -15,18 +15,15 @@ from sam2fast.engine.plan import (
     PlanOfPart,
     Projections,
     conv_of,
-    has_default_settings,
     have_default_settings,
     is_gelu,
     is_relu,
     linear_of,
-    mlp_of,
     norm_of,
     projections_of,
 )
 from sam2fast.kernels.memory_attention import Pooling
 from sam2fast.modeling.attention import EfficientRoPEAttention1, EfficientRoPEAttention2, RoPEAttention, RoPEAttentionv2
-from sam2fast.modeling.layers import MLP
 from sam2fast.modeling.memory_attention import MemoryAttention, MemoryAttentionLayer
 from sam2fast.modeling.memory_encoder import CXBlock, Fuser, MaskDownSampler, MemoryEncoder
 from sam2fast.modeling.position_encoding import sine_1d, sine_periods
@@ -116,16 +113,9 @@ class FuserLayer(NamedTuple):
 
 
 class MemoryPlan(PlanOfPart):
-    """Plan of the memory encoder, the optional perceiver, and the layers of object pointers."""
+    """Plan of the memory encoder, the optional perceiver, and the layer for temporal distances of object pointers."""
 
-    def __init__(
-        self,
-        encoder: MemoryEncoder,
-        perceiver: PerceiverPlan | None,
-        pointer: nn.Module,
-        mask_downsample: nn.Module | None,
-        distances: nn.Module,
-    ) -> None:
+    def __init__(self, encoder: MemoryEncoder, perceiver: PerceiverPlan | None, distances: nn.Module) -> None:
         *steps, last = encoder.mask_downsampler.encoder  # type: ignore[misc]
         self.downsampling = [(conv_of(conv), norm_of(norm)) for conv, norm in zip(steps[::3], steps[1::3], strict=True)]
         self.downsampled, self.pixels = conv_of(last), conv_of(encoder.pix_feat_proj)
@@ -135,9 +125,6 @@ class MemoryPlan(PlanOfPart):
         ]
         self.out = conv_of(encoder.out_proj) if isinstance(encoder.out_proj, nn.Conv2d) else None
         self.perceiver, self.position = perceiver, encoder.position_encoding
-        self.pointer = () if isinstance(pointer, nn.Identity) else mlp_of(pointer)  # empty if mask tokens are pointers
-        # Converts input masks to mask prompts. The mask decoder predicts object pointers from these prompts.
-        self.mask_downsample = None if mask_downsample is None else conv_of(mask_downsample)
         self.distances = linear_of(distances) if isinstance(distances, nn.Linear) else None
         self._periods = TensorCache[Tensor]()
 
@@ -154,26 +141,22 @@ class MemoryPlan(PlanOfPart):
 
 
 def plan_memory(model: Any) -> MemoryPlan | None:
-    """Returns the plan of unmodified memory encoder and pointer layers, or None if plans do not support the layers."""
-    encoder, pointer, distances = model.memory_encoder, model.obj_ptr_proj, model.obj_ptr_tpos_proj
-    if type(encoder) is not MemoryEncoder or type(pointer) not in (MLP, nn.Linear, nn.Identity):
+    """Returns the plan of an unmodified memory encoder, or None if plans do not support the layers."""
+    encoder, distances = model.memory_encoder, model.obj_ptr_tpos_proj
+    if type(encoder) is not MemoryEncoder:
         return None
     down, fuser = encoder.mask_downsampler, encoder.fuser
     if not (type(down) is MaskDownSampler and type(fuser) is Fuser and type(fuser.proj) is nn.Identity):
         return None
     if not all(type(layer) is CXBlock and is_gelu(layer.act) for layer in fuser.layers):
         return None
-    if type(pointer) is MLP and (pointer.sigmoid_output or not is_relu(pointer.act)):
-        return None
-    if not all(map(is_gelu, list[Any](down.encoder)[2::3])) or not have_default_settings(encoder, pointer, distances):
+    if not all(map(is_gelu, list[Any](down.encoder)[2::3])) or not have_default_settings(encoder, distances):
         return None
     if type(distances) not in (nn.Linear, nn.Identity):
         return None
-    downsample = model.mask_downsample if model.use_obj_ptrs_in_encoder else None
     perceiver = None if model.spatial_perceiver is None else plan_perceiver(model.spatial_perceiver)
-    is_supported = downsample is None or type(downsample) is nn.Conv2d and has_default_settings(downsample)
-    is_supported = is_supported and (perceiver is None) == (model.spatial_perceiver is None)
-    return MemoryPlan(encoder, perceiver, pointer, downsample, distances) if is_supported else None
+    is_supported = (perceiver is None) == (model.spatial_perceiver is None)
+    return MemoryPlan(encoder, perceiver, distances) if is_supported else None
 
 
 class MemorySettings(NamedTuple):

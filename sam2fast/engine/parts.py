@@ -4,7 +4,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from gc import get_referents  # returns the values of many dicts in one call
-from operator import attrgetter, is_
+from operator import is_
 from typing import Any
 
 from torch import Tensor, nn
@@ -167,7 +167,9 @@ def image_roots(model: SAM2Base) -> tuple[nn.Module, ...]:
     return (model.image_encoder, *model._level_heads().values())
 
 
-mask_roots = attrgetter("sam_prompt_encoder", "sam_mask_decoder")
+def mask_roots(model: SAM2Base) -> tuple[nn.Module, ...]:
+    downsample = [model.mask_downsample] if model.use_obj_ptrs_in_encoder else []
+    return model.sam_prompt_encoder, model.sam_mask_decoder, model.obj_ptr_proj, *downsample
 
 
 def attention_roots(model: SAM2Base) -> tuple[nn.Module, ...]:
@@ -175,6 +177,5 @@ def attention_roots(model: SAM2Base) -> tuple[nn.Module, ...]:
 
 
 def memory_roots(model: SAM2Base) -> tuple[nn.Module, ...]:
-    downsample = [model.mask_downsample] if model.use_obj_ptrs_in_encoder else []
     perceiver = [] if model.spatial_perceiver is None else [model.spatial_perceiver]
-    return model.memory_encoder, model.obj_ptr_proj, model.obj_ptr_tpos_proj, *downsample, *perceiver
+    return model.memory_encoder, model.obj_ptr_tpos_proj, *perceiver

@@ -259,9 +259,11 @@ class Derived(NamedTuple):
 
 
 class MaskPlan(PlanOfPart):
-    """Plan of the prompt encoder and mask decoder."""
+    """Plan of the prompt encoder, the mask decoder, and the layers that compute object pointers."""
 
-    def __init__(self, encoder: PromptEncoder, decoder: MaskDecoder) -> None:
+    def __init__(
+        self, encoder: PromptEncoder, decoder: MaskDecoder, pointer: nn.Module, mask_downsample: nn.Module | None
+    ) -> None:
         self.size, self.input_size = encoder.image_embedding_size, encoder.input_image_size  # (H, W) each
         self.label_embeddings = _tables(encoder.not_a_point_embed, *encoder.point_embeddings)  # for labels -1 to 3
         self.no_mask = encoder.no_mask_embed.weight
@@ -290,6 +292,9 @@ class MaskPlan(PlanOfPart):
         self._pe_layer, self._derived = encoder.pe_layer, TensorCache[Derived]()
         self.started = TensorCache[Any]()  # results of the first self-attention in `static`, for prompts without points
         self.lowest = TensorCache[Tensor]()  # mask logit of absent objects
+        self.pointer = () if isinstance(pointer, nn.Identity) else mlp_of(pointer)  # empty if mask tokens are pointers
+        # Converts input masks to mask prompts. The mask decoder predicts object pointers from these prompts.
+        self.mask_downsample = None if mask_downsample is None else conv_of(mask_downsample)
 
     def derived(self) -> Derived:
         """Returns tensors that only depend on weights."""
@@ -302,9 +307,11 @@ class MaskPlan(PlanOfPart):
 
 
 def plan_masks(model: Any) -> MaskPlan | None:
-    """Returns the plan of an unmodified prompt encoder and mask decoder, or None if plans do not support the layers."""
-    encoder, decoder = model.sam_prompt_encoder, model.sam_mask_decoder
+    """Returns the plan of unmodified modules that predict objects, or None if plans do not support the layers."""
+    encoder, decoder, pointer = model.sam_prompt_encoder, model.sam_mask_decoder, model.obj_ptr_proj
     if not (type(encoder) is PromptEncoder and type(decoder) is MaskDecoder):
+        return None
+    if type(pointer) not in (MLP, nn.Linear, nn.Identity):
         return None
     transformer, up, down = decoder.transformer, decoder.output_upscaling, encoder.mask_downscaling
     if type(transformer) is not TwoWayTransformer or not all(map(is_gelu, (up[2], up[4], down[2], down[5]))):
@@ -314,11 +321,14 @@ def plan_masks(model: Any) -> MaskPlan | None:
     networks: list[Any] = [layer.mlp for layer in transformer.layers] + [*decoder.output_hypernetworks_mlps]
     if decoder.pred_obj_scores and isinstance(decoder.pred_obj_score_head, MLP):
         networks.append(decoder.pred_obj_score_head)
-    if any(network.sigmoid_output for network in networks) or not have_default_settings(encoder, decoder):
+    networks += [pointer] if type(pointer) is MLP else []
+    if any(network.sigmoid_output for network in networks) or not have_default_settings(encoder, decoder, pointer):
         return None
     if not all(is_relu(network.act) for network in (*networks, decoder.iou_prediction_head)):
         return None
-    return MaskPlan(encoder, decoder)
+    downsample = model.mask_downsample if model.use_obj_ptrs_in_encoder else None
+    is_supported = downsample is None or type(downsample) is nn.Conv2d and has_default_settings(downsample)
+    return MaskPlan(encoder, decoder, pointer, downsample) if is_supported else None
 
 
 def projections_of(layer: Any) -> Projections:

@@ -135,7 +135,8 @@ _PART_OF_MODULE = {
     "memory_attention": "attention",
     "memory_encoder": "memory",
     "spatial_perceiver": "memory",
-    "obj_ptr_proj": "memory",
+    "obj_ptr_proj": "masks",
+    "mask_downsample": "masks",
 }
 
 

@@ -42,7 +42,7 @@ LAYERS = {
     "memory_attention.layers.0.linear1": "attention",
     "memory_attention.layers.0.self_attn.v_proj": "attention",
     "memory_encoder.fuser.layers.0.pwconv2": "memory",
-    "obj_ptr_proj.layers.1": "memory",
+    "obj_ptr_proj.layers.1": "masks",
 }
 
 
@@ -79,7 +79,7 @@ def test_what_downsamples_given_masks(model):
         return handles.append(model.mask_downsample.register_forward_hook(lambda module, args, result: result * 1.5))
 
     handles = []
-    assert_takes_effect(tracked, model, hook, without("memory"))
+    assert_takes_effect(tracked, model, hook, without("masks"))
     after = tracked(model)
     handles[0].remove()
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Computes the prompt encoder and mask decoder on the CPU.
+"""Computes the prompt encoder, the mask decoder and object pointers on the CPU.
 
 Prompts are decoded in small groups: weights for tokens are read once per group, and image tokens fit the last-level
 cache. Images are processed one by one. If there are few tokens, the image's projections are folded into the tokens,
@@ -245,3 +245,14 @@ def _upscale(plan: MaskPlan, derived: Derived, x: Tensor, high_res: list[Tensor]
     x = torch.ops.aten.gelu_(add_into(x, high_res[1]) if high_res else x)
     masks = (weights @ x.float().flatten(0, -2).mT).view(-1, H, W, 2, 2, 2, 2)
     return masks.permute(0, 1, 3, 5, 2, 4, 6).reshape(-1, 4 * H, 4 * W)
+
+
+def pointers_of(plan: MaskPlan, tokens: Tensor) -> Tensor:
+    """Computes object pointers from tokens ``(B, C)``."""
+    return mlp(tokens, plan.pointer) if plan.pointer else tokens
+
+
+def downsampled(plan: MaskPlan, masks: Tensor) -> Tensor:
+    """Downsamples input masks ``(B, 1, S, S)`` to mask prompts. The decoder predicts pointers from the prompts."""
+    assert plan.mask_downsample is not None
+    return convolve(masks.float(), plan.mask_downsample)

@@ -1,4 +1,4 @@
-"""Computes memory attention, memory encoder and object pointers on the CPU."""
+"""Computes memory attention and memory encoder on the CPU."""
 
 from functools import partial
 
@@ -90,17 +90,6 @@ def _fuse(layer: FuserLayer, x: Tensor) -> Tensor:
     y = normalize(convolve(x, layer.conv).permute(0, 2, 3, 1), layer.norm, dtype)
     y = chunked(partial(gelu_mlp, layers=layer.mlp), y, 1).permute(0, 3, 1, 2)
     return x + y if layer.gamma is None else torch.addcmul(x, layer.gamma[:, None, None], y).to(dtype)
-
-
-def pointers_of(plan: MemoryPlan, tokens: Tensor) -> Tensor:
-    """Computes object pointers from tokens ``(B, C)``."""
-    return mlp(tokens, plan.pointer) if plan.pointer else tokens
-
-
-def downsampled(plan: MemoryPlan, masks: Tensor) -> Tensor:
-    """Downsamples input masks ``(B, 1, S, S)`` to mask prompts. The decoder predicts pointers from the prompts."""
-    assert plan.mask_downsample is not None
-    return convolve(masks.float(), plan.mask_downsample)
 
 
 def encode_distances(plan: MemoryPlan, settings: MemorySettings, distance: Tensor, num_frames: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Computes the prompt encoder and mask decoder with few operations.
+"""Computes the prompt encoder, the mask decoder and object pointers with few operations.
 
 Prompts are decoded in groups, so that memory use does not grow with the number of prompts. Tensors that only depend on
 parameters are cached, such as the tokens of prompts without points.
@@ -71,6 +71,8 @@ class MaskWeights(NamedTuple):
     no_layer: Linear  # linear layer with zero output channels
     upscaling: tuple[Linear, ...]
     heads: list[Linear]  # three stacked layers (heads, N, K) and (heads, N); empty if a head does not have three layers
+    pointer: tuple[Linear, ...]
+    mask_downsample: Conv | None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -106,11 +108,11 @@ def _weights(plan: MaskPlan, device: torch.device) -> MaskWeights:
         layers = [(x.self_attn, x.to_image, x.to_tokens) for x in plan.layers]
         products = [layer for attn, image, tokens in layers for layer in (*attn[1:4], *image[2:4], *tokens[1:4])]
         products += [*plan.final[1:4], *plan._transposed, *(layer for head in _heads_of(plan) for layer in head)]
-        tree = plan.downscaling, plan.downscaled, plan.layers, plan.final
+        tree = plan.downscaling, plan.downscaled, plan.layers, plan.final, plan.pointer, plan.mask_downsample
         plan.prepared = Prepared(tree, [*plan.label_embeddings, *plan.tokens, plan.matrix, *parameters_of(*products)])
 
     def compute(tree: Any, dtype: torch.dtype) -> MaskWeights:
-        downscaling, downscaled, layers, final = tree
+        downscaling, downscaled, layers, final, pointer, mask_downsample = tree
         derived, heads = plan.derived(), _heads_of(plan)
         return MaskWeights(
             downscaling,
@@ -129,6 +131,8 @@ def _weights(plan: MaskPlan, device: torch.device) -> MaskWeights:
                 Linear(derived.weight2.to(dtype), derived.bias2.to(dtype)),
             ),
             [stacked(layers) for layers in zip(*heads, strict=True)] if {*map(len, heads)} == {3} else [],
+            pointer,
+            mask_downsample,
         )
 
     return plan.prepared.of(device, compute)
@@ -357,3 +361,24 @@ def _upscale(plan: MaskPlan, weights: MaskWeights, image: Tensor, high_res: list
     x = normalize(add_into(x, high_res[0]) if high_res else x, plan.up_norm, weights.dtype, gelu=True)
     x = linear(x, second).unflatten(-1, (2, 2, -1))
     return mask_logits(x, high_res[1] if high_res else None, masks)
+
+
+# ---- pointers ----
+
+
+def pointers_of(plan: MaskPlan, tokens: Tensor) -> Tensor:
+    """Computes object pointers from tokens ``(B, C)``."""
+    weights = _weights(plan, tokens.device)
+    with without_autocast(tokens.device):
+        if len(weights.pointer) == 3:
+            layers = [Linear(weight[None], bias[None]) for weight, bias in weights.pointer]
+            return mlps(tokens[:, None], layers)[:, 0]
+        return mlp(tokens, weights.pointer) if weights.pointer else tokens
+
+
+def downsampled(plan: MaskPlan, masks: Tensor) -> Tensor:
+    """Downsamples input masks ``(B, 1, S, S)`` to mask prompts. The decoder predicts pointers from the prompts."""
+    weights = _weights(plan, masks.device)
+    assert weights.mask_downsample is not None
+    with without_autocast(masks.device):
+        return convolve(masks, weights.mask_downsample)

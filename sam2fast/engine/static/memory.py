@@ -1,4 +1,4 @@
-"""Computes memory attention, memory encoder and object pointers with few operations."""
+"""Computes memory attention and memory encoder with few operations."""
 
 from collections.abc import Callable
 from functools import partial
@@ -22,7 +22,6 @@ from sam2fast.engine.static.ops import (
     joined,
     linear,
     mlp,
-    mlps,
     normalize,
     normalize_sum,
     parameters_of,
@@ -190,17 +189,14 @@ class MemoryWeights(NamedTuple):
     fuser: list[FusedBlock]
     shift: Tensor | None  # (C), sum of the biases of all blocks; None if the bias of ``out`` includes the sum
     out: Linear | None
-    pointer: tuple[Linear, ...]
-    mask_downsample: Conv | None
     distances: Linear | None  # layer for distances, with repeated outputs for all tokens of a pointer
     perceiver: PerceiverPlan | None
 
 
 def _weights(plan: MemoryPlan, device: torch.device) -> MemoryWeights:
     if plan.prepared is None:
-        ends = plan.pointer, plan.mask_downsample, plan.distances, plan.perceiver
         maps = plan.pixels, plan.downsampled, plan.out
-        tree = plan.downsampling, maps, plan.fuser, ends
+        tree = plan.downsampling, maps, plan.fuser, plan.distances, plan.perceiver
         sources = [conv.weight for conv, _ in plan.downsampling]
         sources += [] if plan.distances is None else parameters_of(plan.distances)
         sources += [x for layer in maps if layer is not None for x in layer[:2] if x is not None]
@@ -209,7 +205,7 @@ def _weights(plan: MemoryPlan, device: torch.device) -> MemoryWeights:
 
     def compute(tree: Any, dtype: torch.dtype) -> MemoryWeights:
         """Returns parameters and new tensors, but no views of parameters: ``Constants`` would write to the views."""
-        downsampling, (pixels, downsampled, out), fuser, (pointer, mask_downsample, distances, perceiver) = tree
+        downsampling, (pixels, downsampled, out), fuser, distances, perceiver = tree
         shift: Tensor | None = None
         blocks = []
         for layer, exact in zip(fuser, plan.fuser, strict=True):
@@ -235,8 +231,6 @@ def _weights(plan: MemoryPlan, device: torch.device) -> MemoryWeights:
             blocks,
             None if shift is None else shift.to(dtype),
             out,
-            pointer,
-            mask_downsample,
             None if distances is None else joined(*[distances] * (len(pixels.bias) // len(distances.bias))),
             perceiver,
         )
@@ -301,27 +295,6 @@ def _downsampled(steps: list[Downsampling], settings: MemorySettings, masks: Ten
     for step in others:
         x = downsample_map(x, *step.tensors, step.stride, step.padding, step.eps)
     return x
-
-
-# ---- pointers ----
-
-
-def pointers_of(plan: MemoryPlan, tokens: Tensor) -> Tensor:
-    """Computes object pointers from tokens ``(B, C)``."""
-    weights = _weights(plan, tokens.device)
-    with without_autocast(tokens.device):
-        if len(weights.pointer) == 3:
-            layers = [Linear(weight[None], bias[None]) for weight, bias in weights.pointer]
-            return mlps(tokens[:, None], layers)[:, 0]
-        return mlp(tokens, weights.pointer) if weights.pointer else tokens
-
-
-def downsampled(plan: MemoryPlan, masks: Tensor) -> Tensor:
-    """Downsamples input masks ``(B, 1, S, S)`` to mask prompts. The decoder predicts pointers from the prompts."""
-    weights = _weights(plan, masks.device)
-    assert weights.mask_downsample is not None
-    with without_autocast(masks.device):
-        return convolve(masks, weights.mask_downsample)
 
 
 def encode_distances(plan: MemoryPlan, settings: MemorySettings, distance: Tensor, num_frames: int) -> Tensor:
