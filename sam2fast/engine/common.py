@@ -14,7 +14,13 @@ from sam2fast.kernels.choose_masks import choose_masks
 from sam2fast.kernels.embed_patches import WHITE
 from sam2fast.kernels.mask_ops import upsample_masks
 from sam2fast.kernels.preprocess import resize_and_normalise
-from sam2fast.modeling.sam2_base import NO_OBJ_SCORE, HypothesisSelection, ObjectPrediction, gather_chosen
+from sam2fast.modeling.sam2_base import (
+    NO_OBJ_SCORE,
+    HypothesisSelection,
+    ObjectPrediction,
+    gather_chosen,
+    mix_in_absence,
+)
 
 # Function that receives the layer index and the arguments of memory_attention.
 AttendHook = Callable[..., None]
@@ -247,18 +253,10 @@ def build_prediction(
         token = (gather_chosen(tokens, choice) if tokens.shape[1] > 1 else tokens)[:, 0]
     pointer = pointers_of(token)
     if settings.pred_obj_scores:
-        pointer = _mixed(settings, pointer, scores.float().sigmoid() if settings.soft_no_obj_ptr else seen)
+        assert settings.no_obj_ptr is not None
+        seen = scores.float().sigmoid() if settings.soft_no_obj_ptr else seen
+        pointer = mix_in_absence(pointer, seen, settings.no_obj_ptr, settings.fixed_no_obj_ptr)
     return ObjectPrediction(mask, iou, pointer, scores, choice)
-
-
-def _mixed(settings: MemorySettings, pointer: Tensor, seen: Tensor) -> Tensor:
-    """Mixes pointers ``(B, C)`` with ``no_obj_ptr`` if ``seen (B, 1)`` is False or less than 1."""
-    absent = settings.no_obj_ptr
-    assert absent is not None
-    if settings.fixed_no_obj_ptr and seen.dtype == torch.bool:
-        return torch.where(seen, pointer.to(torch.promote_types(pointer.dtype, torch.float32)), absent)
-    seen = seen.float()
-    return (seen * pointer if settings.fixed_no_obj_ptr else pointer) + (1 - seen) * absent
 
 
 def masks_for_memory(settings: MemorySettings, masks: Tensor) -> Tensor:
@@ -282,6 +280,6 @@ def prediction_from_masks(settings: MemorySettings, masks: Tensor, pointers: Ten
     )
     not_empty = (masks.flatten(1) > 0).any(dim=1, keepdim=True).float()
     if settings.no_obj_ptr is not None:
-        pointers = _mixed(settings, pointers, not_empty)
+        pointers = mix_in_absence(pointers, not_empty, settings.no_obj_ptr, settings.fixed_no_obj_ptr)
     ious = torch.ones_like(not_empty)
     return ObjectPrediction(logits, ious, pointers, 20 * not_empty - 10, torch.zeros_like(ious, dtype=torch.int64))

@@ -363,13 +363,8 @@ class SAM2Base(nn.Module):
         return ObjectPrediction(gather_chosen(masks, choice), gather_chosen(ious, choice), pointer, scores, choice)
 
     def _mix_in_absence(self, pointer: Tensor, presence: Tensor) -> Tensor:
-        """Mixes object pointers ``(B, C)`` with ``no_obj_ptr``. ``presence (B, 1)`` is bool, or a weight in [0, 1]."""
-        if self.fixed_no_obj_ptr and presence.dtype == torch.bool:
-            return torch.where(presence, pointer.to(torch.promote_types(pointer.dtype, torch.float32)), self.no_obj_ptr)
-        presence = presence.float()
-        if self.fixed_no_obj_ptr:
-            pointer = presence * pointer
-        return pointer + (1 - presence) * self.no_obj_ptr
+        """Calls :func:`mix_in_absence` with the model's ``no_obj_ptr``."""
+        return mix_in_absence(pointer, presence, self.no_obj_ptr, self.fixed_no_obj_ptr)
 
     def _use_mask_as_output(
         self, backbone_features: Tensor, high_res_features: list[Tensor] | None, mask_inputs: Tensor, above: float = 0
@@ -492,6 +487,19 @@ OF_OBJECTS = ("predict_objects", "_decode", "_best", "_mix_in_absence", "encode_
 OF_GIVEN_MASKS = ("_use_mask_as_output", "_forward_sam_heads", *OF_OBJECTS)
 OF_DISTANCES = ("_encode_pointer_distances",)
 METHODS = {name: getattr(SAM2Base, name) for name in (*OF_IMAGES, *OF_GIVEN_MASKS, *OF_DISTANCES)}
+
+
+def mix_in_absence(pointer: Tensor, presence: Tensor, absent: Tensor, is_fixed: bool) -> Tensor:
+    """Mixes object pointers ``(B, C)`` with the pointer ``absent`` of absent objects.
+
+    Args:
+        presence: Bool tensor ``(B, 1)``, or weights in [0, 1].
+        is_fixed: If True, ``absent`` replaces the pointer of an absent object. If False, ``absent`` is added.
+    """
+    if is_fixed and presence.dtype == torch.bool:
+        return torch.where(presence, pointer.to(torch.promote_types(pointer.dtype, torch.float32)), absent)
+    presence = presence.float()
+    return (presence * pointer if is_fixed else pointer) + (1 - presence) * absent
 
 
 def gather_chosen(x: Tensor, choice: Tensor) -> Tensor:

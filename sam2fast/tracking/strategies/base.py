@@ -184,9 +184,8 @@ class Strategy:
         """Selects the mask of each object on one frame.
 
         This method runs on the device and may be captured in a CUDA graph: shapes and operations must not depend on
-            values, and the method must not synchronize. Each row is an object or, on frames without a prompt, a
-            hypothesis of an
-        object. Unless the strategy ``sees_others``, rows must not influence each other.
+        values, and the method must not synchronize. Each row is an object or, on frames without a prompt, a hypothesis
+        of an object. Unless the strategy ``sees_others``, rows must not influence each other.
 
         Args:
             candidates: The decoder's predictions.
