@@ -15,15 +15,13 @@ import multiprocessing
 import os
 import tempfile
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import av
-import numpy as np
 import torch
+from clips import CODECS, write_clip
 from PIL import Image
 from reports import write_json
 from suite.machine import machine
@@ -34,41 +32,6 @@ from sam2fast.video_io.decoding import Packets, decode
 from sam2fast.video_io.sources import frame_files
 
 SIZES = {"640x360": 150, "1920x1080": 90, "3840x2160": 30}  # frames of a clip
-CODECS = {
-    "h264": ("libx264", "mp4", {"preset": "veryfast"}),
-    "hevc": ("libx265", "mp4", {"preset": "ultrafast", "x265-params": "log-level=none"}),
-    "vp9": ("libvpx-vp9", "webm", {"deadline": "realtime", "cpu-used": "8"}),
-}
-
-
-def images(width: int, height: int, count: int) -> Iterator[np.ndarray]:
-    """Yields pixels of a moving pattern with noise."""
-    rng = np.random.default_rng(0)
-    blocks = rng.integers(0, 128, (height // 16 + 1, width // 16 + 1, 3), np.uint8)
-    pattern, noise = blocks.repeat(16, 0).repeat(16, 1), rng.integers(0, 30, (height, width, 3), np.uint8)
-    for i in range(count):
-        yield np.roll(pattern, (3 * i, 5 * i), (0, 1))[:height, :width] + noise
-
-
-def write_clip(folder: Path, codec: str, size: str, count: int) -> Path:
-    """Writes a clip, or a folder of JPEG files, and returns its path."""
-    width, height = map(int, size.split("x"))
-    frames = images(width, height, count)
-    if codec == "jpeg":
-        path = folder / f"{size} jpeg"
-        path.mkdir()
-        for i, pixels in enumerate(frames):
-            Image.fromarray(pixels).save(path / f"{i:05d}.jpg", quality=90)
-        return path
-    encoder, form, options = CODECS[codec]
-    path = folder / f"{size} {codec}.{form}"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(encoder, rate=30, options=options)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        for pixels in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels)))
-        container.mux(stream.encode())
-    return path
 
 
 def waiting(path: Path, size: int, busy: float) -> float:

@@ -3,9 +3,10 @@
     python bench/real_files.py [--device cuda] [--size t]     # results/<year>/calls/real-files-DEVICE-DATE.json
 
 A run of a subject is a process. It imports, builds the model, reads a clip, tracks one object, and writes a PNG mask
-for each frame. ``track`` and ``vos`` are sam2fast's commands with their default options. ``official`` makes the calls
-of the original's ``tools/vos_inference.py`` for one video: a folder of JPEG files, under bfloat16 autocast on a GPU.
-Subjects run alternately. A first run compiles kernels, unless an earlier process compiled them.
+for each frame. ``track`` and ``vos`` are sam2fast's commands; ``track`` also fills holes in masks. ``official`` makes
+the calls of the original's ``tools/vos_inference.py`` for one video: a folder of JPEG files, under bfloat16 autocast on
+a GPU. Subjects run alternately. A first run compiles kernels, unless an earlier process compiled them. Without PyAV,
+only folders of JPEG files are read.
 """
 
 import argparse
@@ -15,13 +16,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from clips import write_clip
 from PIL import Image
-from reading import write_clip
 from reports import file_name, write_report
 from suite.machine import BENCH, RESULTS, machine
 
@@ -30,19 +32,15 @@ SMALL_CLIP, SMALL_FRAMES = "320x192", 4  # of a rehearsal
 
 
 def rows(size: str, device: str, rehearse: bool = False) -> Iterator[dict[str, Any]]:
-    """Yields a row for each subject: seconds of each run until the process ended, and seconds of the last run's parts.
-
-    Raises:
-        RuntimeError: If a process fails, or does not write a mask for each frame.
-    """
+    """Yields a row for each run of a subject as the run ends: seconds until the process ended, or an error."""
     from suite.process_cases import checkpoint_of
     from suite.subjects import config_of
 
-    clip, frames = (SMALL_CLIP, SMALL_FRAMES) if rehearse else (CLIP, FRAMES)
-    side = 64 if rehearse else 1024
+    clip, frames, runs, side = (SMALL_CLIP, SMALL_FRAMES, 1, 64) if rehearse else (CLIP, FRAMES, RUNS, 1024)
+    codecs = {"jpeg": "folders", **({"h264": "files"} if find_spec("av") else {})}
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        for name, codec in (("files", "h264"), ("folders", "jpeg")):
+        for codec, name in codecs.items():
             (root / name).mkdir()
             path = write_clip(root / name, codec, clip, frames)
             path.rename(path.with_name(f"clip{path.suffix}"))
@@ -55,38 +53,32 @@ def rows(size: str, device: str, rehearse: bool = False) -> Iterator[dict[str, A
         image.save(root / "masks" / "clip" / "00000.png")
         model = ["--model", config_of(size), "--checkpoint", checkpoint_of(size, side), "--image-size", str(side)]
         model += ["--device", device]
-        ours = [sys.executable, "-m", "sam2fast"]
-        mp4, box = str(root / "files" / "clip.mp4"), f"0,1,{width // 4},{height // 4},{width // 2},{height // 2}"
+        ours, box = [sys.executable, "-m", "sam2fast"], f"0,1,{width // 4},{height // 4},{width // 2},{height // 2}"
         job = {"size": size, "side": side, "device": device, "checkpoint": checkpoint_of(size, side)}
         job |= {"video": str(root / "folders" / "clip"), "mask": str(root / "masks" / "clip" / "00000.png")}
-        commands = {"track, h264": [*ours, "track", mp4, "--box", box, "--format", "png", *model]}
-        for name, codec in (("files", "h264"), ("folders", "jpeg")):
+        commands = {"official, jpeg": [sys.executable, __file__, "--official", json.dumps(job)]}
+        for codec, name in reversed(codecs.items()):
+            video = root / name / ("clip.mp4" if codec == "h264" else "clip")
+            commands[f"track, {codec}"] = [*ours, "track", str(video), "--box", box, "--format", "png", *model]
             where = ["--videos", str(root / name), "--masks", str(root / "masks")]
             commands[f"vos, {codec}"] = [*ours, "vos", *where, *model]
-        commands["official, jpeg"] = [sys.executable, __file__, "--official", json.dumps(job)]
-        seconds: dict[str, list[float]] = {subject: [] for subject in commands}
-        for run in range(1 if rehearse else RUNS):
+        for run in range(runs):
             for subject, command in commands.items():
-                out = root / f"{subject} {run}"
-                seconds[subject].append(_seconds(command, out, frames))
-        for subject, each in seconds.items():
-            row = {"subject": subject, "size": size, "image_size": side, "clip": f"{clip}, {frames} frames"}
-            yield {**row, "seconds": each, "frames per second": frames / min(each)}
+                row = {"subject": subject, "size": size, "image_size": side, "clip": f"{clip}, {frames} frames"}
+                yield {**row, "run": run, **_run(command, root / f"{subject} {run}", frames)}
 
 
-def _seconds(command: list[str], out: Path, frames: int) -> float:
-    """Runs a command with an output folder, and returns the seconds until its process ended."""
+def _run(command: list[str], out: Path, frames: int) -> dict[str, Any]:
+    """Runs a command with an output folder. Returns seconds and frames per second, or the reason of a failure."""
     start = time.perf_counter()
     done = subprocess.run([*command, "--out", str(out)], capture_output=True, text=True, cwd=BENCH, check=False)
     taken = time.perf_counter() - start
     print(done.stdout, end="", flush=True)
     if done.returncode:
-        raise RuntimeError(
-            f"{' '.join(command[1:4])} failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}"
-        )
+        return {"error": (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]}
     if (written := len(list(out.rglob("*.png")))) != frames:
-        raise RuntimeError(f"{' '.join(command[1:4])} wrote {written} masks; expected {frames}")
-    return taken
+        return {"error": f"{written} masks were written; expected {frames}"}
+    return {"seconds": taken, "frames per second": frames / taken}
 
 
 def official(job: dict[str, Any], out: Path) -> None:
@@ -125,7 +117,7 @@ def main() -> None:
     about, found = machine(args.device), []
     for row in rows(args.size, args.device):
         found.append(row)
-        print(f"{row['subject']}: {row['frames per second']:.1f} frames/s")
+        print(f"{row['subject']}: {row.get('error') or round(row['frames per second'], 1)}")
     name = f"real-files-{file_name(about['device'])}"
     print(f"written: {write_report(RESULTS / 'calls', name, machine=about, rows=found)}")
 

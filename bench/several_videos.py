@@ -2,9 +2,10 @@
 
     python bench/several_videos.py [--device cuda]     # results/<year>/calls/at-once-DEVICE-DATE.json
 
-Each process is like a worker of ``vos --at-once N``: it has its own model, reads its clip from a file, and tracks one
-object. Processes build all models first, and track each clip once before it counts. Then all processes of a measurement
-begin together. A rate counts the frames of all processes from the first begin to the last end.
+Each process computes like a worker of ``vos --at-once N``: it has its own model and its part of the host's threads,
+reads its clip from files, and tracks one object. Before the measurements, each process builds all models and tracks the
+clip with each. Then the processes of a measurement begin together. A rate counts the frames of all processes from the
+first begin to the last end. Without PyAV, the clip is a folder of JPEG files.
 """
 
 import argparse
@@ -13,12 +14,16 @@ import queue
 import tempfile
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from reading import write_clip
+import torch
+from clips import write_clip
 from reports import file_name, write_report
 from suite.machine import RESULTS, machine
+
+from sam2fast.deploy.parallel.device_list import threads_for_each
 
 SETTINGS = (("t", 512), ("t", 1024), ("mini", 512), ("mini", 1024))  # models and sides of their inputs
 COUNTS, CLIP, FRAMES = (1, 2, 4), "1920x1080", 120
@@ -36,7 +41,8 @@ def rows(device: str, rehearse: bool = False) -> Iterator[dict[str, Any]]:
     clip, frames = (SMALL_CLIP, SMALL_FRAMES) if rehearse else (CLIP, FRAMES)
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
-        path, answers = write_clip(Path(folder), "h264", clip, frames), context.Queue()
+        codec = "h264" if find_spec("av") else "jpeg"
+        path, answers = write_clip(Path(folder), codec, clip, frames), context.Queue()
         orders = [context.Queue() for _ in range(max(counts))]
         processes = [context.Process(target=_work, args=(path, device, settings, each, answers)) for each in orders]
         for process in processes:
@@ -46,11 +52,11 @@ def rows(device: str, rehearse: bool = False) -> Iterator[dict[str, Any]]:
             for at, (size, side) in enumerate(settings):
                 for count in counts:
                     for each in orders[:count]:
-                        each.put(at)
+                        each.put((at, threads_for_each(count)))
                     spans = _collect(answers, processes, count)
                     seconds = max(end for _, end in spans) - min(begin for begin, _ in spans)
-                    row = {"size": size, "image_size": side, "clip": f"{clip}, {frames} frames", "processes": count}
-                    yield {**row, "seconds": seconds, "frames per second": count * frames / seconds}
+                    row = {"size": size, "image_size": side, "clip": f"{clip} {codec}, {frames} frames"}
+                    yield {**row, "processes": count, "seconds": seconds, "frames per second": count * frames / seconds}
         finally:
             for each, process in zip(orders, processes, strict=True):
                 each.put(None)
@@ -82,7 +88,9 @@ def _work(path: Path, device: str, settings: Any, orders: Any, answers: Any) -> 
         for track in tracks:
             track()
         answers.put(None)
-        while (at := orders.get()) is not None:
+        while (order := orders.get()) is not None:
+            at, threads = order
+            torch.set_num_threads(threads)
             begin = time.monotonic()
             tracks[at]()
             answers.put((begin, time.monotonic()))
@@ -92,13 +100,13 @@ def _work(path: Path, device: str, settings: Any, orders: Any, answers: Any) -> 
 
 def _tracker(path: Path, device: str, size: str, side: int) -> Any:
     """Returns a function that tracks the clip from its file to bits on the host."""
-    import torch
     from suite.subjects import config_of, tame_weights
 
     from sam2fast import build_sam2_video_predictor
 
     options = {"device": device, "dtype": "auto", "image_size": side}
     predictor = tame_weights.built(build_sam2_video_predictor, config_of(size), None, **options)
+    predictor.fill_hole_area = 0
     width, height = map(int, path.stem.partition(" ")[0].split("x"))
 
     @torch.inference_mode()

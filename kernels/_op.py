@@ -224,21 +224,25 @@ class Op(Generic[P, R]):
         return *gradients, *[None] * len(ctx.rest)
 
 
-@functools.cache
 def _check_names(names: frozenset[str]) -> None:
-    """Raises ValueError if a name of ``SAM2FAST_TORCH_OPS`` is not an op. Imports the modules of all ops."""
-    for module in pkgutil.iter_modules(kernels.__path__):
-        if not module.name.startswith("_") and not module.name.endswith(("_triton", "_cpu")):
-            import_module(f"{kernels.__name__}.{module.name}")
-    known = {name for op in OPS.values() for name in (op.name, op.launches) if not name.startswith("_")}
-    if unknown := names - known:
+    """Raises ValueError if a name of ``SAM2FAST_TORCH_OPS`` is not an op."""
+    if unknown := names - _all_names():
         raise ValueError(
             f"SAM2FAST_TORCH_OPS has {', '.join(sorted(unknown))}; expected names of ops, separated by commas: "
-            f"{', '.join(sorted(known))}"
+            f"{', '.join(sorted(_all_names()))}"
         )
 
 
 _check_names._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+@functools.cache
+def _all_names() -> frozenset[str]:
+    """Returns the names of all ops and of their kernels. Imports the modules of all ops."""
+    for module in pkgutil.iter_modules(kernels.__path__):
+        if not module.name.startswith("_") and not module.name.endswith(("_triton", "_cpu")):
+            import_module(f"{kernels.__name__}.{module.name}")
+    return frozenset(name for op in OPS.values() for name in (op.name, op.launches) if not name.startswith("_"))
 
 
 def _place(name: str) -> tuple[str, str]:

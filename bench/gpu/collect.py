@@ -14,8 +14,8 @@ from typing import Any
 
 from reports import file_name, write_json
 
-from gpu.records import NAME, UNFINISHED, Record, read_records
-from gpu.runner import PASSED, timed_out
+from gpu.records import NAME, PASSED, UNFINISHED, Record, read_records
+from gpu.runner import timed_out
 
 BENCH = Path(__file__).resolve().parents[1]
 RESULTS = BENCH / "results"

@@ -12,7 +12,7 @@ from gpu.steps import Step
 
 Record = dict[str, Any]
 NAME = "results.jsonl"
-NOT_REACHED, UNFINISHED = "not reached", "unfinished"
+NOT_REACHED, PASSED, UNFINISHED = "not reached", "passed", "unfinished"
 
 
 class Records:
@@ -53,14 +53,17 @@ class Records:
 
 
 def unfinished_rows(records: Sequence[Record], step: str) -> list[Record]:
-    """Returns the records of rows that a step sent in runs that ended for time, by their own decision."""
+    """Returns the records of rows that a step sent in unfinished runs since it last passed."""
     found: list[Record] = []
     run: list[Record] = []
     for record in records:
         if record["step"] == step:
             run.append(record)
             if record["kind"] == "verdict":
-                found += run[:-1] if record["verdict"].startswith(UNFINISHED) else []
+                if record["verdict"] == PASSED:
+                    found = []
+                elif record["verdict"].startswith(UNFINISHED):
+                    found += run[:-1]
                 run = []
     return found
 

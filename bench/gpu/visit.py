@@ -11,15 +11,17 @@
 
 Needs this repository, torch, triton and numpy, for parity pytest, and no network. Other packages that a step needs are
 carried along in ``.carry`` (``make carry``); a step whose package is missing says so. Every step is a process with its
-own time limit. A kernel whose parity step fails is left to torch in the steps after it (``SAM2FAST_TORCH_OPS``), and
-their rows say so. Results are written into ``out/gpu`` as they come, and compiled code into ``.cache``. A visit to
-another kind of machine or of another commit begins with an empty ``out/gpu``. If the second call runs on a fresh
-machine, ``out/gpu`` must travel with it.
+own time limit. The ops of a parity step that fails or times out are left to torch in later steps that time something
+(``SAM2FAST_TORCH_OPS``), and their rows say so. Results are written into ``out/gpu`` as they come, and compiled code
+into ``.cache``. A visit to another kind of machine or of another commit begins with an empty ``out/gpu``. If the second
+call runs on a fresh machine, ``out/gpu`` must travel with it.
 """
 
 import argparse
 import contextlib
+import importlib
 import os
+import platform
 import signal
 import sys
 import time
@@ -44,8 +46,6 @@ KEPT, REHEARSED, CACHE = ROOT / "out" / "gpu", ROOT / "out" / "rehearsal", ROOT 
 def main() -> int:
     arguments = _arguments()
     sys.path += [str(ROOT), str(CARRIED)]  # where sam2fast and packages that steps need may be
-    if not (arguments.step or arguments.list):
-        unpack()
     if arguments.step:
         from gpu.work import main as work
 
@@ -61,11 +61,12 @@ def main() -> int:
 
 
 def unpack() -> None:
-    """Unpacks each wheel in ``.carry`` whose package this machine lacks."""
-    for wheel in CARRIED.parent.glob("*.whl"):
+    """Unpacks each wheel in ``.carry`` that is for this machine, if the machine lacks the package."""
+    for wheel in CARRIED.parent.glob(f"*_{platform.machine()}.whl"):
         if find_spec(wheel.name.partition("-")[0]) is None:
             with zipfile.ZipFile(wheel) as file:
                 file.extractall(CARRIED)
+    importlib.invalidate_caches()
 
 
 def visit(arguments: argparse.Namespace) -> int:
@@ -95,6 +96,7 @@ def visit(arguments: argparse.Namespace) -> int:
     folders = [folder.resolve() for folder in folders]
     if arguments.device.startswith("cuda") and not arguments.rehearse:
         refuse_unknown_commit()
+        unpack()
     records = Records(*folders)
     refuse_other_commits(records)
     budget_s = arguments.budget if arguments.budget is not None else BUDGETS_S[bool(records.all)]
@@ -161,8 +163,8 @@ def remaining(steps: "list[Step]", records: "Records") -> "list[Step]":
 
     A step that timed out gets at most :data:`RETRY_S`, and a step that ended unfinished half of its seconds.
     """
-    from gpu.records import UNFINISHED
-    from gpu.runner import PASSED, is_failure, timed_out
+    from gpu.records import PASSED, UNFINISHED
+    from gpu.runner import is_failure, timed_out
 
     verdicts = records.verdicts()
     failed, found = [], []

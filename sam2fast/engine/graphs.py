@@ -19,7 +19,6 @@ from sam2fast.modeling.sam2_base import SAM2Base
 # allowed while another recording runs. To avoid deadlocks, a thread that holds this lock takes no lock of a predictor.
 _one_at_a_time = threading.RLock()
 
-
 # Priorities of graphs that a caller waits for, and of graphs that compute ahead. Lower numbers run first. Torch has
 # priorities from 0, the default of streams, to -3, which NCCL may use. Torch replaces a priority that a device lacks by
 # the nearest priority.

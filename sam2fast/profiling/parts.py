@@ -52,7 +52,7 @@ _OF_PLANS: tuple[tuple[Any, str, str], ...] = (
     (cpu.memory, "normalize", "norms"),
     (cpu.memory, "_fuse", "fuser"),
     (cpu.memory, "compress", "perceiver"),
-    (cpu.memory, "pointers_of", "object pointers"),
+    (cpu.masks, "pointers_of", "object pointers"),
     (static, "encode", "encode"),
     (static.image, "neck scaled_neck", "neck"),
     (static.image, "normalize_sum shifted_layer_norm", "norms"),
@@ -76,7 +76,7 @@ _OF_PLANS: tuple[tuple[Any, str, str], ...] = (
     (static.memory, "normalize_sum", "norms"),
     (static.memory, "_downsampled", "mask downsampler"),
     (static.memory, "_convolved linear_gelu", "fuser"),
-    (static.memory, "pointers_of", "object pointers"),
+    (static.masks, "pointers_of", "object pointers"),
 )
 _BLOCK, _LAYER = r"image_encoder\.trunk\.blocks\.(\d+)", r"memory_attention\.layers\.(\d+)"
 # Functions of parts that a user modified: path of modules, names of functions, and names of parts. {} stands for the

@@ -91,7 +91,7 @@ def test_strategies(cuda, predictor, strategy):
 def test_recordings_compute_from_plans(cuda, predictor, monkeypatch):
     """Of all four parts."""
     called = []
-    methods = ("Attention", "attend"), ("Masks", "track"), ("Masks", "build_prediction"), ("Memory", "encode_memory")
+    methods = ("Attention", "attend"), ("Masks", "track"), ("Memory", "encode_memory")
     for part, name in methods:
         cls = getattr(by_modules, f"{part}ByModules")
         monkeypatch.setattr(cls, name, lambda *given, name=name: called.append(name))
