@@ -27,7 +27,7 @@ NAMES = ("hydra-core", "omegaconf", "antlr4-python3-runtime", "iopath", "portalo
 def main() -> None:
     pip = [sys.executable, "-m", "pip"]
     with tempfile.TemporaryDirectory() as folder:
-        pinned = [f"{name}=={version(name)}" for name in NAMES]  # what the tests ran with
+        pinned = [f"{name}=={version(name)}" for name in NAMES]  # the versions of the tests
         command = [*pip, "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, *pinned]
         subprocess.run(command, check=True, env={**os.environ, "SAM2_BUILD_CUDA": "0"})
         command = [*pip, "download", "--quiet", "--no-deps", "--only-binary", ":all:", *ITS_MACHINE, "--dest", folder]
