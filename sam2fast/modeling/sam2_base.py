@@ -490,12 +490,7 @@ METHODS = {name: getattr(SAM2Base, name) for name in (*OF_IMAGES, *OF_GIVEN_MASK
 
 
 def mix_in_absence(pointer: Tensor, presence: Tensor, absent: Tensor, is_fixed: bool) -> Tensor:
-    """Mixes object pointers ``(B, C)`` with the pointer ``absent`` of absent objects.
-
-    Args:
-        presence: Bool tensor ``(B, 1)``, or weights in [0, 1].
-        is_fixed: If True, ``absent`` replaces the pointer of an absent object. If False, ``absent`` is added.
-    """
+    """Mixes pointers ``(B, C)`` with ``absent`` by ``presence (B, 1)``, bool or weights; only adds if not fixed."""
     if is_fixed and presence.dtype == torch.bool:
         return torch.where(presence, pointer.to(torch.promote_types(pointer.dtype, torch.float32)), absent)
     presence = presence.float()
