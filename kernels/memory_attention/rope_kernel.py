@@ -48,29 +48,31 @@ def _rotate_rows(
     M, N, rotated, half, stride_m, stride_d,
     HALF: tl.constexpr, FP8: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
+    # A thread loads a chunk of 16 bytes at once. Chunks are a dimension of the tensors, so that the same thread rotates
+    # and stores the chunk's pairs. In tensors (BLOCK, HALF), threads would exchange values through shared memory.
+    PAIRS: tl.constexpr = 64 // x.dtype.element_ty.primitive_bitwidth
     row = tile * BLOCK + tl.arange(0, BLOCK)
-    pair = tl.arange(0, HALF)
-    inside = (row < M)[:, None] & (pair < half)[None, :]
-    pairs = x + row[:, None] * stride_m + 2 * pair[None, :] * stride_d
-    even = tl.load(pairs, mask=inside, other=0.0).to(tl.float32)
-    odd = tl.load(pairs + stride_d, mask=inside, other=0.0).to(tl.float32)
-    even, odd = _rotate_pairs(even, odd, cos, sin, row % N, inside & (row < rotated)[:, None], half, HALF)
+    rows, chunk = row[:, None, None], tl.arange(0, HALF // PAIRS)[None, :, None]
+    pair = chunk * PAIRS + tl.arange(0, PAIRS)[None, None, :]
+    channel = chunk * (2 * PAIRS) + tl.arange(0, 2 * PAIRS)[None, None, :]
+    loaded = tl.load(x + rows * stride_m + channel * stride_d, mask=(rows < M) & (channel < 2 * half), other=0.0)
+    even, odd = tl.split(tl.reshape(loaded.to(tl.float32), [BLOCK, HALF // PAIRS, PAIRS, 2]))
+    even, odd = _rotate_pairs(even, odd, cos, sin, rows % N * half + pair, (rows < rotated) & (pair < half))
     if FP8:
-        even, odd = _scaled(scales + head * M, row, row < M, even, odd)
-    _store_halves(out + head * M * (2 * HALF), row, row < M, even, odd, HALF)
+        first, second = tl.reshape(even, [BLOCK, HALF]), tl.reshape(odd, [BLOCK, HALF])
+        first, second = _scaled(scales + head * M, row, row < M, first, second)
+        even, odd = tl.reshape(first, even.shape), tl.reshape(second, odd.shape)
+    _store_halves(out + head * M * (2 * HALF) + rows * (2 * HALF) + pair, rows < M, even, odd, HALF)
 
 
 @triton.jit
 def _rotate_pairs(
-    even,  # (BLOCK, HALF) fp32, even channels
-    odd,  # (BLOCK, HALF) fp32, odd channels
+    even,  # fp32, even channels of any shape
+    odd,  # fp32, odd channels of the same pairs
     cos, sin,
-    position,  # (BLOCK), index of the row of cos and sin
-    rotated,  # (BLOCK, HALF) bool, True for pairs of channels to rotate
-    half,
-    HALF: tl.constexpr,
+    angle,  # indices of the pairs in cos and sin
+    rotated,  # bool, True for pairs of channels to rotate
 ):  # fmt: skip
-    angle = position[:, None] * half + tl.arange(0, HALF)[None, :]
     c = tl.load(cos + angle, mask=rotated, other=1.0)
     s = tl.load(sin + angle, mask=rotated, other=0.0)
     return even * c - odd * s, even * s + odd * c
@@ -88,10 +90,9 @@ def _scaled(scales, row, inside, first, second):
 
 
 @triton.jit
-def _store_halves(out, row, inside, first, second, HALF: tl.constexpr):
-    ptrs = out + row[:, None] * (2 * HALF) + tl.arange(0, HALF)[None, :]
-    tl.store(ptrs, first.to(out.dtype.element_ty), mask=inside[:, None])
-    tl.store(ptrs + HALF, second.to(out.dtype.element_ty), mask=inside[:, None])
+def _store_halves(out, inside, first, second, HALF: tl.constexpr):
+    tl.store(out, first.to(out.dtype.element_ty), mask=inside)
+    tl.store(out + HALF, second.to(out.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -221,6 +222,7 @@ def _encode_kernel(
     dtype = values.dtype.element_ty
     pair = tl.arange(0, HALF)
     inside = pair < half
+    scales += (b * H + h) * M  # before the products, because otherwise registers spill on sm_89 in fp8
     encoded = (token + encoding).to(dtype)
     weight_ptrs = weight + (h * 2 * half + 2 * pair[None, :]) * m + channel[:, None]  # (WIDTH, HALF)
     weight_mask = inside[None, :] & (channel < m)[:, None]
@@ -229,11 +231,13 @@ def _encode_kernel(
     if HAS_BIAS:
         even += tl.load(bias + h * 2 * half + 2 * pair, mask=inside, other=0.0).to(tl.float32)[None, :]
         odd += tl.load(bias + h * 2 * half + 2 * pair + 1, mask=inside, other=0.0).to(tl.float32)[None, :]
-    even, odd = _rotate_pairs(even, odd, cos, sin, position, rotated[:, None] & inside[None, :], half, HALF)
+    angle = position[:, None] * half + pair[None, :]
+    even, odd = _rotate_pairs(even, odd, cos, sin, angle, rotated[:, None] & inside[None, :])
     if POOLING:
         added = RAISE if POOLING == RAISED else 0.0
         even = tl.where(is_pooled, _means_of_four(even, BLOCK, HALF) + added, even)
         odd = tl.where(is_pooled, _means_of_four(odd, BLOCK, HALF) + added, odd)
-    if FP8:
-        even, odd = _scaled(scales + (b * H + h) * M, row, present, even, odd)
-    _store_halves(keys + (b * H + h) * M * (2 * HALF), row, present, even, odd, HALF)
+    key_ptrs = keys + (b * H + h) * M * (2 * HALF) + row[:, None] * (2 * HALF) + pair[None, :]
+    if FP8:  # after the computation of key_ptrs, for the same reason
+        even, odd = _scaled(scales, row, present, even, odd)
+    _store_halves(key_ptrs, present[:, None], even, odd, HALF)

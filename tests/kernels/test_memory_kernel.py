@@ -20,6 +20,7 @@ from sam2fast.kernels.memory_attention import (  # noqa: E402
     AttendedMemory,
     add_memory_attention,
     add_rope_attention,
+    apply_rope,
     launch,
     memory_attention_reference,
     rope_attention,
@@ -226,6 +227,27 @@ def test_self_attention_with_a_residual(triton_device, dtypes, splits):
     nothing = launch.Added(x[:0], *norm, 1e-5, normed[:0])
     empty = launch.rope_attention_triton(q[:0], k[:0], v[:0], *tables, splits=splits, added=nothing)
     assert empty.shape == (0, 25, 48) and empty.dtype == total.dtype
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize(("d", "layout"), [(2, "rows"), (18, "projected"), (96, "transposed"), (256, "projected")])
+@torch.no_grad()
+def test_rotated_rows_bit_by_bit(triton_device, d, layout, dtype):
+    """Stores even channels before odd channels, each half padded. Fusing changes nothing, since all sums are exact."""
+    heads, N, M, unrotated = 2, 25, 55, 5
+    x = (8 * random_map(2, 1, M, heads * d)).round().to(triton_device, dtype)
+    if layout == "projected":
+        x = torch.cat([-x, x], -1)[..., heads * d :]
+    maps = x.unflatten(-1, (heads, d)).transpose(2, 3)
+    if layout == "rows":
+        maps = maps.contiguous()
+    if layout == "transposed":
+        maps = maps.transpose(3, 4).contiguous().transpose(3, 4)
+    cos, sin = (8 * random_map(2, N, d // 2, seed=1)).round().to(triton_device) / 8
+    for x, found in zip(maps, launch._rotate((maps[0], maps[1]), cos, sin, M - unrotated), strict=True):
+        turned, rest = x.split([M - unrotated, unrotated], 2)
+        halves = torch.cat([apply_rope(turned, cos, sin), rest], 2).unflatten(-1, (-1, 2)).transpose(-1, -2)
+        assert torch.equal(found.data, F.pad(halves, (0, launch.half_of(d) - d // 2)).flatten(-2))
 
 
 @pytest.mark.parametrize(
