@@ -276,7 +276,7 @@ CHANGES = {
         type("Custom", (MemoryAttention,), {"forward": patched(MemoryAttention.forward)}),
     ),
     "layer replaced": lambda model, _: setattr(
-        model.obj_ptr_proj.layers, "2", Wrapped(model.obj_ptr_proj.layers[2], False, scale=2.0)
+        (block := model.memory_encoder.fuser.layers[0]), "pwconv1", Wrapped(block.pwconv1, False, scale=2.0)
     ),
     "part replaced by one of the same class": replaced_by_weaker,
 }
