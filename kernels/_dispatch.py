@@ -81,10 +81,9 @@ def _split(names: str) -> frozenset[str]:
     return frozenset(filter(None, map(str.strip, names.split(","))))
 
 
-# Marks both as constants in graphs: a graph uses the backend and the ops that are active during tracing. The attribute
-# has the effect of torch.compiler.assume_constant_result, without importing the compiler.
+# Marks the backend as a constant in graphs: a graph uses the backend that is active during tracing. The attribute has
+# the effect of torch.compiler.assume_constant_result, without importing the compiler.
 current_backend._dynamo_marked_constant = True  # type: ignore[attr-defined]
-torch_ops._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager

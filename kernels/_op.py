@@ -155,17 +155,12 @@ class Op(Generic[P, R]):
             RuntimeError: If the backend is ``triton`` and the kernel cannot run.
             ValueError: If ``SAM2FAST_TORCH_OPS`` has a name that is not an op.
         """
-        backend, left_to_torch = _dispatch.current_backend(), _dispatch.torch_ops()
-        if left_to_torch:
-            _check_names(left_to_torch)
+        backend, is_left_to_torch = _dispatch.current_backend(), _is_left_to_torch(self.name, self.launches)
         is_forced = backend == "triton"
         if backend == "torch" or not (is_forced or args[0].device.type in _dispatch.KERNEL_DEVICES):
             return False
         tensors = [x for x in args if isinstance(x, Tensor)]
-        if left_to_torch.isdisjoint((self.name, self.launches)):
-            reason = self.unsupported(*args)
-        else:
-            reason = "is in SAM2FAST_TORCH_OPS"
+        reason = "is in SAM2FAST_TORCH_OPS" if is_left_to_torch else self.unsupported(*args)
         if not _dispatch.use_triton(self.launches, *tensors, unsupported_reason=reason):
             return False
         if is_forced or self.is_chosen_late:
@@ -224,16 +219,20 @@ class Op(Generic[P, R]):
         return *gradients, *[None] * len(ctx.rest)
 
 
-def _check_names(names: frozenset[str]) -> None:
-    """Raises ValueError if a name of ``SAM2FAST_TORCH_OPS`` is not an op."""
-    if unknown := names - _all_names():
+def _is_left_to_torch(op: str, kernel: str) -> bool:
+    """Returns True if ``SAM2FAST_TORCH_OPS`` has the op or its kernel. Raises ValueError for unknown names."""
+    listed = _dispatch.torch_ops()
+    if not listed:
+        return False
+    if unknown := listed - _all_names():
         raise ValueError(
             f"SAM2FAST_TORCH_OPS has {', '.join(sorted(unknown))}; expected names of ops, separated by commas: "
             f"{', '.join(sorted(_all_names()))}"
         )
+    return not listed.isdisjoint((op, kernel))
 
 
-_check_names._dynamo_marked_constant = True  # type: ignore[attr-defined]
+_is_left_to_torch._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @functools.cache

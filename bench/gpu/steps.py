@@ -223,7 +223,7 @@ def plan() -> list[Step]:
 
 
 def failed_ops(verdicts: Mapping[str, Mapping[str, Any]], fills_holes: bool) -> list[str]:
-    """Returns the ops whose latest parity step failed or timed out. Only commands on files fill holes."""
+    """Returns the ops whose latest parity step failed or timed out. Without ``fills_holes``, omits hole filling."""
     failed = {name for name, record in verdicts.items() if record["verdict"].startswith(FAILED)}
     found = [op for name, each in PARITY.items() if f"parity {name}" in failed for op in each.ops]
     return [op for op in found if fills_holes or op != FILLS_HOLES]

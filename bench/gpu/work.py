@@ -36,7 +36,7 @@ class Outcome(NamedTuple):
     figure: str = ""
     why: str = ""  # the reason if it is not right
     missing: str = ""  # the package without which it was not run
-    unfinished: str = ""  # what is left for another call; the rows are right
+    unfinished: str = ""  # number of cases left for another call
 
 
 class Context(NamedTuple):

@@ -203,7 +203,7 @@ os.write(int(sys.argv[4]), (json.dumps(end) + os.linesep).encode())
 
 
 def test_kernels_that_fail_are_left_to_torch(tmp_path):
-    """Also by steps of a later call, but not by steps that check kernels."""
+    """Tests that later calls leave the kernels to torch, too, but that checks of kernels do not."""
     steps = [step for step in plan() if step.name in ("profile", "parity mlp", "parity nms", "micro")]
     for at in (steps, steps[-1:]):
         records, command = Records(tmp_path), [sys.executable, "-c", SAYS_ITS_OPS]

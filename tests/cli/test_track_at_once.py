@@ -1,4 +1,4 @@
-"""``sam2fast track --at-once``: files, messages and exit codes equal those of videos that are tracked one by one."""
+"""Tests that ``sam2fast track --at-once`` has the files, messages and exit codes of tracking one by one."""
 
 import json
 import os
@@ -159,7 +159,7 @@ def test_a_signal_of_a_worker(track, videos, processes, tmp_path, monkeypatch):
 
 
 def test_the_model_cannot_be_loaded(track, videos, processes, tmp_path):
-    """As without the option, one error ends the command."""
+    """Tests that one error ends the command, as without the option."""
     (tmp_path / "nano.safetensors").write_bytes(b"no weights")
     options = [*ONE, "--model", track.config, "--checkpoint", tmp_path / "nano.safetensors", "--device", "cpu"]
     one, two = (assert_one_line(invoke("track", videos, *options, "--at-once", n)) for n in (1, 2))

@@ -16,13 +16,13 @@ from sam2fast.build_sam import build_sam2_video_predictor
 
 @pytest.fixture
 def unfilled_memory():
-    """Turns off the deterministic mode of tests, in which torch fills new memory."""
+    """Turns off deterministic algorithms, with which torch fills new memory."""
     torch.use_deterministic_algorithms(False)
 
 
 @pytest.mark.usefixtures("unfilled_memory")
 def test_committed_work():
-    """Of the present code, as docs/devices.md shows it."""
+    """Tests that the present code has the work in docs/devices.md."""
     *_, path = sorted((ROOT / "bench" / "results").rglob("older-gpus-*.json"))
     data = json.loads(path.read_text())
     assert list(work()) == data["work"]
@@ -34,7 +34,7 @@ def test_a_frame_without_kernels():
     cuda = WithoutKernels()
     with fake_cuda(cuda):
         predictor = build(build_sam2_video_predictor, nano.CONFIG, hydra_overrides_extra=SHALLOW)
-        (seen,) = steady_frames(cuda, predictor, 1, 1, encode_ahead=1)
+        seen = steady_frames(cuda, predictor, 1, 1)[0]
     assert not seen.replays and not [name for name in seen.launches if name.endswith("_kernel")]
     seen.check(("blocking copy", ""), ("shape by values", "kernels/connected_components.py"))
     # Before compute capability 8.0, torch's memory-efficient attention needs float16 or float32, and such widths.

@@ -11,6 +11,7 @@ from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.kernels import _op
 from sam2fast.kernels._dispatch import backend, backend_key, why_no_triton
 from sam2fast.kernels.layer_norm import layer_norm
+from sam2fast.tracking.propagation import FRAMES_AT_ONCE_ON_CUDA
 
 NANO = "configs/nano/sam2fast_nano.yaml"
 GIVEN = torch.zeros(1, 8), torch.zeros(8), torch.zeros(8), 1e-6
@@ -56,14 +57,15 @@ def made():
 
 @pytest.fixture
 def kernels_of(made, monkeypatch):
-    """Returns a function that tracks a frame. It returns the kernels and the number of graph replays."""
+    """Returns a function that tracks frames. The function returns the kernels and the number of graph replays."""
     with fake_cuda.fake_cuda(made[0]) as cuda:
 
         def track(names):
             monkeypatch.setenv("SAM2FAST_TORCH_OPS", names)
-            (frame,) = steady_frames(cuda, made[1], 1, 1, encode_ahead=1)
-            parts = [seen.launches for seen in (frame, *frame.replayed)]
-            return {name for name in sum(parts, Counter()) if name.endswith("_kernel")}, frame.replays
+            frames = steady_frames(cuda, made[1], 1, FRAMES_AT_ONCE_ON_CUDA)
+            parts = [seen.launches for frame in frames for seen in (frame, *frame.replayed)]
+            kernels = {name for name in sum(parts, Counter()) if name.endswith("_kernel")}
+            return kernels, sum(frame.replays for frame in frames)
 
         yield track
         made[1].release_recordings()

@@ -221,7 +221,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("commit", nargs="?", default="HEAD")
     parser.add_argument("--store", type=Path)
-    parser.add_argument("--only", default="", help="models whose name contains this text")
+    parser.add_argument("--only", default="", help="compare only models whose names contain this text")
     args = parser.parse_args()
     if args.store:
         torch.set_num_threads(1)  # the same order of sums in all runs

@@ -108,7 +108,7 @@ def run_jobs(
         threads: number of CPU threads per process; by default an equal part of this process's threads.
         queue: if True, each process gets a second job while it computes, so that the device stays busy between short
             jobs. If False, only idle processes get jobs, so that no job waits for a long one.
-        retry: if False, a job whose process dies is not retried.
+        retry: if True, a job whose process dies runs again in another process.
 
     Raises:
         ValueError, RuntimeError: see :func:`~sam2fast.deploy.parallel.device_list.device_list`.
