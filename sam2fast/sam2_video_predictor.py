@@ -398,6 +398,4 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
 class SAM2VideoPredictorVOS(SAM2VideoPredictor):
     """:class:`SAM2VideoPredictor` that logs why CUDA graphs cannot be used. In the original, this class is compiled."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._steps.explain = True
+    explains_eager = True

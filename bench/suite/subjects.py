@@ -359,9 +359,9 @@ class TrackingPath:
         for each in _by_model.get(self.predictor, {}).values():
             for why in each.pool.failures.values():
                 raise GaveUpError(why.splitlines()[0])
-        why: str | None = self.predictor._steps.why_eager(self.predictor, self.predictor.fast)
+        why: str | None = self.predictor._tracker.steps.why_eager()
         # Recorded steps have the pools of a session's bank from its first tracked frame on.
-        if why is None and bank not in self.predictor._steps._used:
+        if why is None and bank not in self.predictor._tracker.steps._used:
             why = "the fast path has not tracked this video"
         self.reasons[why] = None
 

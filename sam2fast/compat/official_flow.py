@@ -45,7 +45,7 @@ class OfficialFlow:
         predictor, state = self._predictor, self._state
         size = state.video_size if normalize else (1, 1)
         prompt = points, labels, box, clear_old_points, size
-        new = click_prompt(*prompt, predictor.image_size, state["device"], predictor._steps.prompt_warning)
+        new = click_prompt(*prompt, predictor.image_size, state["device"], predictor._tracker.steps.prompt_warning)
         index = predictor._obj_id_to_idx(state, obj_id)
         points_by_frame = state["point_inputs_per_obj"][index]
         old = None if clear_old_points else points_by_frame.get(frame)

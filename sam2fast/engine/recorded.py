@@ -1,6 +1,6 @@
 """Calls functions of tensors through CUDA graphs: copies the inputs, replays the graph, and copies the results.
 
-Also records image encoding and mask decoding for common batch sizes. :mod:`sam2fast.tracking.steps` records tracking.
+Also records image encoding and mask decoding for common batch sizes. :mod:`sam2fast.tracking.step_runner` records tracking.
 """
 
 import logging

@@ -157,7 +157,7 @@ def commit_prompts(tracker: Tracker, state: VideoSession) -> None:
         return
     encoded = _with_memories(tracker, state)
     exempt = exempt_pairs(state) if state.strategy.sees_others else state.exempt
-    distance = tracker.clearing_distance if tracker.options.clear_non_cond_mem_around_input else None
+    distance = tracker.clearing_distance if tracker.model.clear_non_cond_mem_around_input else None
     with UnchangedOnError(state, state.objects.values()):
         state.exempt = exempt
         for tracked in state.objects.values():
@@ -210,7 +210,7 @@ def predict_candidates(
         tracked.remove_prompts(frame)
     previous = tracked.result_on(frame, tracker.makes_conditioning(tracked, frame))
     (features,) = tracker.encode(state, [frame])
-    with tracker.one_step(state):
+    with tracker.steps.one_step(state.features):
         state.bank.begin_step()
         memory, engine = tracker.gather(state, tracked, frame), engine_for(model)
         if memory is None:

@@ -19,7 +19,7 @@ from sam2fast.tracking.outputs import Output, TrackScores
 from sam2fast.tracking.prompting import add_points_or_box, commit_prompts
 from sam2fast.tracking.records import no_prompt_error, still_in
 from sam2fast.tracking.session import TrackedObject, VideoSession
-from sam2fast.tracking.steps import Steps
+from sam2fast.tracking.step_runner import StepRunner
 from sam2fast.tracking.strategies.sam2long import Pathways
 from sam2fast.tracking.tracker import Tracker
 from sam2fast.utils.numbers import at_least
@@ -74,7 +74,7 @@ def propagate(
                 if not tracked.conditioning:
                     raise no_prompt_error(obj_id)
             remaining = order[order.index(frame) :]
-            with tracker.one_step(state):
+            with tracker.steps.one_step(state.features):
                 tracker.encode_batch(state, objects.values(), remaining, encode_ahead)
                 results, track_scores = tracker.track_frame(state, objects, frame, reverse)
                 tracker.encode_ahead(state, remaining[1:], encode_ahead)
@@ -149,7 +149,7 @@ def warm_up(tracker: Tracker, num_objects: int, size: tuple[int, int], output: O
         rehearsal = copy.copy(tracker)
         if tracker.uses_recordings:  # runs the functions eagerly, since recording requires compiled kernels
             recorded = [Recorded(RecordingPool(tracker.model.device, _Rehearsal)) for _ in range(2)]
-            rehearsal.steps = Steps(lambda model, ahead=False: recorded[ahead])
+            rehearsal.steps = StepRunner(tracker.model, lambda model, ahead=False: recorded[ahead])
         # Kernels are collected without launching, so constants computed here are invalid, and are discarded afterwards.
         with collecting() as launches, Constants().in_use(), suppress(Exception):  # the second run raises errors
             _track_blank(rehearsal, num_objects, size, output, encode_ahead)
@@ -173,7 +173,7 @@ def _track_blank(tracker: Tracker, num_objects: int, size: tuple[int, int], outp
     counts = [count for count in BUCKETS if count < num_objects] if tracker.uses_recordings else []
     for count in [num_objects, *reversed(counts)]:
         objects: dict[Any, TrackedObject] = {i: prompted.copy() for i in range(count)}
-        with tracker.one_step(state):
+        with tracker.steps.one_step(state.features):
             results, scores = tracker.track_frame(state, objects, 1, reverse=False)
         tracker.format_masks(state, scores.low_res_logits, output)
     if encode_ahead > 1:

@@ -250,7 +250,7 @@ def unpacked(
             raise StateError(f"the state was saved with another {name}: {differing or expected}")
     try:
         approximations = Approximations.of(facts.get("approximations"))
-        present = tracker.options.strategy.for_model(tracker.model)
+        present = tracker.model.strategy.for_model(tracker.model)
         strategy = strategy or restored_strategy(facts.get("strategy"), present)
         state = tracker.new_state(frames, features_kept=features_kept, approximations=approximations, strategy=strategy)
         _unpack_into(state, facts, tensors)

@@ -1,14 +1,13 @@
 """Defines a session, which stores a video, objects with prompts, results and memories, and the model's identity."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 
-from sam2fast.modeling.memory_selection import MemoryRules, Selection
+from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.modeling.model_identity import OpenedWith
-from sam2fast.tracking.approximations import EXACT, Approximations
 from sam2fast.tracking.features import FeatureCache
 from sam2fast.tracking.memory_bank import MemoryBank
 from sam2fast.tracking.outputs import FrameResult
@@ -171,26 +170,6 @@ class VideoSession:
 
     def check_saveable(self) -> None:
         """Raises ``ValueError`` if a subclass stores prompts or results outside ``objects``."""
-
-
-# Function that is called before each step. The arguments are the session, objects, frame, reverse, and each object's
-# selection. If an object has several hypotheses, each hypothesis is passed as an object. The best hypothesis is the
-# session's object.
-SelectionWatch: TypeAlias = Callable[[Any, Sequence[TrackedObject], int, bool, Sequence[Selection]], None]
-
-
-@dataclass
-class TrackingOptions:
-    """Stores settings of a tracker. Settings may change at any time. Most settings take effect on the next frame."""
-
-    fill_hole_area: float = 0  # maximum area of filled holes, in low-resolution pixels; 0: no hole is filled
-    non_overlap_masks: bool = False  # in returned masks, only the object with the largest logit keeps a pixel
-    clear_non_cond_mem_around_input: bool = False  # a prompt removes the object's tracked results near the frame
-    add_all_frames_to_correct_as_cond: bool = False  # a correction makes its frame a conditioning frame
-    selection_watch: SelectionWatch | None = None
-    fast: bool | None = None  # use of CUDA graphs; None: if faster and safe; True: on every device; False: never
-    approximations: Approximations = EXACT  # approximations of sessions opened later
-    strategy: Strategy = SAM2  # strategy of sessions opened later
 
 
 class UnchangedOnError:

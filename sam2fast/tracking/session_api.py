@@ -1,4 +1,4 @@
-"""Predictor methods that the original does not have: settings, CUDA graphs, streams and saved states."""
+"""Predictor methods that the original does not have: CUDA graphs, streams and saved states."""
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
@@ -11,19 +11,18 @@ import torch
 from torch import nn
 
 from sam2fast.modeling.memory_selection import MemoryRules
-from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.tracking import saved_state
-from sam2fast.tracking.approximations import EXACT, Approximations, ApproximationsLike
 from sam2fast.tracking.features import EncodedFrame
 from sam2fast.tracking.outputs import Output, check_output
 from sam2fast.tracking.propagation import frames_at_once, merge_passes, warm_up
-from sam2fast.tracking.session import SelectionWatch, TrackedObject, TrackingOptions, VideoSession
-from sam2fast.tracking.steps import Steps
-from sam2fast.tracking.strategies import SAM2, Strategy, StrategyLike, strategy_of
+from sam2fast.tracking.session import TrackedObject, VideoSession
+from sam2fast.tracking.settings import TrackingModel
+from sam2fast.tracking.step_runner import runner_for
+from sam2fast.tracking.strategies import StrategyLike, strategy_of
 from sam2fast.tracking.stream import VideoStream
 from sam2fast.tracking.tracker import Tracker
 from sam2fast.utils.numbers import integer
-from sam2fast.utils.thread_guard import CallGuard, exclusive, exclusive_session, shared
+from sam2fast.utils.thread_guard import exclusive_session, shared
 from sam2fast.video_io import open_frames
 from sam2fast.video_io.frames import CurrentFrame, FrameLike
 from sam2fast.video_io.sources import resized, to_rgb_image
@@ -33,76 +32,16 @@ from sam2fast.video_io.volumes import Axis
 State = TypeVar("State", bound=VideoSession)
 
 
-class SessionMethods(SAM2Base, Generic[State]):
-    """SAM 2 with the settings and recordings of a tracker.
+class SessionMethods(TrackingModel, Generic[State]):
+    """SAM 2 with the methods of sessions that the original does not have."""
 
-    Attributes:
-        selection_watch: Function that is called before each step with the memories that the step attends to, or None.
-        fast: Use of CUDA graphs: None for use on NVIDIA GPUs with Triton if graphs are faster and safe, True for use on
-            every device, False for no use.
-    """
-
-    fill_hole_area: float
-    non_overlap_masks: bool
-    clear_non_cond_mem_around_input: bool
-    add_all_frames_to_correct_as_cond: bool
     propagate_in_video: Callable[..., Iterator[tuple[Any, ...]]]
     propagate_in_video_preflight: Callable[..., None]
-    fast: bool | None = None
-    _approximations = EXACT
-    _strategy: Strategy = SAM2
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.selection_watch: SelectionWatch | None = None
-        self._steps = Steps()
-        # Threads may share the model, and each session has a guard. The model's guard protects the settings that are
-        # read when a session is opened.
-        self.guard = CallGuard()
-
-    @property
-    def approximations(self) -> Approximations:
-        """Approximations of sessions opened later. By default none. See docs/approximations.md.
-
-        Takes the values of ``build_sam2_video_predictor(..., approximations=...)``. An open or saved session keeps its
-        approximations.
-
-        Raises:
-            ValueError, TypeError: If a name is unknown, or a value is invalid for this model. The setting is unchanged.
-            ConcurrentUseError: If another thread is opening a session.
-        """
-        return self._approximations
-
-    @approximations.setter
-    @exclusive
-    def approximations(self, requested: ApproximationsLike) -> None:
-        approximations = Approximations.of(requested)
-        slots, most = approximations.memory_slots, self.num_maskmem
-        if slots is not None and slots > most:
-            raise ValueError(f"memory_slots={slots} is more than the {most} memories that this model attends to")
-        self._approximations = approximations
-
-    @property
-    def strategy(self) -> Strategy:
-        """Rule that selects masks and memories in sessions opened later. By default SAM 2's rule.
-
-        Takes the values of ``build_sam2_video_predictor(..., strategy=...)``.
-
-        Raises:
-            ValueError: If the name is unknown. The setting is unchanged.
-            TypeError: If the value is neither a name nor a hashable instance. The setting is unchanged.
-        """
-        return self._strategy
-
-    @strategy.setter
-    @exclusive
-    def strategy(self, requested: StrategyLike) -> None:
-        self._strategy = strategy_of(requested)
 
     @property
     def _tracker(self) -> Tracker:
         """Tracker of this model. Each use creates a new tracker, since a stored tracker would be a reference cycle."""
-        return Tracker(self, cast(TrackingOptions, self), self._steps)  # the options are attributes of the model
+        return Tracker(self)
 
     def _checked_history(self, max_history: Any) -> int | None:
         """Returns ``max_history`` of ``init_state`` as an int, or None.
@@ -150,7 +89,7 @@ class SessionMethods(SAM2Base, Generic[State]):
 
     def release_recordings(self) -> None:
         """Frees the recordings of the model and its sessions. Later steps are recorded again if needed."""
-        self._steps.release(self)
+        runner_for(self).release()
 
     def check_recordings(self) -> None:
         """Drops recordings if weights moved or settings of the model changed.
@@ -158,7 +97,7 @@ class SessionMethods(SAM2Base, Generic[State]):
         This check runs before each pass over a video, and before a stream's first step after a prompt. Changes made
         after the check take effect at the next check.
         """
-        self._tracker.check_recordings()
+        runner_for(self).check()
 
     def propagate_both(self, inference_state: VideoSession, **options: Any) -> Iterator[tuple[Any, ...]]:
         """Tracks all objects through the whole video or volume in both directions, and yields each frame once.
@@ -335,10 +274,6 @@ class SessionMethods(SAM2Base, Generic[State]):
         frames.device = self.device
         moved = saved_state.unpacked(packed, self._tracker, frames, strategy=inference_state.strategy)
         return cast(State, moved)
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A copied model makes its own recordings.
-        return {**vars(self), "_steps": copy.copy(self._steps)}
 
     def _apply(self, *args: Any, **kwargs: Any) -> nn.Module:
         self.release_recordings()

@@ -150,7 +150,7 @@ class VideoStream:
             raise ValueError("the frame was encoded by another model; encode it with the predictor of this stream")
         if any(tracked.new_conditioning or tracked.new_tracked for tracked in state.objects.values()):
             # Checks only after prompts, since a check takes a millisecond.
-            self._tracker.call("check_recordings", Tracker.check_recordings)
+            self._tracker.call("check_recordings", lambda tracker: tracker.steps.check())
         before = self._frames.current_frame
         with UnchangedOnError(state, state.objects.values()):
             if state.objects:
@@ -172,7 +172,7 @@ class VideoStream:
     def _track(self, state: VideoSession, index: int, output: Output) -> StreamResult:
         tracker, objects = self._tracker, state.objects
         if objects:
-            with tracker.one_step(state):
+            with tracker.steps.one_step(state.features):
                 results, scores = tracker.track_frame(state, objects, index, reverse=False)
         else:
             results, scores = {}, TrackScores.of([], torch.zeros(0, 1, *state.bank.layout.mask, device=state.device))

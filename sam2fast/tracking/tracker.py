@@ -6,7 +6,7 @@ tracked frames. :mod:`~sam2fast.tracking.prompting` stores the results of prompt
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Concatenate, ParamSpec, TypeVar
 from weakref import WeakSet
@@ -25,10 +25,11 @@ from sam2fast.tracking.features import FEATURES_KEPT, FeatureCache, FrameFeature
 from sam2fast.tracking.memory_bank import AttendedPages, MemoryBank, MemoryLayout
 from sam2fast.tracking.outputs import FrameResult, Output, PackedResults, TrackScores, best_with_others, format_masks
 from sam2fast.tracking.page_pool import Page
-from sam2fast.tracking.session import TrackedObject, TrackingOptions, VideoSession
+from sam2fast.tracking.session import TrackedObject, VideoSession
+from sam2fast.tracking.settings import TrackingModel
 from sam2fast.tracking.shared_prompts import pairs_of
 from sam2fast.tracking.step import StepInput, StepSettings, build_results, encode_masks, fill_holes, predict
-from sam2fast.tracking.steps import Steps
+from sam2fast.tracking.step_runner import runner_for
 from sam2fast.tracking.strategies import Strategy
 from sam2fast.tracking.strategies.decision import Decision
 from sam2fast.utils.async_copies import copy_to_device
@@ -40,16 +41,15 @@ R = TypeVar("R")
 
 
 class Tracker:
-    """Predicts the masks of objects in sessions with one model.
+    """Predicts the masks of objects in sessions with one model. A step is a block of :meth:`StepRunner.one_step`.
 
     A tracker stores neither sessions nor results, and is cheap to create.
 
     Args:
-        model: Network.
-        options: Settings, shared with the predictor. Settings may change between calls.
-        steps: Runner of recorded or eager steps, shared with the predictor.
+        model: Network, with the settings of the tracker. Settings may change between calls.
 
     Attributes:
+        steps: Runner of recorded or eager steps. All trackers of a model share one runner.
         session: Constructor of new sessions.
         override: Function that returns the user's replacement of a predictor method by name, or None.
         check_stream: Function that raises ``TypeError`` if the user replaced a method that streams do not call.
@@ -59,14 +59,14 @@ class Tracker:
     override: Callable[[str], Callable[..., Any] | None] = staticmethod(lambda name: None)
     check_stream: Callable[[], None] = staticmethod(lambda: None)
 
-    def __init__(self, model: SAM2Base, options: TrackingOptions, steps: Steps) -> None:
-        self.model, self.options, self.steps = model, options, steps
+    def __init__(self, model: TrackingModel) -> None:
+        self.model, self.steps = model, runner_for(model)
 
     def format_masks(self, state: VideoSession, low_res: Tensor, output: Output) -> Tensor:
         """Converts masks to the requested format. See :func:`~sam2fast.tracking.outputs.format_masks`."""
         custom = self.override("_get_orig_video_res_output")
         resize = None if custom is None else lambda masks: custom(state, masks)[1]
-        return format_masks(low_res, state.video_size, output, self.options.non_overlap_masks, resize)
+        return format_masks(low_res, state.video_size, output, self.model.non_overlap_masks, resize)
 
     def call(self, name: str, function: Callable[Concatenate["Tracker", P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Calls the user's replacement of method ``name`` if there is one, else ``function`` with this tracker."""
@@ -76,20 +76,12 @@ class Tracker:
     @property
     def uses_recordings(self) -> bool:
         """Returns True if tracking replays recorded steps."""
-        return self.steps.why_eager(self.model, self.options.fast) is None
+        return self.steps.why_eager() is None
 
     @property
     def clearing_distance(self) -> int:
         """Returns the distance in frames up to which ``clear_non_cond_mem_around_input`` removes results."""
         return self.model.memory_temporal_stride_for_eval * self.model.num_maskmem
-
-    def check_recordings(self) -> None:
-        """Calls :meth:`Steps.check`. Runs before each pass, and before a stream's first step after a prompt."""
-        self.steps.check(self.model, self.options)
-
-    def one_step(self, state: VideoSession) -> AbstractContextManager[None]:
-        """Context manager of one step, see :meth:`Steps.one_step`. Drops cached features if a module was changed."""
-        return self.steps.one_step(self.model, state.features)
 
     def new_state(
         self,
@@ -111,9 +103,9 @@ class Tracker:
             offload_video_to_cpu, offload_state_to_cpu, max_history, max_cond_frames: See :class:`VideoSession`.
         """
         if approximations is None:
-            approximations = self.options.approximations
+            approximations = self.model.approximations
         model = self.model
-        strategy = (self.options.strategy if strategy is None else strategy).for_model(model)
+        strategy = (self.model.strategy if strategy is None else strategy).for_model(model)
         frames.mean, frames.std = model.pixel_mean, model.pixel_std
         return self.session(
             frames,
@@ -142,11 +134,11 @@ class Tracker:
         Raises:
             VideoError: If a frame cannot be read.
         """
-        with self.one_step(state):
+        with self.steps.one_step(state.features):
             return self._features(state, frames)
 
     def encode_batch(self, state: VideoSession, objects: Iterable[TrackedObject], frames: range, count: int) -> None:
-        """Encodes up to ``count`` of ``frames`` as one batch, within :meth:`one_step` of the first frame.
+        """Encodes up to ``count`` of ``frames`` as one batch, within the step of the first frame.
 
         The features of the later frames stay in the cache until these frames are tracked.
         """
@@ -161,7 +153,7 @@ class Tracker:
             self._features(state, needed)
 
     def encode_ahead(self, state: VideoSession, frames: range, count: int) -> None:
-        """Starts encoding the next ``count`` of ``frames`` on another CUDA stream, within :meth:`one_step`."""
+        """Starts encoding the next ``count`` of ``frames`` on another CUDA stream, within a step."""
         needed = state.features.upcoming
         missing = state.features.missing(needed)[:count]
         is_end = len(frames) < 2 * count
@@ -180,12 +172,11 @@ class Tracker:
         return features
 
     def _encode(self, state: VideoSession, frames: Sequence[int], ahead: bool = False, padded: int = 0) -> None:
-        encode = self.steps.encode
-        state.features.encode(frames, lambda new: encode(self.model, self.options, state.frames, new, ahead, padded))
+        state.features.encode(frames, lambda new: self.steps.encode(state.frames, new, ahead, padded))
 
     def makes_conditioning(self, tracked: TrackedObject, frame: int) -> bool:
         """Returns True if a new prompt of ``tracked`` on ``frame`` makes ``frame`` a conditioning frame."""
-        return tracked.is_initial(frame) or self.options.add_all_frames_to_correct_as_cond
+        return tracked.is_initial(frame) or self.model.add_all_frames_to_correct_as_cond
 
     def predict_prompted(
         self,
@@ -207,7 +198,7 @@ class Tracker:
             previous: Logits ``(1, 1, h, w)`` of an earlier result on the frame, as decoder input with the points.
         """
         bank, decision = state.bank, None
-        with self.one_step(state):
+        with self.steps.one_step(state.features):
             bank.begin_step()
             memory = self.gather(state, tracked, frame)
             if previous is not None:
@@ -239,7 +230,7 @@ class Tracker:
     def track(
         self, state: VideoSession, objects: Sequence[TrackedObject], frame: int, reverse: bool
     ) -> tuple[list[FrameResult], TrackScores]:
-        """Tracks objects to a frame without prompts as one batch, within :meth:`one_step`. Results include memories.
+        """Tracks objects to a frame without prompts as one batch, within a step. Results include memories.
 
         Returns:
             Results that may still be in flight to the CPU, and the same masks and scores on the device. If there are
@@ -256,7 +247,7 @@ class Tracker:
         settings = StepSettings.of(self.model, state, self.fill_hole_area(state))
         pairs = pairs_of(state, objects) if strategy.sees_others else ()
         step_input = StepInput(bank, features, attended, rules, settings, pairs)
-        results, scores = self.steps.step(self.model, self.options, step_input)
+        results, scores = self.steps.step(step_input)
         if count > 1:  # the first row of each object is its best hypothesis
             results, scores = best_with_others(results, count), TrackScores(*(x[::count].contiguous() for x in scores))
         return results, scores
@@ -266,8 +257,8 @@ class Tracker:
     ) -> tuple[dict[Any, FrameResult], TrackScores]:
         """Returns the results of all objects on a frame by id, and the same masks and scores on the device.
 
-        Runs within :meth:`one_step`. Objects with a prompt on the frame keep the prompt's result. The other objects are
-        tracked as one batch. :meth:`store_results` stores the results.
+        Runs within a step. Objects with a prompt on the frame keep the prompt's result. The other objects are tracked
+        as one batch. :meth:`store_results` stores the results.
         """
         to_track = {obj_id: o for obj_id, o in objects.items() if frame not in o.conditioning}
         if len(to_track) == len(objects):
@@ -297,7 +288,7 @@ class Tracker:
             for obj_id, tracked in objects.items():
                 if frame not in tracked.conditioning:
                     tracked.keep_tracked(frame, results[obj_id], state.max_history)
-                elif self.options.clear_non_cond_mem_around_input:
+                elif self.model.clear_non_cond_mem_around_input:
                     tracked.forget_around(frame, self.clearing_distance)
                 tracked.reverse[frame] = reverse
 
@@ -308,16 +299,16 @@ class Tracker:
             raise
 
     def fill_hole_area(self, state: VideoSession) -> float:
-        """Returns ``fill_hole_area`` of the session's strategy, or of the options if the strategy does not set it."""
+        """Returns ``fill_hole_area`` of the session's strategy, or of the model if the strategy does not set it."""
         area = state.strategy.fill_hole_area
-        return self.options.fill_hole_area if area is None else area
+        return self.model.fill_hole_area if area is None else area
 
     def encode_memories(self, state: VideoSession, frame: int, results: Sequence[FrameResult]) -> list[FrameResult]:
         """Encodes the memories of prompt results on one frame, from masks after hole filling. Returns new results."""
         if not self.model.num_maskmem:
             return list(results)
         masks, scores = (torch.cat([getattr(r, name) for r in results]).to(state.device) for name in ("mask", "score"))
-        with self.one_step(state):
+        with self.steps.one_step(state.features):
             state.bank.begin_step()
             (features,) = self._features(state, [frame])
             memories = encode_masks(self.model, features, masks, scores, from_prompt=True)
@@ -331,7 +322,7 @@ class Tracker:
         states = [None if state.bank.states is None else o.state_before(frame, reverse) for o in objects]
         if not self.model.num_maskmem:
             return [AttendedPages([], [], [], [], 0, state=page) for page in states]
-        watch = self.options.selection_watch
+        watch = self.model.selection_watch
         selections = attended_frames(state, objects, frame, reverse, rules)
         if watch is not None:
             watch(state, objects, frame, reverse, [Selection(one.memories, one.pointers) for one in selections])

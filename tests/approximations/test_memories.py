@@ -120,7 +120,7 @@ def test_sessions_keep_what_they_were_opened_with(exact, rough, replaying, video
     records = whole.records
     del whole
     gc.collect()
-    assert replaying._steps._idle
+    assert replaying._tracker.steps._idle
     for s in fewer:
         s.propagate(max_frame_num_to_track=4)
     for expected, actual in ((fewer[0].records, fewer[1].records), (one_object(exact, video, 4).records, records)):

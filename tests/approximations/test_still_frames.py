@@ -8,7 +8,7 @@ from video import clip
 from sam2fast.engine.recorded import recorded_of
 from sam2fast.tracking.approximations import DEFAULT_STILL
 from sam2fast.tracking.features import difference, summary_of
-from sam2fast.tracking.steps import Steps
+from sam2fast.tracking.step_runner import StepRunner
 
 IMAGES = clip(4, 64, 64)
 A, B, C = IMAGES[0], IMAGES[2], np.ascontiguousarray(IMAGES[0][::-1])
@@ -85,15 +85,15 @@ def test_a_frame_that_cannot_be_encoded_is_not_remembered(rough, monkeypatch):
     rough.approximations = "still_frames"
     state = rough.init_state([A, B, B])
     features, tracker = state.features, rough._tracker
-    right = Steps.encode
+    right = StepRunner.encode
 
     def fail(*arguments):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(Steps, "encode", fail)
+    monkeypatch.setattr(StepRunner, "encode", fail)
     with torch.inference_mode(), pytest.raises(RuntimeError, match="out of memory"):
         tracker.encode(state, [1])
-    monkeypatch.setattr(Steps, "encode", right)
+    monkeypatch.setattr(StepRunner, "encode", right)
     with torch.inference_mode():
         (first, second) = tracker.encode(state, [0, 2])
     assert features.encoded == 2 and second is not first

@@ -79,8 +79,9 @@ def test_masks_polygons_and_rectangles_are_tracked(tracker, monkeypatch):
     assert agent.fields == {"supported_shape_types": ["mask", "polygon", "rectangle"]}
     agent.driver.validate_function_compatibility(agent.fields)
     encoded = []
-    encode = tracker._predictor._steps.encode
-    monkeypatch.setattr(tracker._predictor._steps, "encode", lambda *args: (encoded.append(args[3]), encode(*args))[1])
+    steps = tracker._predictor._tracker.steps
+    encode = steps.encode
+    monkeypatch.setattr(steps, "encode", lambda *args: (encoded.append(args[1]), encode(*args))[1])
     shapes = [
         {"type": "mask", "points": masks.encode_mask(SQUARE)},
         {"type": "polygon", "points": POLYGON},

@@ -18,7 +18,7 @@ from video import NARROW, SMALL, build_video_pair, clip, compare, jpeg_folder, r
 from sam2fast.engine import engine_for
 from sam2fast.modeling.memory_attention import MemoryAttention
 from sam2fast.tracking.features import FeatureCache
-from sam2fast.tracking.steps import Steps
+from sam2fast.tracking.step_runner import StepRunner
 from sam2fast.utils.testing import relative_error
 
 PARTS = ("image_encoder", "sam_prompt_encoder", "sam_mask_decoder")
@@ -90,10 +90,10 @@ def test_hooks_on_a_model_that_is_called_during_a_step_of_another(untouched):
     """As a user's selection_watch or strategy calls one."""
     models, called = [copy.deepcopy(untouched[1]) for _ in range(2)], []
     models[1].sam_mask_decoder.transformer.register_forward_hook(lambda *call: called.append(call))
-    runners, features = [Steps() for _ in models], FeatureCache([], torch.device("cpu"))
-    with runners[0].one_step(models[0], features):
+    runners, features = [StepRunner(model) for model in models], FeatureCache([], torch.device("cpu"))
+    with runners[0].one_step(features):
         masks_of(models[1])
-        with runners[1].one_step(models[1], features):
+        with runners[1].one_step(features):
             masks_of(models[1])
         assert all(engine_for(models[0]).watches())
     assert len(called) == 2 and [runner.is_changed for runner in runners] == [False, True]

@@ -196,4 +196,4 @@ def test_steps_are_not_recorded(model, tmp_path):
     """Where they would be, as on NVIDIA GPUs; `fast` asks for it on the CPU, too."""
     model.fast, folder = True, jpeg_folder(tmp_path / "video", clip(3))
     run(model, folder, two_objects)
-    assert "replaced" in model._steps.why_eager(model, True)
+    assert "replaced" in model._tracker.steps.why_eager()

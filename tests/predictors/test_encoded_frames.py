@@ -16,13 +16,13 @@ def image_list():
 @pytest.fixture
 def encoded_frames(video_predictor, monkeypatch) -> list[int]:
     """The batch sizes that the encoder gets."""
-    encode, sizes = video_predictor._steps.encode, []
+    encode, sizes = video_predictor._tracker.steps.encode, []
 
-    def counted(model, options, frames, indices, *how):
+    def counted(frames, indices, *how):
         sizes.append(len(indices))
-        return encode(model, options, frames, indices, *how)
+        return encode(frames, indices, *how)
 
-    monkeypatch.setattr(video_predictor._steps, "encode", counted)
+    monkeypatch.setattr(video_predictor._tracker.steps, "encode", counted)
     return sizes
 
 

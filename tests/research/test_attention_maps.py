@@ -116,7 +116,7 @@ def test_recorded_steps_are_bypassed_and_kept(predictor, frames, monkeypatch):
     recorded_by(monkeypatch, CalledAgain)
     predictor.fast = True
     track(predictor, frames[:4])
-    (steps,) = predictor._steps._idle
+    (steps,) = predictor._tracker.steps._idle
     calls = {**steps._calls}
     with pytest.raises(RuntimeError, match="enough"), attention_maps(predictor) as maps:
         assert not predictor._tracker.uses_recordings
@@ -126,7 +126,11 @@ def test_recorded_steps_are_bypassed_and_kept(predictor, frames, monkeypatch):
     assert predictor.fast is True and predictor.selection_watch is None
     assert engine_for(predictor).attend_hook is None
     track(predictor, frames[:4])
-    assert steps._calls == calls != {} and [*predictor._steps._idle] == [steps] and predictor._tracker.uses_recordings
+    assert (
+        steps._calls == calls != {}
+        and [*predictor._tracker.steps._idle] == [steps]
+        and predictor._tracker.uses_recordings
+    )
 
 
 def test_compiled_attention_is_bypassed(predictor, frames):

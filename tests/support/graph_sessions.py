@@ -40,12 +40,12 @@ def counting(function: Callable[..., Any], counted: Counter[str]) -> Callable[..
 
 def recorded_steps(predictor: Any, s: Session) -> recorded.Recorded:
     """The recorded steps on the pools of a session."""
-    return predictor._steps.recorded_steps(predictor, s.state.bank, predictor._tracker.rules(s.state))
+    return predictor._tracker.steps.recorded_steps(s.state.bank, predictor._tracker.rules(s.state))
 
 
 def has_recorded(predictor: Any) -> bool:
     """Whether steps or encodings were recorded since the last release."""
-    return predictor._steps._made_for is not None
+    return predictor._tracker.steps._made_for is not None
 
 
 def failures(predictor: Any) -> list[str]:

@@ -17,7 +17,7 @@ from sam2fast.engine.derived import Constants
 from sam2fast.engine.graphs import RecordingError
 from sam2fast.kernels import memory_attention
 from sam2fast.kernels.preprocess import resize_and_normalise_reference
-from sam2fast.tracking import steps
+from sam2fast.tracking import step_runner
 
 READS_BACK = {
     torch.ops.aten._local_scalar_dense.default,
@@ -119,7 +119,7 @@ class _Recording(TorchDispatchMode):
 def recorded_by(monkeypatch: Any, recorder: type[CalledAgain]) -> None:
     """Lets models whose ``fast`` is True record on the CPU, by this recorder."""
     monkeypatch.setattr(recorded, "CudaGraphs", recorder)
-    for module in (steps, recorded):
+    for module in (step_runner, recorded):
         monkeypatch.setattr(module, "why_eager", lambda device, fast: None if fast else "fast is not True")
     monkeypatch.setattr(recorder, "made", 0)
 

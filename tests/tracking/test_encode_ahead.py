@@ -7,8 +7,7 @@ from video import Session, clip, jpeg_folder, run
 
 from sam2fast.engine.recorded import recorded_of
 from sam2fast.tracking.features import EncodedFrames
-from sam2fast.tracking.session import TrackingOptions
-from sam2fast.tracking.steps import Steps
+from sam2fast.tracking.step_runner import StepRunner
 from sam2fast.utils.testing import relative_error
 from sam2fast.video_io import VideoError
 
@@ -20,13 +19,13 @@ class Encodings:
 
     def __init__(self, predictor: Any, monkeypatch: Any) -> None:
         self.batches: list[tuple[list[int], bool]] = []
-        right = predictor._steps.encode
+        right = predictor._tracker.steps.encode
 
-        def counted(model, options, frames, indices, ahead, padded):
+        def counted(frames, indices, ahead, padded):
             self.batches.append((list(indices), ahead))
-            return right(model, options, frames, indices, ahead, padded)
+            return right(frames, indices, ahead, padded)
 
-        monkeypatch.setattr(predictor._steps, "encode", counted)
+        monkeypatch.setattr(predictor._tracker.steps, "encode", counted)
 
 
 @pytest.mark.parametrize(
@@ -89,10 +88,11 @@ def test_tracking_goes_on_before_an_answer_is_given(fast, video):
 def test_cached_features_are_waited_for(fast, video):
     """The features that the original's dict gets may still be on their way; none are computed again."""
     s, waits = Session(fast, video), []
+    fast.fast = False
     cache = s.state.features
 
     def encode(frames):
-        encoded = Steps().encode(fast, TrackingOptions(fast=False), s.state.frames, frames, ahead=True)
+        encoded = StepRunner(fast).encode(s.state.frames, frames, ahead=True)
         return EncodedFrames(encoded.features, waits.append)
 
     cache.encode([2, 1], encode)

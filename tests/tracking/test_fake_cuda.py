@@ -19,7 +19,7 @@ from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.engine import Parts, by_modules, engine_for, static
 from sam2fast.engine.graphs import AHEAD, AWAITED
 from sam2fast.engine.recorded import recorded_of
-from sam2fast.tracking import step, steps, tracker
+from sam2fast.tracking import step, step_runner, tracker
 from sam2fast.tracking.memory_bank import StepTables
 from sam2fast.tracking.propagation import FRAMES_AT_ONCE_ON_CUDA
 from sam2fast.video_io import open_frames
@@ -63,7 +63,7 @@ def check_steps(predictor, found, *allowed):
 
 
 def test_steady_frames(cuda, predictor):
-    assert predictor._steps.why_eager(predictor, predictor.fast) is None
+    assert predictor._tracker.steps.why_eager() is None
     for output in ("logits", "bool", "bits", "low_res"):
         check(predictor, steady_frames(cuda, predictor, 1, 4, output=output))
     check_steps(predictor, steady_steps(cuda, predictor, 1, 2))
@@ -121,13 +121,13 @@ def encoded_in_pass(predictor, monkeypatch, length, reverse, prompted=(), correc
     state, start = predictor.init_state(fake_cuda.frames(1) * length), length - 1 if reverse else 0
     for t in {start, *prompted}:
         predictor.add_new_points_or_box(state, t, 1, [[20.0, 40.0]], [1])
-    batches, encode = [], predictor._steps.encode
+    batches, encode = [], predictor._tracker.steps.encode
 
-    def noted(model, options, frames, indices, *how):
+    def noted(frames, indices, *how):
         batches.append(list(indices))
-        return encode(model, options, frames, indices, *how)
+        return encode(frames, indices, *how)
 
-    monkeypatch.setattr(predictor._steps, "encode", noted)
+    monkeypatch.setattr(predictor._tracker.steps, "encode", noted)
     state.features.clear()
     for frame, *_ in predictor.propagate_in_video(state, start, reverse=reverse, progress=False, **options):
         before = len(batches)
@@ -223,7 +223,7 @@ def test_batches_without_recordings_encode_each_frame_once(cuda, predictor, monk
 
 def test_frames_that_archive_pages(cuda, predictor, monkeypatch):
     """In small pools, which are soon full: then several pages of each pool move to the CPU by one copy."""
-    monkeypatch.setattr(steps, "OBJECTS_AT_ONCE", 1)
+    monkeypatch.setattr(step_runner, "OBJECTS_AT_ONCE", 1)
     found = steady_frames(cuda, predictor, 3, 32)
     check(predictor, found)
     more = [sum(not copy.to_device for copy in seen.copies) - 1 for seen in found]
@@ -239,12 +239,12 @@ def test_frames_are_uploaded_from_the_cache(cuda, made, monkeypatch):
     )
     for frames, copied in (([pixels], []), ([pixels, other], [other] * 3)):
         with cuda.watched() as seen:
-            assert steps._uploaded(frames, 4, fake_cuda.GPU).shape == (4, *pixels.shape)
+            assert step_runner._uploaded(frames, 4, fake_cuda.GPU).shape == (4, *pixels.shape)
         seen.check()
         assert [copy.bytes for copy in seen.copies] == [pixels.numel()] * 4 and not pixels.is_cuda
         assert len(made_here) == len(copied) and all(map(operator.is_, made_here, copied))
     assert pixels.is_pinned() and not other.is_pinned()
-    uploaded = steps._uploaded([pixels, other], 4, torch.device("cpu"))
+    uploaded = step_runner._uploaded([pixels, other], 4, torch.device("cpu"))
     assert torch.equal(uploaded, torch.stack([pixels, other, other, other]))
 
 
@@ -323,7 +323,7 @@ def test_a_session_on_another_stream(cuda, predictor, monkeypatch):
     """It takes over tensors that were made on the stream of the session before, and may be freed by anybody."""
     steady_frames(cuda, predictor, 1, 4)
     gc.collect()
-    (place,) = predictor._steps._idle
+    (place,) = predictor._tracker.steps._idle
     made = [*place._inputs.values(), *(x for x in place.tensors if x is not None)]
     used, other = [], fake_cuda.Stream()
     monkeypatch.setattr(torch.Tensor, "record_stream", lambda self, stream: used.append((self, stream)))

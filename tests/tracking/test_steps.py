@@ -18,10 +18,10 @@ from sam2fast.engine.graphs import RecordingError
 from sam2fast.engine.recorded import recorded_of
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.sam2_video_predictor import SAM2VideoPredictorVOS
-from sam2fast.tracking import step, steps
+from sam2fast.tracking import step, step_runner
 from sam2fast.tracking.memory_bank import BUCKETS
 from sam2fast.tracking.outputs import TrackScores
-from sam2fast.tracking.steps import OBJECTS_AT_ONCE
+from sam2fast.tracking.step_runner import OBJECTS_AT_ONCE
 from sam2fast.utils.testing import relative_error
 
 
@@ -139,19 +139,19 @@ def test_the_next_session_takes_over(fast, video):
         del s
         gc.collect()
     assert made == 3
-    assert len(fast._steps._idle) == 1
+    assert len(fast._tracker.steps._idle) == 1
 
 
 def test_pools_with_many_recordings_are_not_taken_over(fast, video, monkeypatch):
     """Otherwise sessions of ever other sizes would record without an end."""
-    monkeypatch.setattr(steps, "MOST_RECORDED", 0)
+    monkeypatch.setattr(step_runner, "MOST_RECORDED", 0)
     for _ in range(2):
         s = begun(fast, video, 1)
         made = recorded_steps(fast, s)
         assert made.made == 1
         del s
         gc.collect()
-    assert list(fast._steps._idle)[1] is made
+    assert list(fast._tracker.steps._idle)[1] is made
 
 
 def test_released_sessions_hand_nothing_back(fast, video):
@@ -159,10 +159,10 @@ def test_released_sessions_hand_nothing_back(fast, video):
     for _ in range(3):
         fast.release_recordings()
         s.propagate(start_frame_idx=0, max_frame_num_to_track=1)
-    members = len(fast._steps._recorded_of(fast).pool._members)
+    members = len(fast._tracker.steps._recorded_of(fast).pool._members)
     del s
     gc.collect()
-    assert len(fast._steps._idle) == 1 and members == 2
+    assert len(fast._tracker.steps._idle) == 1 and members == 2
 
 
 def test_sessions_at_the_same_time_are_kept_apart(plain, fast, video):
@@ -312,7 +312,7 @@ def test_where_recording_fails_tracking_goes_on_without(fast, plain_life, video,
     recorded_by(monkeypatch, NoRecorder)
     prepared = Counter()
     for name in ("_uploaded", "prepare_tables"):
-        monkeypatch.setattr(steps, name, counting(getattr(steps, name), prepared))
+        monkeypatch.setattr(step_runner, name, counting(getattr(step_runner, name), prepared))
     assert_same(plain_life, run(fast, video, long_life))
     assert prepared == {"_uploaded": 1, "prepare_tables": 3}
     assert set(failures(fast)) == {"RuntimeError: operation not permitted when stream is capturing"}
@@ -433,5 +433,5 @@ def test_options_take_effect_wherever_they_are_set(fast, monkeypatch, owner):
         del fast.fast
     with monkeypatch.context() as patch:
         patch.setattr(target, "fast", False)
-        assert fast._tracker.options.fast is False and fast._steps.why_eager(fast, fast.fast) is not None
-    assert fast._tracker.options.fast is (None if owner == "class" else True)
+        assert fast.fast is False and fast._tracker.steps.why_eager() is not None
+    assert fast.fast is (None if owner == "class" else True)

@@ -190,7 +190,7 @@ def replays(model: Any, plan: Plan, objects: int, device: torch.device) -> dict[
     answers = model.propagate_in_video(state, output="low_res", progress=False)
     for _ in range(4):
         next(answers)
-    steps = model._steps.recorded_steps(model, state.bank, model._tracker.rules(state))
+    steps = model._tracker.steps.recorded_steps(state.bank, model._tracker.rules(state))
     recorded, allocations, reserved = steps.made, [], []
     with no_waiting(device) as waits:
         for _ in range(plan.frames):

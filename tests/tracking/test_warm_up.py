@@ -39,7 +39,7 @@ def test_a_rehearsal_leaves_nothing(monkeypatch):
     def look(launches):
         own = [x for x in caches() if not any(x is other for other in others)]
         kept = [x for x in own if x._entry is not None]
-        seen.append((len(own) > 5, kept, [*predictor._steps._used, *predictor._steps._idle]))
+        seen.append((len(own) > 5, kept, [*predictor._tracker.steps._used, *predictor._tracker.steps._idle]))
 
     monkeypatch.setattr(propagation, "compile_in_processes", look)
     with fake_cuda.fake_cuda() as cuda:
@@ -50,7 +50,7 @@ def test_a_rehearsal_leaves_nothing(monkeypatch):
             predictor.warmup(2)
         assert seen == [(True, [], [])]
         assert rehearsed.replays > 0 and rehearsed.launches["_attend_kernel"]
-        assert predictor._steps._idle or predictor._steps._used, "of the warm-up itself"
+        assert predictor._tracker.steps._idle or predictor._tracker.steps._used, "of the warm-up itself"
 
 
 def test_elsewhere_nothing_is_rehearsed(plain, monkeypatch):

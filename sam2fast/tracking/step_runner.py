@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
-from weakref import WeakKeyDictionary, finalize
+from weakref import WeakKeyDictionary, finalize, ref
 
 import torch
 from torch import Tensor
@@ -17,12 +17,11 @@ from sam2fast.engine.graphs import fingerprint, why_eager
 from sam2fast.engine.parts import Watch
 from sam2fast.engine.recorded import Recorded, recorded_of, release
 from sam2fast.modeling.memory_selection import MemoryRules
-from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.prompt_inputs import PromptWarning
 from sam2fast.tracking.features import EncodedFrames, FeatureCache, FrameFeatures, features_by_frame
 from sam2fast.tracking.memory_bank import MemoryBank, bucket
 from sam2fast.tracking.outputs import PackedResults
-from sam2fast.tracking.session import TrackingOptions
+from sam2fast.tracking.settings import TrackingModel
 from sam2fast.tracking.step import (
     NarrowPagesError,
     Pools,
@@ -47,23 +46,24 @@ MOST_RECORDED = 64
 OBJECTS_AT_ONCE, CONDITIONING_AT_ONCE = 16, 2
 
 
-class Steps:
-    """Tracks and encodes frames with one model. The model owns this object, so each method takes the model.
+class StepRunner:
+    """Tracks and encodes frames with one model. A step tracks all objects to one frame.
 
-    A step tracks all objects to one frame. A recorded step replays a captured CUDA graph.
+    A recorded step replays a captured CUDA graph.
 
     Args:
+        model: Network. The runner stores a weak reference.
         recorded: Function that returns the recordings of a model, like :func:`recorded_of`.
 
     Attributes:
         is_changed: True if the last check found modules that a user hooked, patched or replaced.
-        explain: If True, logs once why steps are not recorded.
         prompt_warning: Warns once of points outside the video.
     """
 
-    def __init__(self, recorded: Callable[..., Recorded] = recorded_of) -> None:
-        self.is_changed, self.explain, self.prompt_warning = False, False, PromptWarning()
-        self._recorded_of = recorded
+    def __init__(self, model: TrackingModel, recorded: Callable[..., Recorded] = recorded_of) -> None:
+        self._model, self._recorded_of = ref(model), recorded
+        self.is_changed, self.prompt_warning = False, PromptWarning()
+        self._has_explained = False
         self._watches: list[Watch | None] | None = None  # result of the last check
         self._changes = 0
         self._ends: list[finalize[Any, MemoryBank]] = []  # finalizers of open sessions
@@ -77,19 +77,14 @@ class Steps:
         self._used: WeakKeyDictionary[MemoryBank, Recorded] = WeakKeyDictionary()
         self._idle: deque[Recorded] = deque(maxlen=MOST_IDLE)
 
-    def __reduce__(self) -> Any:
-        # A copy of a model makes its own recordings.
-        return Steps, (), {"explain": self.explain, "prompt_warning": self.prompt_warning, "_changes": self._changes}
+    @property
+    def model(self) -> TrackingModel:
+        """Model that this object runs."""
+        model = self._model()
+        assert model is not None, "the caller holds the model"
+        return model
 
-    def encode(
-        self,
-        model: SAM2Base,
-        options: TrackingOptions,
-        frames: Frames,
-        indices: Sequence[int],
-        ahead: bool = False,
-        padded: int = 0,
-    ) -> EncodedFrames:
+    def encode(self, frames: Frames, indices: Sequence[int], ahead: bool = False, padded: int = 0) -> EncodedFrames:
         """Encodes frames of a video as one batch.
 
         Args:
@@ -99,15 +94,16 @@ class Steps:
                 batch is not padded.
         """
         encoded = None
-        if self._may_record(model, options):
-            encoded = self._replay_encoding(model, [frames.pixels(t) for t in indices], ahead, padded)
+        if self._may_record():
+            encoded = self._replay_encoding([frames.pixels(t) for t in indices], ahead, padded)
         if encoded is None:
-            images = torch.stack([frames[t] for t in indices]).to(model.device)
-            encoded = EncodedFrames(features_by_frame(engine_for(model).encode(images), len(indices)), None)
+            images = torch.stack([frames[t] for t in indices]).to(self.model.device)
+            encoded = EncodedFrames(features_by_frame(engine_for(self.model).encode(images), len(indices)), None)
         return encoded
 
-    def _replay_encoding(self, model: SAM2Base, frames: list[Tensor], ahead: bool, padded: int) -> EncodedFrames | None:
+    def _replay_encoding(self, frames: list[Tensor], ahead: bool, padded: int) -> EncodedFrames | None:
         """Encodes frames by a recording, padded to a bucket's size. Returns None if recording fails."""
+        model = self.model
         engine, recorded = engine_for(model), self._recorded_of(model, True)
         device = recorded.pool.device
         sizes = bucket(len(frames)), bucket(max(len(frames), padded))
@@ -140,20 +136,20 @@ class Steps:
         last = recorded.pool.last
         return None if features is None else EncodedFrames(features, last and partial(_wait, last[1]))
 
-    def step(self, model: SAM2Base, options: TrackingOptions, inputs: StepInput) -> Results:
+    def step(self, inputs: StepInput) -> Results:
         """Tracks all objects to a frame as one batch. Writes memories, pointers and states to the bank."""
-        results = self._replay_step(model, inputs) if self._may_record(model, options) else None
-        return call_step(model, inputs) if results is None else results
+        results = self._replay_step(inputs) if self._may_record() else None
+        return call_step(self.model, inputs) if results is None else results
 
-    def _replay_step(self, model: SAM2Base, inputs: StepInput) -> Results | None:
+    def _replay_step(self, inputs: StepInput) -> Results | None:
         """Computes a step by a recording. Returns None if recording fails."""
-        bank, settings, (embedding, high_res) = inputs.bank, inputs.settings, inputs.features
+        model, bank, settings, (embedding, high_res) = self.model, inputs.bank, inputs.settings, inputs.features
         count, shape = len(inputs.selected_pages), bank.shape_of(inputs.selected_pages, inputs.rules, in_buckets=True)
         key = f"steps with rows for {shape.objects} objects", shape, settings
         used = self._used.get(bank)
         pool = self._recorded_of(model).pool if used is None else used.pool
         with pool.turn():
-            recorded = self.recorded_steps(model, bank, inputs.rules) if used is None else used
+            recorded = self.recorded_steps(bank, inputs.rules) if used is None else used
             if pool.failures and recorded.has(key) is False:
                 return None
             integers, *pages = prepare_tables(inputs, shape)
@@ -181,13 +177,13 @@ class Steps:
         return None
 
     @torch.inference_mode()
-    def recorded_steps(self, model: SAM2Base, bank: MemoryBank, rules: MemoryRules) -> Recorded:
+    def recorded_steps(self, bank: MemoryBank, rules: MemoryRules) -> Recorded:
         """Returns the steps recorded on a session's pools.
 
         On its first step, a session takes over sufficiently large pools of a closed session, and the steps recorded on
         these pools.
         """
-        pool, used, idle = self._recorded_of(model).pool, self._used, self._idle
+        pool, used, idle = self._recorded_of(self.model).pool, self._used, self._idle
         with pool.lock:
             if bank not in used:
                 assert bank.memories is not None
@@ -205,21 +201,23 @@ class Steps:
                 self._ends = [*(old for old in self._ends if old.alive), end]
             return used[bank]
 
-    def _may_record(self, model: SAM2Base, options: TrackingOptions) -> bool:
+    def _may_record(self) -> bool:
         """Returns True if steps and encodings are recorded. Before the first recording, stores a fingerprint."""
-        if self.why_eager(model, options.fast) is not None:
+        if self.why_eager() is not None:
             return False
         if self._made_for is None:
+            model = self.model
             # Graphs read the weights by address. Holding the tensors keeps their memory from being reused.
             self._made_for = fingerprint(model), [x.detach() for x in (*model.parameters(), *model.buffers())]
         return True
 
-    def why_eager(self, model: SAM2Base, fast: bool | None) -> str | None:
+    def why_eager(self) -> str | None:
         """Returns the reason why steps of this model are not recorded, or None if steps are recorded.
 
         See :func:`sam2fast.engine.graphs.why_eager`.
         """
-        if fast is False:
+        model = self.model
+        if model.fast is False:
             return "fast is False"
         if not model.num_maskmem:
             return "the model keeps no memories"
@@ -227,48 +225,57 @@ class Steps:
             return "the model is in training mode"
         if self.is_changed:
             return "modules were hooked, patched or replaced, and a recording would not call them"
-        why = why_eager(model.device, fast)
+        why = why_eager(model.device, model.fast)
         if why is None and self._made_for is None:
             with torch.no_grad():
                 if not engine_for(model).parts().attention:
                     return "memory attention has no plan, so its modules compute one object after the other"
         return why
 
-    def check(self, model: SAM2Base, options: TrackingOptions) -> None:
+    def check(self) -> None:
         """Drops the recordings if modules were changed, weights were moved, or settings of the model changed."""
-        self._keep(model, engine_for(model).watches())
+        model = self.model
+        self._keep(engine_for(model).watches())
         made_for = self._made_for
         if made_for is not None and made_for[0] != fingerprint(model):
-            self.release(model)
+            self.release()
         for ahead in (False, True) if self._made_for is not None else ():
             pool = self._recorded_of(model, ahead).pool
             with pool.lock:
                 pool.graphs.constants.expire()
-        if self.explain and (why := self.why_eager(model, options.fast)) is not None:
+        if model.explains_eager and not self._has_explained and (why := self.why_eager()) is not None:
             _log.info("vos_optimized: steps are not recorded: %s", why)
-            self.explain = False
+            self._has_explained = True
 
     @contextmanager
-    def one_step(self, model: SAM2Base, features: FeatureCache) -> Iterator[None]:
+    def one_step(self, features: FeatureCache) -> Iterator[None]:
         """Context manager of one step: checks for changed modules and reads torch's global flags once.
 
         If modules changed since the previous check, drops the recordings and the cached features.
         """
-        with engine_for(model).one_step() as watches:
-            self._keep(model, watches)
+        with engine_for(self.model).one_step() as watches:
+            self._keep(watches)
             features.keep_since(self._changes, only_last=self.is_changed)
             yield
 
-    def _keep(self, model: SAM2Base, watches: list[Watch | None]) -> None:
+    def _keep(self, watches: list[Watch | None]) -> None:
         before, self._watches, self.is_changed = self._watches, watches, None in watches
         if before is not None and before != watches:
-            self.release(model)
+            self.release()
             self._changes += 1
 
-    def release(self, model: SAM2Base) -> None:
+    def release(self) -> None:
         """Frees the recordings of all sessions and the GPU memory of recordings. Later steps are recorded again."""
         self._forget()
-        release(model)
+        release(self.model)
+
+
+_runners: "WeakKeyDictionary[TrackingModel, StepRunner]" = WeakKeyDictionary()
+
+
+def runner_for(model: TrackingModel) -> StepRunner:
+    """Returns the step runner of a model. A copy of a model has its own runner."""
+    return _runners.get(model) or _runners.setdefault(model, StepRunner(model))
 
 
 def _uploaded(frames: Sequence[Tensor], batch: int, device: torch.device) -> Tensor:
