@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from sam2fast.engine import recorded
+from sam2fast.engine import replay
 from sam2fast.io.atomic import atomic_write
 from sam2fast.modeling.model_identity import known_facts
 from sam2fast.modeling.sam2_base import SAM2Base
@@ -117,11 +117,11 @@ def encode_images(
 ) -> tuple[dict[str, Any], list[tuple[int, int]]]:
     """Encodes B images. Returns ``tensors`` of :class:`Features`, with batch dimension B, and the sizes (H, W).
 
-    ``engine/recorded.py`` defines ``fast``.
+    ``engine/replay.py`` defines ``fast``.
     """
     pixels = [to_pixels(image) for image in images]
     batch = torch.stack([transforms.from_pixels(p, model.device) for p in pixels])
-    *high_res, embedding = recorded.encode(model, fast, batch)
+    *high_res, embedding = replay.encode(model, fast, batch)
     if model.directly_add_no_mem_embed:
         embedding = embedding + model.no_mem_embed.reshape(1, -1, 1, 1)
     return {EMBEDDING: embedding, LEVELS: high_res}, [(p.shape[0], p.shape[1]) for p in pixels]

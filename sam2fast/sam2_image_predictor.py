@@ -12,7 +12,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from sam2fast.engine import recorded
+from sam2fast.engine import replay
 from sam2fast.image_features import Features, encode_images, facts_of
 from sam2fast.kernels.preprocess import MEAN, STD
 from sam2fast.modeling.sam2_base import SAM2Base
@@ -56,7 +56,7 @@ class SAM2ImagePredictor:
         **kwargs: Ignored, as in the original.
 
     Attributes:
-        fast: Use of CUDA graphs, see :class:`~sam2fast.tracking.session_api.SessionMethods`.
+        fast: Use of CUDA graphs, see :class:`~sam2fast.tracking.predictor_methods.PredictorMethods`.
     """
 
     fast: bool | None = None
@@ -170,7 +170,7 @@ class SAM2ImagePredictor:
 
     def release_recordings(self) -> None:
         """Frees the CUDA graphs of this model and the graphs' memory. Later calls capture new graphs if needed."""
-        recorded.release(self.model)
+        replay.release(self.model)
 
     def _require_image(self) -> dict[str, Any]:
         if self._features is None:
@@ -395,7 +395,7 @@ class SAM2ImagePredictor:
             C, size = 3 if multimask_output else 1, self.model.sam_prompt_encoder.mask_input_size
             return embedding.new_zeros(0, C, *size), embedding.new_zeros(0, C)
         levels = [level[img_idx][None] for level in features["high_res_feats"]]
-        return recorded.decode(self.model, self.fast, embedding, levels, points, mask_input, multimask_output)
+        return replay.decode(self.model, self.fast, embedding, levels, points, mask_input, multimask_output)
 
 
 _UNCHANGED_PREDICT = SAM2ImagePredictor._predict

@@ -14,12 +14,12 @@ from sam2fast.compat.private_api import PrivateMethods
 from sam2fast.compat.video_state import VideoState, checked_session
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.prompt_inputs import plain_id
+from sam2fast.tracking.object_results import frames_of_pass
 from sam2fast.tracking.outputs import Output, TrackScores, check_output, delayed
+from sam2fast.tracking.predictor_methods import PredictorMethods
 from sam2fast.tracking.prompting import add_mask, add_points_or_box, clear_prompts, commit_prompts, remove_object
 from sam2fast.tracking.propagation import Progress, frames_at_once
-from sam2fast.tracking.records import frames_of_pass
 from sam2fast.tracking.session import TrackedObject
-from sam2fast.tracking.session_api import SessionMethods
 from sam2fast.tracking.strategies import StrategyLike, strategy_of
 from sam2fast.tracking.tracker import Tracker
 from sam2fast.utils.numbers import at_least, frame_number
@@ -31,7 +31,7 @@ __all__ = ["SAM2VideoPredictor", "SAM2VideoPredictorVOS", "TrackedObject", "Vide
 
 
 @keep_originals
-class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
+class SAM2VideoPredictor(PrivateMethods, PredictorMethods[VideoState], SAM2Base):
     """Tracks objects through videos. The predictor is the model. :meth:`init_state` returns the state of one video.
 
     Names, defaults, results and their order match ``sam2.sam2_video_predictor.SAM2VideoPredictor``. If a user replaced
@@ -47,7 +47,7 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
         **kwargs: Arguments of :class:`~sam2fast.modeling.sam2_base.SAM2Base`.
 
     Attributes:
-        selection_watch, fast: See :class:`~sam2fast.tracking.session_api.SessionMethods`.
+        selection_watch, fast: See :class:`~sam2fast.tracking.predictor_methods.PredictorMethods`.
     """
 
     def __init__(
@@ -398,4 +398,6 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
 class SAM2VideoPredictorVOS(SAM2VideoPredictor):
     """:class:`SAM2VideoPredictor` that logs why CUDA graphs cannot be used. In the original, this class is compiled."""
 
-    explains_eager = True
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.explains_eager = True

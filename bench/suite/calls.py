@@ -24,7 +24,7 @@ from reports import write_report
 
 import sam2fast
 from sam2fast.build_sam import build_sam2_video_predictor
-from sam2fast.engine import recorded
+from sam2fast.engine import replay
 from sam2fast.engine.derived import Constants
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.tracking import step_runner
@@ -126,7 +126,7 @@ def recorded_frames(predictor: Any, image: list[np.ndarray]) -> dict[str, Any]:
     """Returns counts of four recorded frames of a video."""
     state = predictor.init_state(image * (FULL + 5 * AT_ONCE))  # not prefetched: other threads do not count
     predictor.add_new_points_or_box(state, 0, 1, [[1.0, 1.0]], [1])
-    with patch.object(recorded, "CudaGraphs", _Unreplayed), patch.object(step_runner, "why_eager", lambda *_: None):
+    with patch.object(replay, "CudaGraphs", _Unreplayed), patch.object(step_runner, "why_eager", lambda *_: None):
         answers = predictor.propagate_in_video(state, progress=False, encode_ahead=AT_ONCE)
         for _ in range(FULL + AT_ONCE):
             next(answers)

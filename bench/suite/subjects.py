@@ -330,7 +330,7 @@ def plain_path(subject: str) -> str:
 
 def image_path(subject: str, model: Any) -> str:
     """Returns the path of an image predictor: recorded if its encodings were."""
-    from sam2fast.engine.recorded import _by_model
+    from sam2fast.engine.replay import _by_model
 
     calls = _by_model.get(model, {}).get(False) if is_ours(subject) else None
     return RECORDED if calls is not None and calls._calls and not calls.pool.failures else plain_path(subject)
@@ -354,7 +354,7 @@ class TrackingPath:
         """
         if not is_ours(self.subject):
             return
-        from sam2fast.engine.recorded import _by_model
+        from sam2fast.engine.replay import _by_model
 
         for each in _by_model.get(self.predictor, {}).values():
             for why in each.pool.failures.values():

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sam2fast.tracking.session_api import SessionMethods
+from sam2fast.tracking.predictor_methods import PredictorMethods
 from sam2fast.tracking.strategies import Attended, History, Sam2, Strategy
 from sam2fast.tracking.stream import VideoStream
 from sam2fast.video_io.arrays import to_rgb_image
@@ -43,7 +43,7 @@ class SAM2CameraPredictor(nn.Module):
     time. NumPy arrays are RGB, and are resized as in the forks. Missing attributes are looked up in ``predictor``.
     """
 
-    def __init__(self, predictor: SessionMethods[Any]) -> None:
+    def __init__(self, predictor: PredictorMethods[Any]) -> None:
         super().__init__()
         self.predictor = predictor
         self.train(predictor.training)

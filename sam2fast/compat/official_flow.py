@@ -13,10 +13,10 @@ from torch import Tensor
 from sam2fast.compat.misc import concat_points
 from sam2fast.compat.video_state import KINDS, PER_OBJECT, VideoState, drop_object
 from sam2fast.prompt_inputs import LOGIT_LIMIT
+from sam2fast.tracking.object_results import no_prompt_error
 from sam2fast.tracking.outputs import Output, format_masks
 from sam2fast.tracking.prompting import click_prompt, mask_prompt
 from sam2fast.tracking.propagation import Progress, with_progress
-from sam2fast.tracking.records import no_prompt_error
 from sam2fast.tracking.strategies import Sam2
 
 Answer = tuple[int, list[Any], Tensor]

@@ -14,15 +14,23 @@ from weakref import WeakKeyDictionary, ref
 import torch
 from torch import Tensor
 
-from sam2fast.engine import cpu, parts, static
+from sam2fast.engine import cpu, static
 from sam2fast.engine.by_modules import AttentionByModules, ImageByModules, MasksByModules, MemoryByModules
 from sam2fast.engine.by_plan import AttentionByPlan, ImageByPlan, MasksByPlan, MemoryByPlan
 from sam2fast.engine.common import AttendHook, Clicks, Maps, Masks, Pixels, Points
 from sam2fast.engine.derived import current_step, is_recorded
-from sam2fast.engine.encoders import plan_encoder
-from sam2fast.engine.memory_plan import plan_attention, plan_memory
-from sam2fast.engine.parts import PlannedPart, Watch
-from sam2fast.engine.plan import plan_masks
+from sam2fast.engine.plans import plan_masks
+from sam2fast.engine.plans.encoders import plan_encoder
+from sam2fast.engine.plans.memory import plan_attention, plan_memory
+from sam2fast.engine.unmodified import (
+    PlannedPart,
+    Watch,
+    attention_roots,
+    image_roots,
+    mask_roots,
+    memory_roots,
+    replaced_methods,
+)
 from sam2fast.kernels import _dispatch
 from sam2fast.kernels.memory_attention import AttendedMemory, Fp8
 from sam2fast.modeling.sam2_base import (
@@ -30,7 +38,7 @@ from sam2fast.modeling.sam2_base import (
     OF_GIVEN_MASKS,
     OF_IMAGES,
     OF_OBJECTS,
-    HypothesisSelection,
+    MaskChooser,
     ObjectPrediction,
 )
 
@@ -68,10 +76,10 @@ class Engine:
     def __init__(self, model: Any) -> None:
         self.attend_hook: AttendHook | None = None
         self._model = ref(model)
-        self._image = PlannedPart(parts.image_roots, plan_encoder, ImageByPlan, ImageByModules, OF_IMAGES)
-        self._masks = PlannedPart(parts.mask_roots, plan_masks, MasksByPlan, MasksByModules)
-        self._attention = PlannedPart(parts.attention_roots, plan_attention, AttentionByPlan, AttentionByModules)
-        self._memory = PlannedPart(parts.memory_roots, plan_memory, MemoryByPlan, MemoryByModules, OF_OBJECTS)
+        self._image = PlannedPart(image_roots, plan_encoder, ImageByPlan, ImageByModules, OF_IMAGES)
+        self._masks = PlannedPart(mask_roots, plan_masks, MasksByPlan, MasksByModules)
+        self._attention = PlannedPart(attention_roots, plan_attention, AttentionByPlan, AttentionByModules)
+        self._memory = PlannedPart(memory_roots, plan_memory, MemoryByPlan, MemoryByModules, OF_OBJECTS)
         self._all = self._image, self._masks, self._attention, self._memory
 
     def parts(self) -> Parts:
@@ -109,11 +117,11 @@ class Engine:
         model: Any = self._model()
         step = current_step.get()
         if step is None or step.engine is not self:
-            step = _Step(self, _variant_for(x), parts.replaced_methods(model))
+            step = _Step(self, _variant_for(x), replaced_methods(model))
             if step.variant is not None:
                 part.look(model)
         elif step.replaced is None:
-            step.variant, step.replaced = _variant_for(x), parts.replaced_methods(model)
+            step.variant, step.replaced = _variant_for(x), replaced_methods(model)
         is_original = step.replaced.isdisjoint((*part.methods, *methods))
         key = part, is_original
         if key not in step.selected:
@@ -177,7 +185,7 @@ class Engine:
         prompts: Tensor | None,
         multimask: bool,
         presence: float = 0.0,
-        selection: HypothesisSelection | None = None,
+        chooser: MaskChooser | None = None,
     ) -> ObjectPrediction:
         """Predicts the selected mask, score and pointer of B objects.
 
@@ -186,10 +194,10 @@ class Engine:
             points: Dict of ``point_coords (B, N, 2)`` in input pixels and ``point_labels (B, N)``, or None.
             prompts: Mask logits ``(B, 1, h, w)``, or None.
             high_res, multimask: Arguments of :meth:`decode`.
-            presence, selection: Arguments of :meth:`SAM2Base.predict_objects`.
+            presence, chooser: Arguments of :meth:`SAM2Base.predict_objects`.
         """
         masks = self._choose(self._masks, features, *OF_OBJECTS)
-        return masks.track(selection, features, high_res, points, prompts, multimask, presence)
+        return masks.track(chooser, features, high_res, points, prompts, multimask, presence)
 
     def use_mask(self, features: Tensor, high_res: Maps, mask: Tensor, presence: float = 0.0) -> ObjectPrediction:
         """Converts input masks ``mask (B, 1, S, S)`` to a prediction. The mask decoder predicts the object pointers.

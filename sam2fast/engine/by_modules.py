@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from sam2fast.engine.common import AttendHook, Clicks, Maps, Masks, Pixels, normalized, repeated
-from sam2fast.engine.parts import is_unmodified
+from sam2fast.engine.unmodified import is_unmodified
 from sam2fast.kernels._cpu import emulates_bfloat16, in_float32, linear
 from sam2fast.kernels.memory_attention import AttendedMemory, Fp8
 from sam2fast.modeling.sam2_base import ObjectPrediction
@@ -114,16 +114,16 @@ class MasksByModules(_ByModules):
             outputs = [model._decode(batch, points, prompts, levels, *how) for batch in batches]
             return Masks(*(outputs[0] if len(outputs) == 1 else map(torch.cat, zip(*outputs, strict=True))))
 
-    def track(self, selection: Any, x: Tensor, high_res: Maps, *inputs: Any) -> ObjectPrediction:
+    def track(self, chooser: Any, x: Tensor, high_res: Maps, *inputs: Any) -> ObjectPrediction:
         with self.context():
             model, levels = self.model, list(high_res) or None
             if is_unmodified(model.sam_prompt_encoder, model.sam_mask_decoder, model.obj_ptr_proj):
-                return model.predict_objects(x, levels, *inputs, selection)
-            if selection is None:
+                return model.predict_objects(x, levels, *inputs, chooser)
+            if chooser is None:
                 outputs = [model.predict_objects(features, levels, *inputs) for features in x.split(1)]
                 return ObjectPrediction(*map(torch.cat, zip(*outputs, strict=True)))
             *_, presence = inputs
-            return model._best(*self.propose(x, high_res, *inputs), presence, selection)
+            return model._best(*self.propose(x, high_res, *inputs), presence, chooser)
 
     def use_mask(self, x: Tensor, high_res: Maps, mask: Tensor, presence: float) -> ObjectPrediction:
         with self.context():

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from sam2fast.engine import common, cpu, static
 from sam2fast.engine.common import AttendHook, Maps, Masks, Pixels, normalized
-from sam2fast.engine.memory_plan import settings_of
-from sam2fast.engine.plan import in_dtype
+from sam2fast.engine.plans import in_dtype
+from sam2fast.engine.plans.memory import settings_of
 from sam2fast.kernels.memory_attention import AttendedMemory, Fp8
-from sam2fast.modeling.sam2_base import HypothesisSelection, ObjectPrediction
+from sam2fast.modeling.sam2_base import MaskChooser, ObjectPrediction
 
 
 class _ByPlan:
@@ -52,20 +52,18 @@ class MasksByPlan(_ByPlan):
             masks = self._decode_tracked(x, high_res, points, prompts, multimask)
             return common.suppress_absent(self.plan, masks, presence if self.model.pred_obj_scores else None)
 
-    def track(self, selection: HypothesisSelection | None, *inputs: Any) -> ObjectPrediction:
+    def track(self, chooser: MaskChooser | None, *inputs: Any) -> ObjectPrediction:
         *decoder_inputs, presence = inputs
-        if selection is not None:
-            return self.build_prediction(self.propose(*inputs), presence, selection)
+        if chooser is not None:
+            return self.build_prediction(self.propose(*inputs), presence, chooser)
         with self.context():
             masks = self._decode_tracked(*decoder_inputs)
         return self.build_prediction(masks, presence, None)  # suppresses only the selected mask
 
-    def build_prediction(
-        self, masks: Masks, presence: float, selection: HypothesisSelection | None
-    ) -> ObjectPrediction:
+    def build_prediction(self, masks: Masks, presence: float, chooser: MaskChooser | None) -> ObjectPrediction:
         with self.context():
             pointers_of = partial(self.variant.masks.pointers_of, self.plan)
-            return common.build_prediction(pointers_of, settings_of(self.model), masks, presence, selection)
+            return common.build_prediction(pointers_of, settings_of(self.model), masks, presence, chooser)
 
     def use_mask(self, x: Tensor, high_res: Maps, mask: Tensor, presence: float) -> ObjectPrediction:
         pointers = mask.new_zeros(len(mask), self.model.hidden_dim, dtype=torch.float32)

@@ -8,15 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sam2fast.engine.memory_plan import MemorySettings
-from sam2fast.engine.plan import Conv, EncoderPlan, Level, Linear, MaskPlan, Norm, ScaledLevel
+from sam2fast.engine.plans import Conv, EncoderPlan, Level, Linear, MaskPlan, Norm, ScaledLevel
+from sam2fast.engine.plans.memory import MemorySettings
 from sam2fast.kernels.choose_masks import choose_masks
 from sam2fast.kernels.embed_patches import WHITE
 from sam2fast.kernels.mask_ops import upsample_masks
 from sam2fast.kernels.preprocess import resize_and_normalise
 from sam2fast.modeling.sam2_base import (
     NO_OBJ_SCORE,
-    HypothesisSelection,
+    MaskChooser,
     ObjectPrediction,
     gather_chosen,
     mix_in_absence,
@@ -233,22 +233,22 @@ def build_prediction(
     settings: MemorySettings,
     output: Masks,
     presence: float,
-    selection: HypothesisSelection | None,
+    chooser: MaskChooser | None,
 ) -> ObjectPrediction:
     """Selects a mask for each object, and computes its pointer. See :meth:`SAM2Base.predict_objects`.
 
     Args:
         pointers_of: Function that computes pointers from tokens ``(B, C)``.
-        output: Output of the mask decoder. With ``selection``, masks of absent objects must already be suppressed.
+        output: Output of the mask decoder. With ``chooser``, masks of absent objects must already be suppressed.
     """
     masks, ious, tokens, scores = output
-    if selection is None:
+    if chooser is None:
         limit = presence if settings.pred_obj_scores else None
         mask, iou, token, choice, seen = choose_masks(masks.float(), ious, tokens, scores, limit)
     else:
-        choice = selection(masks, ious, scores)
-        if selection.parents is not None:
-            masks, ious, tokens, scores = (x[selection.parents] for x in (masks, ious, tokens, scores))
+        choice = chooser(masks, ious, scores)
+        if chooser.parents is not None:
+            masks, ious, tokens, scores = (x[chooser.parents] for x in (masks, ious, tokens, scores))
         mask, iou, seen = gather_chosen(masks, choice), gather_chosen(ious, choice), scores > presence
         token = (gather_chosen(tokens, choice) if tokens.shape[1] > 1 else tokens)[:, 0]
     pointer = pointers_of(token)

@@ -35,7 +35,7 @@ class ObjectPrediction(NamedTuple):
     choice: Tensor  # (B, 1) index of the selected mask among the decoder's masks
 
 
-class HypothesisSelection(Protocol):
+class MaskChooser(Protocol):
     """Selects one of M masks for each of B hypotheses. The default selects the mask with the highest predicted IoU.
 
     A hypothesis may select from the masks of another hypothesis, see :attr:`parents`.
@@ -301,7 +301,7 @@ class SAM2Base(nn.Module):
         mask_inputs: Tensor | None = None,
         multimask_output: bool = False,
         presence: float = 0.0,
-        selection: HypothesisSelection | None = None,
+        selection: MaskChooser | None = None,
     ) -> ObjectPrediction:
         """Predicts mask, score and pointer of B objects. For other arguments, see :meth:`_forward_sam_heads`.
 
@@ -346,7 +346,7 @@ class SAM2Base(nn.Module):
         tokens: Tensor,
         scores: Tensor,
         presence: float = 0.0,
-        selection: HypothesisSelection | None = None,
+        selection: MaskChooser | None = None,
     ) -> ObjectPrediction:
         """Selects a mask for each object, and computes the object pointer from the token of this mask."""
         if selection is None:

@@ -14,8 +14,8 @@ from sam2fast.engine import engine_for
 from sam2fast.kernels.mask_ops import upsample_masks
 from sam2fast.modeling.sam2_base import NO_OBJ_SCORE
 from sam2fast.prompt_inputs import CPU, PromptWarning, check_boxes, check_numbers, check_points
+from sam2fast.tracking.object_results import check_prompted, latest_results, remaining_results
 from sam2fast.tracking.outputs import FrameResult
-from sam2fast.tracking.records import check_prompted, latest_results, remaining_results
 from sam2fast.tracking.session import TrackedObject, UnchangedOnError, VideoSession
 from sam2fast.tracking.shared_prompts import exempt_pairs
 from sam2fast.tracking.step import fill_holes, without_memory

@@ -11,13 +11,13 @@ from tqdm import tqdm
 
 from sam2fast.engine.derived import Constants
 from sam2fast.engine.graphs import CudaGraphs
-from sam2fast.engine.recorded import Recorded, RecordingPool
+from sam2fast.engine.replay import GraphCalls, GraphPool
 from sam2fast.kernels._dispatch import why_no_triton
 from sam2fast.kernels._warm import collecting, compile_in_processes
 from sam2fast.tracking.memory_bank import BUCKETS
+from sam2fast.tracking.object_results import no_prompt_error, still_in
 from sam2fast.tracking.outputs import Output, TrackScores
 from sam2fast.tracking.prompting import add_points_or_box, commit_prompts
-from sam2fast.tracking.records import no_prompt_error, still_in
 from sam2fast.tracking.session import TrackedObject, VideoSession
 from sam2fast.tracking.step_runner import StepRunner
 from sam2fast.tracking.strategies.sam2long import Pathways
@@ -148,8 +148,8 @@ def warm_up(tracker: Tracker, num_objects: int, size: tuple[int, int], output: O
     if tracker.model.device.type == "cuda" and why_no_triton(tracker.model.device) is None:
         rehearsal = copy.copy(tracker)
         if tracker.uses_recordings:  # runs the functions eagerly, since recording requires compiled kernels
-            recorded = [Recorded(RecordingPool(tracker.model.device, _Rehearsal)) for _ in range(2)]
-            rehearsal.steps = StepRunner(tracker.model, lambda model, ahead=False: recorded[ahead])
+            calls = [GraphCalls(GraphPool(tracker.model.device, _Rehearsal)) for _ in range(2)]
+            rehearsal.steps = StepRunner(tracker.model, lambda model, ahead=False: calls[ahead])
         # Kernels are collected without launching, so constants computed here are invalid, and are discarded afterwards.
         with collecting() as launches, Constants().in_use(), suppress(Exception):  # the second run raises errors
             _track_blank(rehearsal, num_objects, size, output, encode_ahead)

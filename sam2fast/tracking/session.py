@@ -10,9 +10,9 @@ from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.modeling.model_identity import OpenedWith
 from sam2fast.tracking.features import FeatureCache
 from sam2fast.tracking.memory_bank import MemoryBank
+from sam2fast.tracking.object_results import ObjectResults
 from sam2fast.tracking.outputs import FrameResult
 from sam2fast.tracking.page_pool import Page
-from sam2fast.tracking.records import ObjectRecord
 from sam2fast.tracking.strategies import SAM2, Strategy
 from sam2fast.tracking.strategies.sam2long import continued
 from sam2fast.utils.thread_guard import CallGuard
@@ -20,7 +20,7 @@ from sam2fast.video_io import Frames
 
 
 @dataclass
-class TrackedObject(ObjectRecord[FrameResult]):
+class TrackedObject(ObjectResults[FrameResult]):
     """Stores prompts and results of one object, by frame. Points are dicts of ``point_coords`` and ``point_labels``."""
 
     # Tracked results of hypotheses 1, 2, ..., by hypothesis index. Results of hypothesis 0, the best hypothesis, are in
@@ -84,7 +84,7 @@ class TrackedObject(ObjectRecord[FrameResult]):
         super().remove_prompts(frame)
 
     def commit(self, encoded: Mapping[int, FrameResult], clearing_distance: int | None) -> None:
-        """Stores new results, see :meth:`ObjectRecord.commit`. New results drop all hypotheses except the best."""
+        """Stores new results, see :meth:`ObjectResults.commit`. New results drop all hypotheses except the best."""
         has_new = bool(self.new_tracked or self.new_conditioning)
         super().commit(encoded, clearing_distance)
         if has_new:

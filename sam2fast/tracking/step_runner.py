@@ -14,8 +14,8 @@ from torch import Tensor
 from sam2fast.engine import engine_for
 from sam2fast.engine.common import Pixels
 from sam2fast.engine.graphs import fingerprint, why_eager
-from sam2fast.engine.parts import Watch
-from sam2fast.engine.recorded import Recorded, recorded_of, release
+from sam2fast.engine.replay import GraphCalls, graph_calls_of, release
+from sam2fast.engine.unmodified import Watch
 from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.prompt_inputs import PromptWarning
 from sam2fast.tracking.features import EncodedFrames, FeatureCache, FrameFeatures, features_by_frame
@@ -53,15 +53,15 @@ class StepRunner:
 
     Args:
         model: Network. The runner stores a weak reference.
-        recorded: Function that returns the recordings of a model, like :func:`recorded_of`.
+        graph_calls: Function that returns the recordings of a model, like :func:`graph_calls_of`.
 
     Attributes:
         is_changed: True if the last check found modules that a user hooked, patched or replaced.
         prompt_warning: Warns once of points outside the video.
     """
 
-    def __init__(self, model: TrackingModel, recorded: Callable[..., Recorded] = recorded_of) -> None:
-        self._model, self._recorded_of = ref(model), recorded
+    def __init__(self, model: TrackingModel, graph_calls: Callable[..., GraphCalls] = graph_calls_of) -> None:
+        self._model, self._graph_calls_of = ref(model), graph_calls
         self.is_changed, self.prompt_warning = False, PromptWarning()
         self._has_explained = False
         self._watches: list[Watch | None] | None = None  # result of the last check
@@ -74,8 +74,8 @@ class StepRunner:
             self._ends.pop().detach()
         self._made_for: tuple[Hashable, list[Tensor]] | None = None  # fingerprint and weights, if anything is recorded
         self._streams: tuple[torch.cuda.Stream, torch.cuda.Stream] | None = None
-        self._used: WeakKeyDictionary[MemoryBank, Recorded] = WeakKeyDictionary()
-        self._idle: deque[Recorded] = deque(maxlen=MOST_IDLE)
+        self._used: WeakKeyDictionary[MemoryBank, GraphCalls] = WeakKeyDictionary()
+        self._idle: deque[GraphCalls] = deque(maxlen=MOST_IDLE)
 
     @property
     def model(self) -> TrackingModel:
@@ -104,12 +104,12 @@ class StepRunner:
     def _replay_encoding(self, frames: list[Tensor], ahead: bool, padded: int) -> EncodedFrames | None:
         """Encodes frames by a recording, padded to a bucket's size. Returns None if recording fails."""
         model = self.model
-        engine, recorded = engine_for(model), self._recorded_of(model, True)
-        device = recorded.pool.device
+        engine, calls = engine_for(model), self._graph_calls_of(model, True)
+        device = calls.pool.device
         sizes = bucket(len(frames)), bucket(max(len(frames), padded))
         keys = [(f"encodings in batches of {size}", size) for size in sizes]
-        key = keys[0] if sizes[0] == sizes[1] or recorded.has(keys[0]) else keys[1]
-        if recorded.pool.failures and recorded.has(key) is False:
+        key = keys[0] if sizes[0] == sizes[1] or calls.has(keys[0]) else keys[1]
+        if calls.pool.failures and calls.has(key) is False:
             return None
         stream = None
 
@@ -123,7 +123,7 @@ class StepRunner:
             # Encoding, uploading and tracking run concurrently on three streams.
             streams = self._streams or (torch.cuda.Stream(device), torch.cuda.Stream(device))
             stream, uploads = self._streams = streams
-            if not ahead or recorded.pool.graphs.constants.are_outdated:  # the caller's stream may still write weights
+            if not ahead or calls.pool.graphs.constants.are_outdated:  # the caller's stream may still write weights
                 stream.wait_stream(torch.cuda.current_stream(device))
             with torch.cuda.stream(uploads):
                 pixels = _uploaded(frames, key[1], device)
@@ -131,9 +131,9 @@ class StepRunner:
             pixels.record_stream(stream)
         else:
             pixels = _uploaded(frames, key[1], device)
-        with torch.cuda.stream(stream), recorded.pool.turn():
-            features = recorded.call(key, function, [pixels], keep)
-        last = recorded.pool.last
+        with torch.cuda.stream(stream), calls.pool.turn():
+            features = calls.call(key, function, [pixels], keep)
+        last = calls.pool.last
         return None if features is None else EncodedFrames(features, last and partial(_wait, last[1]))
 
     def step(self, inputs: StepInput) -> Results:
@@ -147,17 +147,17 @@ class StepRunner:
         count, shape = len(inputs.selected_pages), bank.shape_of(inputs.selected_pages, inputs.rules, in_buckets=True)
         key = f"steps with rows for {shape.objects} objects", shape, settings
         used = self._used.get(bank)
-        pool = self._recorded_of(model).pool if used is None else used.pool
+        pool = self._graph_calls_of(model).pool if used is None else used.pool
         with pool.turn():
-            recorded = self.recorded_steps(bank, inputs.rules) if used is None else used
-            if pool.failures and recorded.has(key) is False:
+            calls = self.graph_calls(bank, inputs.rules) if used is None else used
+            if pool.failures and calls.has(key) is False:
                 return None
             integers, *pages = prepare_tables(inputs, shape)
             while True:
                 pools = Pools.of(bank)
-                if bank.states is None and recorded.tensors:  # the step does not read the states of other strategies
-                    pools = pools._replace(states=recorded.tensors.states)
-                recorded.use(pools)
+                if bank.states is None and calls.tensors:  # the step does not read the states of other strategies
+                    pools = pools._replace(states=calls.tensors.states)
+                calls.use(pools)
 
                 def function(inputs: list[Tensor], pools: Pools = pools) -> PackedResults:
                     integers, embedding, *high_res = inputs
@@ -166,7 +166,7 @@ class StepRunner:
                     return buffers.results
 
                 try:
-                    packed = recorded.call(key, function, [integers, embedding, *high_res], lambda x: x.first(count))
+                    packed = calls.call(key, function, [integers, embedding, *high_res], lambda x: x.first(count))
                     break
                 except NarrowPagesError as error:
                     assert bank.memories is not None
@@ -177,26 +177,26 @@ class StepRunner:
         return None
 
     @torch.inference_mode()
-    def recorded_steps(self, bank: MemoryBank, rules: MemoryRules) -> Recorded:
+    def graph_calls(self, bank: MemoryBank, rules: MemoryRules) -> GraphCalls:
         """Returns the steps recorded on a session's pools.
 
         On its first step, a session takes over sufficiently large pools of a closed session, and the steps recorded on
         these pools.
         """
-        pool, used, idle = self._recorded_of(self.model).pool, self._used, self._idle
+        pool, used, idle = self._graph_calls_of(self.model).pool, self._used, self._idle
         with pool.lock:
             if bank not in used:
                 assert bank.memories is not None
                 reusable = [x for x in reversed(list(idle)) if x.tensors and x.made <= MOST_RECORDED]
-                recorded = next((x for x in reusable if bank.memories.suits(x.tensors.pages)), None) or Recorded(pool)
-                with suppress(ValueError):  # ``recorded`` is new, or a finalizer dropped it meanwhile
-                    idle.remove(recorded)
-                for page_pool, tensor in zip(bank.pools, recorded.tensors, strict=False):
+                calls = next((x for x in reusable if bank.memories.suits(x.tensors.pages)), None) or GraphCalls(pool)
+                with suppress(ValueError):  # ``calls`` is new, or a finalizer dropped it meanwhile
+                    idle.remove(calls)
+                for page_pool, tensor in zip(bank.pools, calls.tensors, strict=False):
                     if page_pool is not None and tensor is not None:
                         page_pool.move_to(tensor)
                 bank.reserve(bank.capacity(OBJECTS_AT_ONCE, CONDITIONING_AT_ONCE, rules))
-                used[bank] = recorded
-                end = finalize(bank, idle.append, recorded)  # the finalizer may run at any time, without the lock
+                used[bank] = calls
+                end = finalize(bank, idle.append, calls)  # the finalizer may run at any time, without the lock
                 end.atexit = False
                 self._ends = [*(old for old in self._ends if old.alive), end]
             return used[bank]
@@ -240,7 +240,7 @@ class StepRunner:
         if made_for is not None and made_for[0] != fingerprint(model):
             self.release()
         for ahead in (False, True) if self._made_for is not None else ():
-            pool = self._recorded_of(model, ahead).pool
+            pool = self._graph_calls_of(model, ahead).pool
             with pool.lock:
                 pool.graphs.constants.expire()
         if model.explains_eager and not self._has_explained and (why := self.why_eager()) is not None:

@@ -21,6 +21,7 @@ from sam2fast.tracking.detections import (
     newest_results,
 )
 from sam2fast.tracking.features import EncodedFrame
+from sam2fast.tracking.object_results import latest_results
 from sam2fast.tracking.outputs import FrameResult, Output, TrackScores, check_output
 from sam2fast.tracking.prompting import (
     add_mask,
@@ -30,7 +31,6 @@ from sam2fast.tracking.prompting import (
     masks_of,
     remove_object,
 )
-from sam2fast.tracking.records import latest_results
 from sam2fast.tracking.session import UnchangedOnError, VideoSession
 from sam2fast.tracking.strategies import Strategy
 from sam2fast.tracking.tracker import Tracker

@@ -6,7 +6,7 @@ Imports only the standard library, since exported trackers contain this file.
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from sam2fast.tracking.records import ObjectRecord, Result
+from sam2fast.tracking.object_results import ObjectResults, Result
 
 SHARED = 10  # masks overlap if they share more than 1 / SHARED of the smaller mask's pixels
 NEAR = 1.1  # objects touch if the distance of their centres is below NEAR times the sum of their radii
@@ -25,7 +25,7 @@ ROUNDS = 2  # rounds of assigning a pixel to an object: a whole and its part may
 
 
 def updated_exempt_pairs(
-    objects: Mapping[Any, ObjectRecord[Result]],
+    objects: Mapping[Any, ObjectResults[Result]],
     exempt: Collection[tuple[Any, Any]],
     overlaps: Callable[[Sequence[Result]], list[list[bool]]],
 ) -> frozenset[tuple[Any, Any]]:
@@ -49,13 +49,13 @@ def updated_exempt_pairs(
     return frozenset(pairs)
 
 
-def _shown(tracked: ObjectRecord[Result], frame: int) -> Result | None:
+def _shown(tracked: ObjectResults[Result], frame: int) -> Result | None:
     """Returns the latest result on a frame, from a new prompt, an earlier prompt or tracking."""
     kinds = tracked.new_conditioning, tracked.new_tracked, tracked.conditioning, tracked.tracked
     return next((results[frame] for results in kinds if frame in results), None)
 
 
-def _are_compared(new: ObjectRecord[Result], other: ObjectRecord[Result], frame: int) -> bool:
+def _are_compared(new: ObjectResults[Result], other: ObjectResults[Result], frame: int) -> bool:
     """Returns True if a new prompt of ``new`` on the frame is compared with the mask of ``other``."""
     is_prompted = frame in other.conditioning or frame in other.points or frame in other.masks
     return (frame in new.new_conditioning or frame in new.new_tracked) and (is_prompted or not new.conditioning)

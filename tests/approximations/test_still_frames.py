@@ -5,7 +5,7 @@ import pytest
 import torch
 from video import clip
 
-from sam2fast.engine.recorded import recorded_of
+from sam2fast.engine.replay import graph_calls_of
 from sam2fast.tracking.approximations import DEFAULT_STILL
 from sam2fast.tracking.features import difference, summary_of
 from sam2fast.tracking.step_runner import StepRunner
@@ -113,4 +113,4 @@ def test_features_under_autocast_are_apart(rough):
 def test_warmup_encodes_batches_nevertheless(replaying):
     replaying.approximations = "still_frames"
     replaying.warmup(1, (64, 64), encode_ahead=2)
-    assert {batch for (_, batch), *_ in recorded_of(replaying, ahead=True)._calls} == {1, 2}
+    assert {batch for (_, batch), *_ in graph_calls_of(replaying, ahead=True)._calls} == {1, 2}

@@ -6,7 +6,7 @@ import json
 import torch.nn.functional as F
 from suite import calls
 
-from sam2fast.engine.plan import is_relu
+from sam2fast.engine.plans import is_relu
 from sam2fast.modeling.layers import get_activation_fn
 
 

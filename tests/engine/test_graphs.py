@@ -17,7 +17,7 @@ from sam2fast.amg import parameters as amg_parameters
 from sam2fast.engine import graphs
 from sam2fast.engine.derived import TensorCache
 from sam2fast.engine.graphs import AHEAD, AWAITED, CudaGraphs, RecordingError, memory_of_graphs, numerics
-from sam2fast.engine.recorded import Recorded, RecordingPool
+from sam2fast.engine.replay import GraphCalls, GraphPool
 
 GPU = torch.device("cuda", 0)
 GIB = 2**30
@@ -340,8 +340,8 @@ def test_constants_are_freed_in_the_order_of_the_stream_that_clears(cuda, monkey
 
 def test_weights_are_not_written_while_they_are_read(cuda):
     """What follows the release waits for the last replay, which may be under way on another stream."""
-    pool, other = RecordingPool(GPU), Stream()
-    recorded, current = Recorded(pool), cuda.current
+    pool, other = GraphPool(GPU), Stream()
+    recorded, current = GraphCalls(pool), cuda.current
     cuda.current = other
     with pool.turn():
         recorded.call(("nothings",), lambda given: None, [], lambda found: None)

@@ -26,7 +26,7 @@ from planned_masks import CASES, B, levels_of, prompts
 from sam2fast.build_sam import build_sam2
 from sam2fast.engine import common, engine_for
 from sam2fast.engine.cpu import masks, ops
-from sam2fast.engine.plan import projections_of
+from sam2fast.engine.plans import projections_of
 from sam2fast.kernels import _cpu
 from sam2fast.modeling.attention import Attention
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor

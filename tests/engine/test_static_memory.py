@@ -9,7 +9,7 @@ from planned import assert_as_near, assert_same, away_from_the_cpu, bfloat16, in
 from planned_memory import tracked
 from torch.utils._pytree import tree_leaves
 
-from sam2fast.engine.memory_plan import plan_memory
+from sam2fast.engine.plans.memory import plan_memory
 from sam2fast.engine.static.memory import _weights
 from sam2fast.kernels._dispatch import backend, launches
 

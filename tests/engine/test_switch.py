@@ -36,7 +36,7 @@ from torch.nn.utils import parametrize
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from sam2fast.engine import Parts, _variant_for, by_plan, engine_for, parts
+from sam2fast.engine import Parts, _variant_for, by_plan, engine_for, unmodified
 from sam2fast.kernels.window_attention import window_attention_reference
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.modeling.two_way_transformer import TwoWayAttentionBlock
@@ -55,7 +55,7 @@ def test_looking_at_a_class_does_not_change_it():
     class Layer(nn.Linear):
         pass
 
-    parts._methods(Layer)
+    unmodified._methods(Layer)
     assert "__annotations__" not in vars(Layer)
 
 
@@ -393,8 +393,8 @@ def test_custom_ops(model):
 
 
 def test_a_click_looks_once(model, monkeypatch):
-    looks, look = [], parts.PlannedPart.look
-    monkeypatch.setattr(parts.PlannedPart, "look", lambda part, model: looks.append(part) or look(part, model))
+    looks, look = [], unmodified.PlannedPart.look
+    monkeypatch.setattr(unmodified.PlannedPart, "look", lambda part, model: looks.append(part) or look(part, model))
     predictor, engine = SAM2ImagePredictor(model), engine_for(model)
     predictor.set_image(IMAGE)
     predictor.predict([[60, 40]], [1])

@@ -11,7 +11,7 @@ from PIL import Image
 
 from sam2fast.automatic_mask_generator import SAM2AutomaticMaskGenerator
 from sam2fast.build_sam import build_sam2
-from sam2fast.engine import recorded
+from sam2fast.engine import replay
 from sam2fast.engine.graphs import AHEAD, AWAITED
 from sam2fast.kernels._dispatch import backend
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
@@ -176,7 +176,7 @@ def test_another_stream(cuda, predictor, monkeypatch):
     assert not waited
     with torch.cuda.stream(other):
         predictor.set_image(IMAGE)
-    (x,) = recorded.recorded_of(predictor.model)._inputs.values()
+    (x,) = replay.graph_calls_of(predictor.model)._inputs.values()
     assert waited == [other] and any(one is x and stream is other for one, stream in used)
     predictor.release_recordings()
     assert waited[1:] == [cuda.stream], "weights may be written next"
@@ -184,11 +184,11 @@ def test_another_stream(cuda, predictor, monkeypatch):
 
 def test_a_model_that_is_moved_leaves_nothing(cuda, predictor, caplog):
     predictor.set_image(IMAGE)
-    assert predictor.model in recorded._by_model
+    assert predictor.model in replay._by_model
     with caplog.at_level(logging.WARNING):
         predictor.model.to("meta")
-        assert not recorded._may_record(predictor.model, None)
-    assert predictor.model not in recorded._by_model and not caplog.records
+        assert not replay._may_record(predictor.model, None)
+    assert predictor.model not in replay._by_model and not caplog.records
 
 
 @pytest.mark.parametrize("pinned", [False, True])

@@ -9,7 +9,7 @@ from video import SMALL, Session, build_video_pair, clip, compare, jpeg_folder, 
 pytest.importorskip("triton")
 from sam2fast.deploy.compilation import compile_model
 from sam2fast.engine import engine_for, static  # noqa: E402
-from sam2fast.engine.memory_plan import plan_attention  # noqa: E402
+from sam2fast.engine.plans.memory import plan_attention  # noqa: E402
 from sam2fast.kernels import _launch  # noqa: E402
 from sam2fast.kernels._dispatch import backend, launches  # noqa: E402
 from sam2fast.kernels._launch import Row  # noqa: E402

@@ -7,7 +7,7 @@ import torch
 from parity import NARROW
 from video import SMALL, Session, build_video_pair, clip, compare, jpeg_folder, run, run_official
 
-from sam2fast.engine import memory_plan
+from sam2fast.engine.plans import memory
 from sam2fast.modeling import memory_selection
 from sam2fast.modeling.attention import RoPEAttention
 from sam2fast.modeling.memory_selection import MemoryRules
@@ -50,8 +50,8 @@ def time_row_off_by_one(monkeypatch, model):
 
 
 def pointer_time_sign(monkeypatch, model):
-    right = memory_plan.sine_1d
-    monkeypatch.setattr(memory_plan, "sine_1d", lambda distance, *args: right(-distance, *args))
+    right = memory.sine_1d
+    monkeypatch.setattr(memory, "sine_1d", lambda distance, *args: right(-distance, *args))
 
 
 def rope_axes(monkeypatch, model):

@@ -7,7 +7,7 @@ from typing import Any
 
 from video import Record, Session
 
-from sam2fast.engine import recorded
+from sam2fast.engine import replay
 from sam2fast.utils.testing import relative_error
 
 TOLERANCE = 1e-5
@@ -38,9 +38,9 @@ def counting(function: Callable[..., Any], counted: Counter[str]) -> Callable[..
     return call
 
 
-def recorded_steps(predictor: Any, s: Session) -> recorded.Recorded:
+def recorded_steps(predictor: Any, s: Session) -> replay.GraphCalls:
     """The recorded steps on the pools of a session."""
-    return predictor._tracker.steps.recorded_steps(s.state.bank, predictor._tracker.rules(s.state))
+    return predictor._tracker.steps.graph_calls(s.state.bank, predictor._tracker.rules(s.state))
 
 
 def has_recorded(predictor: Any) -> bool:
@@ -50,4 +50,4 @@ def has_recorded(predictor: Any) -> bool:
 
 def failures(predictor: Any) -> list[str]:
     """Why something could not be recorded."""
-    return [why for each in recorded._by_model[predictor].values() for why in each.pool.failures.values()]
+    return [why for each in replay._by_model[predictor].values() for why in each.pool.failures.values()]

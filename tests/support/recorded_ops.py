@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from sam2fast import engine
-from sam2fast.engine import common, recorded
+from sam2fast.engine import common, replay
 from sam2fast.engine.derived import Constants
 from sam2fast.engine.graphs import RecordingError
 from sam2fast.kernels import memory_attention
@@ -118,8 +118,8 @@ class _Recording(TorchDispatchMode):
 
 def recorded_by(monkeypatch: Any, recorder: type[CalledAgain]) -> None:
     """Lets models whose ``fast`` is True record on the CPU, by this recorder."""
-    monkeypatch.setattr(recorded, "CudaGraphs", recorder)
-    for module in (step_runner, recorded):
+    monkeypatch.setattr(replay, "CudaGraphs", recorder)
+    for module in (step_runner, replay):
         monkeypatch.setattr(module, "why_eager", lambda device, fast: None if fast else "fast is not True")
     monkeypatch.setattr(recorder, "made", 0)
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from video import Session, clip, jpeg_folder, run
 
-from sam2fast.engine.recorded import recorded_of
+from sam2fast.engine.replay import graph_calls_of
 from sam2fast.tracking.features import EncodedFrames
 from sam2fast.tracking.step_runner import StepRunner
 from sam2fast.utils.testing import relative_error
@@ -40,7 +40,7 @@ def test_the_next_frames_are_encoded_while_one_is_tracked(fast, plain, video, ba
         s.propagate(max_frame_num_to_track=6, encode_ahead=batch)
 
     actual = run(fast, video, life)
-    assert encodings.batches == expected and recorded_of(fast, ahead=True)._calls
+    assert encodings.batches == expected and graph_calls_of(fast, ahead=True)._calls
     for a, b in zip(run(plain, video, life), actual, strict=True):
         assert relative_error(a.masks, b.masks) < TOLERANCE
 

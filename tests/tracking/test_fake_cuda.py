@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.engine import Parts, by_modules, engine_for, static
 from sam2fast.engine.graphs import AHEAD, AWAITED
-from sam2fast.engine.recorded import recorded_of
+from sam2fast.engine.replay import graph_calls_of
 from sam2fast.tracking import step, step_runner, tracker
 from sam2fast.tracking.memory_bank import StepTables
 from sam2fast.tracking.propagation import FRAMES_AT_ONCE_ON_CUDA
@@ -178,7 +178,7 @@ def test_the_last_frames_record_no_other_batch(cuda, predictor):
     predictor.release_recordings()
     for length, rows in ((6, [4, 1]), (7, [4, 4]), (3, [4])):
         assert rows_of_pass(cuda, predictor, length) == rows
-    assert {batch for (_, batch), *_ in recorded_of(predictor, ahead=True)._calls} == {1, 4}
+    assert {batch for (_, batch), *_ in graph_calls_of(predictor, ahead=True)._calls} == {1, 4}
     for rows in ([2, 2, 1], [2, 2, 2]):  # smaller batches are not padded to the larger ones of earlier passes
         assert rows_of_pass(cuda, predictor, 1 + sum(rows), encode_ahead=2) == rows
 
@@ -296,7 +296,7 @@ def test_tables_have_to_be_pinned(cuda, predictor, monkeypatch):
     monkeypatch.setattr(StepTables, "integers", lambda shape, tables, pinned=False: integers(shape, tables))
     seen, *_ = steady_frames(cuda, predictor, 1, 1)
     (fault,) = seen.faults
-    assert fault.kind == "pageable copy" and fault.place.startswith("sam2fast/engine/recorded.py:")
+    assert fault.kind == "pageable copy" and fault.place.startswith("sam2fast/engine/replay.py:")
     with pytest.raises(AssertionError, match=r"recorded\.py:\d+ _copy: x\.copy_"):
         seen.check()
 

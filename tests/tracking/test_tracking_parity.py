@@ -15,7 +15,7 @@ from recorded_ops import CalledAgain, NoRecorder, recorded_by
 from torch import Tensor
 
 from sam2fast import SAM2ImagePredictor, build_sam
-from sam2fast.engine.recorded import recorded_of
+from sam2fast.engine.replay import graph_calls_of
 from sam2fast.utils.testing import mask_iou, relative_error
 
 # Of images: how many prompts, of how many points each, with masks or without.
@@ -118,7 +118,7 @@ def images_row(plan: Plan, device: torch.device) -> Row:
     predictors[0].fast, predictors[1].fast = False, True
     plain, recorded = (results_of(each, plan) for each in predictors)
     different = [name for name, a in plain.items() if not torch.equal(a, recorded[name])]
-    calls = recorded_of(model)
+    calls = graph_calls_of(model)
     return {
         "op": "images",
         "dtype": name_of(dtype),
@@ -190,7 +190,7 @@ def replays(model: Any, plan: Plan, objects: int, device: torch.device) -> dict[
     answers = model.propagate_in_video(state, output="low_res", progress=False)
     for _ in range(4):
         next(answers)
-    steps = model._tracker.steps.recorded_steps(state.bank, model._tracker.rules(state))
+    steps = model._tracker.steps.graph_calls(state.bank, model._tracker.rules(state))
     recorded, allocations, reserved = steps.made, [], []
     with no_waiting(device) as waits:
         for _ in range(plan.frames):
@@ -200,7 +200,7 @@ def replays(model: Any, plan: Plan, objects: int, device: torch.device) -> dict[
             reserved.append(torch.cuda.memory_reserved(device) if device.type == "cuda" else 0)
     return {
         "recorded": recorded,
-        "gave up": any(recorded_of(model, ahead).pool.failures for ahead in (False, True)),
+        "gave up": any(graph_calls_of(model, ahead).pool.failures for ahead in (False, True)),
         "recorded after warm-up": steps.made - recorded,
         "waits for the device": len(waits),
         "where": sorted(set(waits))[:5],

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from sam2fast.checkpoints.weight_files import first_line
 from sam2fast.engine import engine_for, static
 from sam2fast.engine.by_modules import FastProducts
-from sam2fast.engine.encoders import plan_encoder
-from sam2fast.engine.plan import EncoderPlan
+from sam2fast.engine.plans import EncoderPlan
+from sam2fast.engine.plans.encoders import plan_encoder
 from sam2fast.io.atomic import atomic_path
 from sam2fast.kernels._dispatch import backend
 from sam2fast.modeling.sam2_base import SAM2Base

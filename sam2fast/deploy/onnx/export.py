@@ -17,7 +17,7 @@ from sam2fast.deploy.onnx.conversion import converted, quiet
 from sam2fast.deploy.onnx.graph_modules import MemoryAttentionGraph, MemoryEncoderGraph, PromptGraph
 from sam2fast.deploy.onnx.runtime.manifest import MANIFEST, OnnxManifest
 from sam2fast.deploy.onnx.standalone import TRACKER, tracker_source
-from sam2fast.engine.parts import is_unmodified
+from sam2fast.engine.unmodified import is_unmodified
 from sam2fast.io.atomic import filled
 from sam2fast.io.file_records import file_sha256
 from sam2fast.modeling.memory_selection import MemoryRules

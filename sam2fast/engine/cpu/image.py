@@ -10,9 +10,9 @@ from torch import Tensor
 from sam2fast.engine.common import neck, neck_of_one_level, scaled_neck
 from sam2fast.engine.cpu import ops
 from sam2fast.engine.cpu.ops import attention, chunked, convolve, gelu_mlp, linear, normalize
-from sam2fast.engine.encoders import RoPEViTPlan, ViTPlan
-from sam2fast.engine.plan import Block, EncoderPlan, Linear, TransformerPlan, composed_scaled
-from sam2fast.engine.repvit import RepViTPlan, maps_of
+from sam2fast.engine.plans import Block, EncoderPlan, Linear, TransformerPlan, composed_scaled
+from sam2fast.engine.plans.encoders import RoPEViTPlan, ViTPlan
+from sam2fast.engine.plans.repvit import RepViTPlan, maps_of
 from sam2fast.kernels.window_attention import window_attention_reference
 
 

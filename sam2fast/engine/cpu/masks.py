@@ -13,9 +13,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sam2fast.engine.common import Masks, Points, add_into, by_head, decode_in_groups, high_res_in_blocks
-from sam2fast.engine.cpu.ops import attention, convolve, linear, mlp, normalize, softmax_of_few_, weighted_sums
-from sam2fast.engine.plan import Derived, MaskPlan, Projections, TwoWayLayer
+from sam2fast.engine.common import Masks, Points, by_head, decode_in_groups, high_res_in_blocks
+from sam2fast.engine.cpu.ops import (
+    add_into,
+    attention,
+    convolve,
+    linear,
+    mlp,
+    normalize,
+    softmax_of_few_,
+    weighted_sums,
+)
+from sam2fast.engine.plans import Derived, MaskPlan, Projections, TwoWayLayer
 
 # Maximum number of elements in the image tokens of a group of prompts: four prompts on 1024 x 1024 pixels (16 MiB).
 AT_ONCE = 2**22

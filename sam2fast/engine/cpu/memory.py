@@ -5,11 +5,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from sam2fast.engine.common import AttendHook, add_into, by_head, masks_for_memory, repeated
+from sam2fast.engine.common import AttendHook, by_head, masks_for_memory, repeated
 from sam2fast.engine.cpu import ops
-from sam2fast.engine.cpu.ops import chunked, convolve, gelu_mlp, linear, mlp, normalize
-from sam2fast.engine.memory_plan import AttendingLayer, AttentionPlan, FuserLayer, MemoryPlan, MemorySettings, Rotation
-from sam2fast.engine.perceiver import compress
+from sam2fast.engine.cpu.ops import add_into, chunked, convolve, gelu_mlp, linear, mlp, normalize
+from sam2fast.engine.plans.memory import AttendingLayer, AttentionPlan, FuserLayer, MemoryPlan, MemorySettings, Rotation
+from sam2fast.engine.plans.perceiver import compress
 from sam2fast.kernels.mask_ops import scaled_masks
 from sam2fast.kernels.memory_attention import (
     LONG,

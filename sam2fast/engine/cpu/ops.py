@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.grad import conv2d_weight
 
-from sam2fast.engine.plan import Conv, Linear, Norm
+from sam2fast.engine.common import add_into as add_into
+from sam2fast.engine.plans import Conv, Linear, Norm
 from sam2fast.kernels import _cpu
 from sam2fast.kernels._cpu import in_float32
 from sam2fast.kernels._cpu import linear_in_inference as linear

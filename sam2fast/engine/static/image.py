@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from sam2fast.engine.common import Pixels, neck, neck_of_one_level, normalized, scaled_neck
-from sam2fast.engine.encoders import RoPEViTPlan, ViTPlan
 from sam2fast.engine.graphs import autocast_dtype
-from sam2fast.engine.plan import (
+from sam2fast.engine.plans import (
     Block,
     Conv,
     EncoderPlan,
@@ -26,7 +25,8 @@ from sam2fast.engine.plan import (
     cast_layers,
     composed_scaled,
 )
-from sam2fast.engine.repvit import RepViTPlan, Trunk, maps_of
+from sam2fast.engine.plans.encoders import RoPEViTPlan, ViTPlan
+from sam2fast.engine.plans.repvit import RepViTPlan, Trunk, maps_of
 from sam2fast.engine.static import ops
 from sam2fast.engine.static.ops import (
     Prepared,

@@ -12,11 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sam2fast.engine.common import Masks, Points, add_into, decode_in_groups, high_res_in_blocks
-from sam2fast.engine.plan import Conv, Linear, MaskPlan, Norm, Projections, TwoWayLayer
+from sam2fast.engine.common import Masks, Points, decode_in_groups, high_res_in_blocks
+from sam2fast.engine.plans import Conv, Linear, MaskPlan, Norm, Projections, TwoWayLayer
 from sam2fast.engine.static.ops import (
     Prepared,
     add,
+    add_into,
     compiled,
     convolve,
     joined,

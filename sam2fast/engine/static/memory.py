@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from sam2fast.engine.common import AttendHook, by_head, masks_for_memory, repeated
-from sam2fast.engine.memory_plan import AttendingLayer, AttentionPlan, MemoryPlan, MemorySettings, Rotation
-from sam2fast.engine.perceiver import PerceiverPlan, compress
-from sam2fast.engine.plan import Conv, Linear, Norm, Projections
+from sam2fast.engine.plans import Conv, Linear, Norm, Projections
+from sam2fast.engine.plans.memory import AttendingLayer, AttentionPlan, MemoryPlan, MemorySettings, Rotation
+from sam2fast.engine.plans.perceiver import PerceiverPlan, compress
 from sam2fast.engine.static import ops
 from sam2fast.engine.static.ops import (
     Prepared,

@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sam2fast.engine.common import add_into as add_into
 from sam2fast.engine.derived import TensorCache
-from sam2fast.engine.plan import Conv, Linear, Norm, PlanOfPart, cast_layers
+from sam2fast.engine.plans import Conv, Linear, Norm, PlanOfPart, cast_layers
 from sam2fast.kernels import _cpu
 from sam2fast.kernels.grouped_mlp import grouped_mlp
 from sam2fast.kernels.layer_norm import add_layer_norm, layer_norm, shifted_layer_norm

@@ -13,7 +13,7 @@ ITSELF, SHARING = 1, 2  # entries of the table of pairs: a row and itself, and t
 class Decision:
     """Calls a strategy with the decoder's candidates, and stores the decision.
 
-    Implements :class:`~sam2fast.modeling.sam2_base.HypothesisSelection`.
+    Implements :class:`~sam2fast.modeling.sam2_base.MaskChooser`.
 
     Args:
         strategy: Strategy that decides.

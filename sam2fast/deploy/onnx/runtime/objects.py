@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sam2fast.deploy.onnx.runtime.frames import ImageFrames
-from sam2fast.tracking.records import ObjectRecord
+from sam2fast.tracking.object_results import ObjectResults
 
 
 class ObjectOnFrame(NamedTuple):
@@ -19,7 +19,7 @@ class ObjectOnFrame(NamedTuple):
     state: np.ndarray | None  # (8,) fp64 motion after the frame; None on prompted frames and for the strategy sam2
 
 
-OnnxObject = ObjectRecord[ObjectOnFrame]
+OnnxObject = ObjectResults[ObjectOnFrame]
 
 
 @dataclass

@@ -20,7 +20,7 @@ from sam2fast.deploy.onnx.runtime.prompts import (
 )
 from sam2fast.deploy.onnx.runtime.together import overlaps, separated
 from sam2fast.modeling.memory_selection import MemoryRules, Selection, select_memories
-from sam2fast.tracking.records import (
+from sam2fast.tracking.object_results import (
     check_prompted,
     frames_of_pass,
     latest_results,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as nn_module
 from torch.utils.hooks import RemovableHandle
 
-from sam2fast.engine.plan import PlanOfPart
+from sam2fast.engine.plans import PlanOfPart
 from sam2fast.modeling import ORIGINAL, child_types
 from sam2fast.modeling.compiled import CompiledMethod
 from sam2fast.modeling.sam2_base import METHODS, SAM2Base

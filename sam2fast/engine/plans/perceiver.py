@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sam2fast.engine.plan import Linear, Norm, is_gelu, linear_of, norm_of
+from sam2fast.engine.plans import Linear, Norm, is_gelu, linear_of, norm_of
 from sam2fast.modeling.perceiver import PerceiverResampler
 
 

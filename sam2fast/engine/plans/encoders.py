@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from torch import nn
 
-from sam2fast.engine.plan import (
+from sam2fast.engine.plans import (
     EncoderPlan,
     ImagePlan,
     ScaledLevel,
@@ -21,7 +21,7 @@ from sam2fast.engine.plan import (
     linear_of,
     norm_of,
 )
-from sam2fast.engine.repvit import RepViTPlan, are_foldable
+from sam2fast.engine.plans.repvit import RepViTPlan, are_foldable
 from sam2fast.modeling.hiera import Hiera
 from sam2fast.modeling.image_encoder import ImageEncoder, ScaledNeck, ViTDetNeck
 from sam2fast.modeling.layers import LayerNorm2d

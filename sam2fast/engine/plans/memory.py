@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sam2fast.engine.derived import TensorCache
-from sam2fast.engine.perceiver import PerceiverPlan, plan_perceiver
-from sam2fast.engine.plan import (
+from sam2fast.engine.plans import (
     Conv,
     Linear,
     Norm,
@@ -22,6 +21,7 @@ from sam2fast.engine.plan import (
     norm_of,
     projections_of,
 )
+from sam2fast.engine.plans.perceiver import PerceiverPlan, plan_perceiver
 from sam2fast.kernels.memory_attention import Pooling
 from sam2fast.modeling.attention import EfficientRoPEAttention1, EfficientRoPEAttention2, RoPEAttention, RoPEAttentionv2
 from sam2fast.modeling.memory_attention import MemoryAttention, MemoryAttentionLayer

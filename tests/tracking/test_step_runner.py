@@ -15,7 +15,7 @@ from video import Record, Session, clip, compare, jpeg_folder, run, run_official
 from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.engine import graphs
 from sam2fast.engine.graphs import RecordingError
-from sam2fast.engine.recorded import recorded_of
+from sam2fast.engine.replay import graph_calls_of
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.sam2_video_predictor import SAM2VideoPredictorVOS
 from sam2fast.tracking import step, step_runner
@@ -159,7 +159,7 @@ def test_released_sessions_hand_nothing_back(fast, video):
     for _ in range(3):
         fast.release_recordings()
         s.propagate(start_frame_idx=0, max_frame_num_to_track=1)
-    members = len(fast._tracker.steps._recorded_of(fast).pool._members)
+    members = len(fast._tracker.steps._graph_calls_of(fast).pool._members)
     del s
     gc.collect()
     assert len(fast._tracker.steps._idle) == 1 and members == 2
@@ -263,35 +263,35 @@ def test_released_recordings_are_freed_and_made_again(fast, video):
 
 def test_release_clears_steps_and_encodings(fast, video):
     begun(fast, video, 1)
-    pools, cleared = [recorded_of(fast, ahead).pool for ahead in (False, True)], []
+    pools, cleared = [graph_calls_of(fast, ahead).pool for ahead in (False, True)], []
     for pool in pools:
         pool.graphs.clear = lambda pool=pool: cleared.append(pool)
     fast.release_recordings()
-    assert set(cleared) == set(pools) and len(cleared) == 2 and not recorded_of(fast, ahead=True)._calls
+    assert set(cleared) == set(pools) and len(cleared) == 2 and not graph_calls_of(fast, ahead=True)._calls
 
 
 def test_an_image_predictor_releases_the_recordings_of_its_video_predictor(fast, video):
     """Afterwards both use the same pool again."""
     image, s = SAM2ImagePredictor(fast), begun(fast, video, 1)
     image.fast = True
-    place, frames = recorded_steps(fast, s), recorded_of(fast, ahead=True)
+    place, frames = recorded_steps(fast, s), graph_calls_of(fast, ahead=True)
     assert place._calls and frames._calls
     image.release_recordings()
     assert not place._calls and not frames._calls
     s.propagate(start_frame_idx=2, max_frame_num_to_track=1)
     image.set_image(clip(1)[0])
-    assert place._calls and place is recorded_steps(fast, s) and place.pool is recorded_of(fast).pool
+    assert place._calls and place is recorded_steps(fast, s) and place.pool is graph_calls_of(fast).pool
     fast.release_recordings()
-    assert not recorded_of(fast)._calls
+    assert not graph_calls_of(fast)._calls
 
 
 def test_a_video_predictor_releases_images_before_it_tracks(fast):
     image = SAM2ImagePredictor(fast)
     image.fast = True
     image.set_image(clip(1)[0])
-    assert recorded_of(fast)._calls and not has_recorded(fast)
+    assert graph_calls_of(fast)._calls and not has_recorded(fast)
     fast.release_recordings()
-    assert not recorded_of(fast)._calls
+    assert not graph_calls_of(fast)._calls
 
 
 class PoorRecorder(CalledAgain):
@@ -331,7 +331,7 @@ def test_what_could_not_be_recorded_does_without_alone(fast, plain_life, video, 
     assert failures(fast) == 2 * ["OutOfMemoryError: CUDA out of memory"]
     assert shapes(fast, s) == [(2, 7, 16, 0), (4, 7, 16, 0)], "those of one object are eager"
     assert caplog.text.count("are run eagerly: CUDA out of memory") == 2
-    frames = recorded_of(fast, ahead=True)
+    frames = graph_calls_of(fast, ahead=True)
     assert frames._calls == {}
     fast._tracker.encode(s.state, [2, 3, 4])
     assert len(frames._calls) == 1, "in batches of four"

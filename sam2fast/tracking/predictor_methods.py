@@ -32,7 +32,7 @@ from sam2fast.video_io.volumes import Axis
 State = TypeVar("State", bound=VideoSession)
 
 
-class SessionMethods(TrackingModel, Generic[State]):
+class PredictorMethods(TrackingModel, Generic[State]):
     """SAM 2 with the methods of sessions that the original does not have."""
 
     propagate_in_video: Callable[..., Iterator[tuple[Any, ...]]]

@@ -7,9 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sam2fast.engine.common import add_into
 from sam2fast.engine.derived import TensorCache
-from sam2fast.engine.plan import (
+from sam2fast.engine.plans import (
     Conv,
     EncoderPlan,
     Linear,
@@ -182,5 +181,5 @@ def _mix(ops: Any, block: ConvBlock, x: Tensor) -> Tensor:
 
 def _add_mlp(ops: Any, layers: tuple[Linear, Linear], rows: Tensor) -> Tensor:
     """Adds an MLP's output to its input ``rows (B, H, W, C)``. Returns ``(B, C, H, W)``."""
-    out: Tensor = ops.chunked(lambda rows: add_into(ops.gelu_mlp(rows, layers), rows), rows, 1)
+    out: Tensor = ops.chunked(lambda rows: ops.add_into(ops.gelu_mlp(rows, layers), rows), rows, 1)
     return out.permute(0, 3, 1, 2)

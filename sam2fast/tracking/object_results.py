@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 Result = TypeVar("Result")
-Record = TypeVar("Record", bound="ObjectRecord[Any]")
+Record = TypeVar("Record", bound="ObjectResults[Any]")
 
 
 @dataclass
-class ObjectRecord(Generic[Result]):
+class ObjectResults(Generic[Result]):
     """Stores prompts and results of one object, by frame."""
 
     points: dict[int, Any] = field(default_factory=dict)  # coordinates (1, P, 2) and labels (1, P)
@@ -105,13 +105,13 @@ class ObjectRecord(Generic[Result]):
             self.tracked.pop(frame, None)
 
 
-def latest_results(objects: Mapping[Any, ObjectRecord[Result]], frame: int, conditioning: bool) -> dict[Any, Result]:
-    """Returns :meth:`ObjectRecord.result_on` of all objects by id. Omits objects without a result on the frame."""
+def latest_results(objects: Mapping[Any, ObjectResults[Result]], frame: int, conditioning: bool) -> dict[Any, Result]:
+    """Returns :meth:`ObjectResults.result_on` of all objects by id. Omits objects without a result on the frame."""
     results = {obj_id: o.result_on(frame, conditioning) for obj_id, o in objects.items()}
     return {obj_id: result for obj_id, result in results.items() if result is not None}
 
 
-def remaining_results(objects: Mapping[Any, ObjectRecord[Result]], frame: int) -> dict[Any, Result]:
+def remaining_results(objects: Mapping[Any, ObjectResults[Result]], frame: int) -> dict[Any, Result]:
     """Returns the latest results on ``frame`` after a prompt on ``frame`` was removed."""
     return latest_results(objects, frame, any(frame in o.new_conditioning for o in objects.values()))
 
@@ -121,7 +121,7 @@ def still_in(current: Mapping[Any, Record], objects: Mapping[Any, Record]) -> di
     return {obj_id: o for obj_id, o in objects.items() if current.get(obj_id) is o}
 
 
-def check_prompted(objects: Mapping[Any, ObjectRecord[Any]]) -> None:
+def check_prompted(objects: Mapping[Any, ObjectResults[Any]]) -> None:
     """Checks that every object can be tracked.
 
     Raises:
@@ -140,7 +140,7 @@ def no_prompt_error(obj_id: Any) -> RuntimeError:
 
 
 def frames_of_pass(
-    objects: Iterable[ObjectRecord[Any]], num_frames: int, start: int | None, count: int | None, reverse: bool
+    objects: Iterable[ObjectResults[Any]], num_frames: int, start: int | None, count: int | None, reverse: bool
 ) -> range:
     """Returns the frames of one pass over a video of ``num_frames`` frames, in order.
 

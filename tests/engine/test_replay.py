@@ -16,8 +16,8 @@ from recorded_ops import CalledAgain, NoRecorder, RecordedOps, recorded_by
 
 from sam2fast.amg import parameters
 from sam2fast.automatic_mask_generator import SAM2AutomaticMaskGenerator
-from sam2fast.engine import graphs, recorded
-from sam2fast.engine.recorded import MOST_RECORDINGS, recorded_of
+from sam2fast.engine import graphs, replay
+from sam2fast.engine.replay import MOST_RECORDINGS, graph_calls_of
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 
 CPU = torch.device("cpu")
@@ -242,7 +242,7 @@ def test_training_mode_and_gradients_run_eagerly(model):
     model.eval()
     images = torch.zeros(1, 3, model.image_size, model.image_size)
     with torch.enable_grad():
-        assert recorded.encode(model, True, images)[-1].requires_grad
+        assert replay.encode(model, True, images)[-1].requires_grad
     assert RecordedOps.made == 0
 
 
@@ -290,7 +290,7 @@ def test_where_recording_fails_images_go_on_without(model, monkeypatch, caplog):
 def test_released_recordings_are_freed_and_made_again(model):
     predictor = predictor_of(model)
     assert_eager(predictor)
-    calls = recorded_of(model)
+    calls = graph_calls_of(model)
     kept = [
         weakref.ref(x) for x in (*calls._inputs.values(), *(x for _, found in calls._calls.values() for x in found[0]))
     ]
@@ -307,7 +307,7 @@ def test_recordings_are_shared_by_a_models_predictors_and_end_with_it(model):
         assert_eager(predictor_of(model), images=IMAGES)
     assert RecordedOps.made == 2
     for clone in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        assert clone not in recorded._by_model
+        assert clone not in replay._by_model
 
 
 def test_models_are_collected(made, monkeypatch):
@@ -315,7 +315,7 @@ def test_models_are_collected(made, monkeypatch):
     model = copy.deepcopy(made)
     results(predictor_of(model), CLICK)
     ref = weakref.ref(model)
-    assert model in recorded._by_model
+    assert model in replay._by_model
     del model
     gc.collect()
     assert ref() is None
@@ -347,7 +347,7 @@ def test_on_the_cpu_nothing_is_recorded_unless_asked(made):
     predictor = SAM2ImagePredictor(made)
     assert predictor.fast is None
     results(predictor, CLICK)
-    assert made not in recorded._by_model
+    assert made not in replay._by_model
 
 
 def test_where_it_is_safe(made, monkeypatch):
@@ -356,10 +356,10 @@ def test_where_it_is_safe(made, monkeypatch):
     monkeypatch.setattr(graphs, "why_no_triton", lambda device: "needs triton 3.6")
     images = torch.zeros(1, 3, made.image_size, made.image_size)
     with pytest.raises(RuntimeError, match=r"fast is True, but needs triton 3\.6"):
-        recorded.encode(made, True, images)
+        replay.encode(made, True, images)
     for fast in (None, False):
-        recorded.encode(made, fast, images)
-    assert made not in recorded._by_model
+        replay.encode(made, fast, images)
+    assert made not in replay._by_model
 
 
 def test_copies_of_a_predictor(made):

@@ -1,6 +1,7 @@
 """Calls functions of tensors through CUDA graphs: copies the inputs, replays the graph, and copies the results.
 
-Also records image encoding and mask decoding for common batch sizes. :mod:`sam2fast.tracking.step_runner` records tracking.
+Also records image encoding and mask decoding for common batch sizes. :mod:`sam2fast.tracking.step_runner` records
+tracking.
 """
 
 import logging
@@ -31,7 +32,7 @@ Result = TypeVar("Result")
 Copy = TypeVar("Copy")
 
 
-class RecordingPool:
+class GraphPool:
     """Memory pool of recordings. Only one recording runs at a time: threads and streams wait for their turn.
 
     Args:
@@ -49,7 +50,7 @@ class RecordingPool:
         self.device, self.graphs, self.lock = device, (make or CudaGraphs)(device), threading.RLock()
         self.last: tuple[torch.cuda.Stream, torch.cuda.Event] | None = None
         self.failures: dict[tuple[Hashable, ...], str] = {}
-        self._members: WeakSet[Recorded] = WeakSet()
+        self._members: WeakSet[GraphCalls] = WeakSet()
         self._is_taken = False
 
     @contextmanager
@@ -80,7 +81,7 @@ class RecordingPool:
             self.graphs.clear()
 
 
-class Recorded:
+class GraphCalls:
     """Records and replays functions. Each combination of key, input layouts and torch's flags has one recording.
 
     Recordings share input tensors. If a function cannot be recorded, the reason is logged.
@@ -95,7 +96,7 @@ class Recorded:
         made: Number of recordings made so far, including freed recordings.
     """
 
-    def __init__(self, pool: RecordingPool, most: int | None = None) -> None:
+    def __init__(self, pool: GraphPool, most: int | None = None) -> None:
         self.pool, self._most, self.made = pool, most, 0
         self.clear()
         with pool.lock:
@@ -132,7 +133,7 @@ class Recorded:
     ) -> Copy | None:
         """Replays a function. The first call records it. Returns None if recording fails or ``most`` is reached.
 
-        Must be called inside :meth:`RecordingPool.turn`.
+        Must be called inside :meth:`GraphPool.turn`.
 
         Args:
             key: Values that the function depends on, besides ``args``, :attr:`tensors` and torch's global flags. The
@@ -202,10 +203,10 @@ def _copy(inputs: Sequence[Tensor], values: Sequence[Tensor]) -> None:
         torch._foreach_copy_([x for x, _ in pairs], [value for _, value in pairs])
 
 
-_by_model: "WeakKeyDictionary[Any, dict[bool, Recorded]]" = WeakKeyDictionary()
+_by_model: "WeakKeyDictionary[Any, dict[bool, GraphCalls]]" = WeakKeyDictionary()
 
 
-def recorded_of(model: Any, ahead: bool = False) -> Recorded:
+def graph_calls_of(model: Any, ahead: bool = False) -> GraphCalls:
     """Returns the recordings of a model's images and prompts on the current device. Tracking steps use the same pool.
 
     Args:
@@ -215,21 +216,21 @@ def recorded_of(model: Any, ahead: bool = False) -> Recorded:
     release_if_moved(model)
     recordings = _by_model.setdefault(model, {})
     most, make = (None, partial(CudaGraphs, priority=AHEAD)) if ahead else (MOST_RECORDINGS, CudaGraphs)
-    return recordings.get(ahead) or recordings.setdefault(ahead, Recorded(RecordingPool(model.device, make), most))
+    return recordings.get(ahead) or recordings.setdefault(ahead, GraphCalls(GraphPool(model.device, make), most))
 
 
 def release_if_moved(model: Any) -> None:
     """Frees the recordings of a model if the model was moved to another device."""
     device = model.device
-    if any(recorded.pool.device != device for recorded in list(_by_model.get(model, {}).values())):
+    if any(calls.pool.device != device for calls in list(_by_model.get(model, {}).values())):
         release(model)
         _by_model.pop(model, None)
 
 
 def release(model: Any) -> None:
     """Frees the recordings of a model, including recordings of open sessions. Later calls record again if needed."""
-    for recorded in list(_by_model.get(model, {}).values()):
-        recorded.pool.clear()
+    for calls in list(_by_model.get(model, {}).values()):
+        calls.pool.clear()
 
 
 def encode(model: Any, fast: bool | None, images: Tensor) -> list[Tensor]:
@@ -293,14 +294,14 @@ def _call(
     """Replays a recording and returns copies of the results, or None if the function cannot be recorded.
 
     Args:
-        key, function, args: Arguments of :meth:`Recorded.call`. The second item of the key names a part of the model.
+        key, function, args: Arguments of :meth:`GraphCalls.call`. The second item of the key names a part of the model.
         state: Plan and weights' addresses of this part. A new state frees all recordings. None disables recording.
     """
     if state is None or any(x.device != model.device for x in args):
         return None
-    recorded = recorded_of(model)
-    with recorded.pool.turn():
-        if recorded.states.setdefault(key[1], state) != state:
-            recorded.pool.clear()
-            recorded.states[key[1]] = state
-        return recorded.call(key, function, args, lambda results: [x.clone() for x in results])
+    calls = graph_calls_of(model)
+    with calls.pool.turn():
+        if calls.states.setdefault(key[1], state) != state:
+            calls.pool.clear()
+            calls.states[key[1]] = state
+        return calls.call(key, function, args, lambda results: [x.clone() for x in results])
