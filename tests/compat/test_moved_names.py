@@ -24,7 +24,7 @@ def moved(tmp_path, monkeypatch):
     (folder / "other.py").write_text("value = object()\n")
     monkeypatch.setattr(sam2fast, "__path__", [*sam2fast.__path__, str(tmp_path)])
     monkeypatch.setitem(moved_names.MOVED, "sam2fast.earlier", "sam2fast.current")
-    monkeypatch.setitem(moved_names.MOVED, "sam2fast.earlier.piece", "sam2fast.current.part")
+    monkeypatch.setitem(moved_names.MOVED, "sam2fast.current.piece", "sam2fast.current.part")
     monkeypatch.setitem(moved_names.RENAMED, "sam2fast.current.part", {"Old": "sam2fast.current.part.New"})
     monkeypatch.setattr(_official_imports, "DOCUMENTED", ("sam2fast.earlier",))
     yield
@@ -43,6 +43,7 @@ def moved(tmp_path, monkeypatch):
         ("import sam2fast.earlier.other", "sam2fast.earlier.other", "sam2fast.current.other"),
         ("import sam2fast.earlier.piece", "sam2fast.earlier.piece", "sam2fast.current.part"),
         ("from sam2fast.earlier import other", "other", "sam2fast.current.other"),
+        ("from sam2fast.earlier import piece", "piece", "sam2fast.current.part"),
         ("from sam2fast.earlier.other import value", "value", "sam2fast.current.other.value"),
         ("from sam2fast.earlier.piece import Old", "Old", "sam2fast.current.part.New"),
         ("from sam2fast.current.part import Old", "Old", "sam2fast.current.part.New"),
@@ -104,6 +105,21 @@ def test_every_current_name_exists():
                 assert earlier not in vars(importlib.import_module(module))
                 assert getattr(importlib.import_module(module), earlier) is ours
     assert {*moved_names.DOCUMENTED} <= {*moved_names.MOVED}
+
+
+@pytest.mark.parametrize("name", ["sam2fast.video_results", "sam2fast.mask_formats"])
+def test_earlier_packages_of_results(name, monkeypatch):
+    """Offer every public name, and their submodules load pickles."""
+    from sam2fast import results
+
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    with pytest.warns(DeprecationWarning, match=f"^{name} is deprecated; import sam2fast.results instead$"):
+        earlier = importlib.import_module(name)
+    assert all(getattr(earlier, public) is getattr(results, public) for public in results.__all__)
+    data = pickle.dumps(results.FrameMasks(0, [], None, None), protocol=0)
+    assert b"sam2fast.results.frame_masks" in data
+    found = pickle.loads(data.replace(b"sam2fast.results.", f"{name}.".encode()))
+    assert type(found) is results.FrameMasks
 
 
 def test_importing_the_package_gives_no_warning():
