@@ -1,6 +1,7 @@
 """Makes the original's module names importable: ``sam2fast.utils.misc``, and ``sam2.utils.misc`` after ``as_sam2``.
 
-This module imports only ``_official_names`` from the package, so that any module can import this module.
+Also makes earlier names of our modules, classes and functions importable. From the package, this module imports only
+``_official_names`` and ``compat.moved_names``, so that any module can import this module.
 """
 
 import importlib
@@ -13,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from sam2fast._official_names import ABSENT, MODULES, NAMES
+from sam2fast.compat.moved_names import DOCUMENTED, MOVED, RENAMED
 
 _PARTS = [name.split(".") for name in (*MODULES, *NAMES)]
 _KNOWN = {".".join(parts[:end]) for parts in _PARTS for end in range(1, len(parts) + 1)}
@@ -26,9 +28,20 @@ def official_name(module: str) -> str:
     return f"sam2{dot}{rest}" if package == "sam2fast" else module
 
 
-def _official_attribute(module: str, name: str) -> Any:
-    """Returns an attribute that only the original's module has, and not our module of the same name."""
-    source = NAMES.get(official_name(module), {}).get(name)
+def _current_name(module: str) -> str | None:
+    """Returns the name of a module that moved, by itself or with its package, or None for other modules."""
+    package, rest = module, ""
+    while package:
+        if package in MOVED:
+            return MOVED[package] + rest
+        package, _, last = package.rpartition(".")
+        rest = f".{last}{rest}"
+    return None
+
+
+def _other_attribute(module: str, name: str) -> Any:
+    """Returns an attribute that the original's module has, or that our module had, under the attribute's other name."""
+    source = NAMES.get(official_name(module), {}).get(name) or RENAMED.get(module, {}).get(name)
     if source is None:
         raise AttributeError(f"module {module!r} (sam2fast's) has no attribute {name!r}")
     home, _, attribute = source.rpartition(".")
@@ -36,13 +49,13 @@ def _official_attribute(module: str, name: str) -> Any:
 
 
 def _completed(spec: ModuleSpec) -> ModuleSpec:
-    """Returns the spec of our module. The spec's loader adds the attributes that only the original's module has."""
+    """Returns the spec of our module. The spec's loader adds the attributes that have other names in our module."""
     loader: Any = spec.loader
     execute = loader.exec_module
 
     def exec_module(module: ModuleType) -> None:
         execute(module)
-        vars(module).setdefault("__getattr__", partial(_official_attribute, module.__name__))
+        vars(module).setdefault("__getattr__", partial(_other_attribute, module.__name__))
 
     loader.exec_module = exec_module
     return spec
@@ -59,7 +72,7 @@ class Alias(ModuleType):
             module = importlib.import_module(MODULES[official])
             if hasattr(module, attribute):
                 return getattr(module, attribute)
-        return _official_attribute(self.__name__, attribute)
+        return _other_attribute(self.__name__, attribute)
 
     def __setattr__(self, attribute: str, value: Any) -> None:
         """Sets the attribute in our module, so that patches take effect in the package's code."""
@@ -89,10 +102,28 @@ class Alias(ModuleType):
         return sorted(name for name in names if not name.startswith("_"))
 
 
+class _MovedModule:
+    """Loader of a module under an earlier name. The import returns the module of the current name, not a copy."""
+
+    def __init__(self, current: str) -> None:
+        self._current = current
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """Returns None: Python creates a module, which ``exec_module`` replaces."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        name = module.__name__
+        if name in DOCUMENTED:  # level 2 is the import statement, because Python skips frames of the import system
+            text = f"{name} is deprecated; import {self._current} instead"
+            warnings.warn(text, DeprecationWarning, stacklevel=2)
+        sys.modules[name] = importlib.import_module(self._current)
+
+
 class OfficialModules:  # has no base class, because importing importlib.abc takes longer than the rest of this module
     """Finder and loader of the original's modules below ``package``. Each module is an :class:`Alias`.
 
-    Importing an official module without a counterpart raises an ImportError that names a replacement.
+    Importing an official module without a counterpart raises an ImportError that names a replacement. Modules under
+    earlier names of ``sam2fast`` are our modules themselves.
     """
 
     def __init__(self, package: str) -> None:
@@ -101,13 +132,15 @@ class OfficialModules:  # has no base class, because importing importlib.abc tak
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         if fullname.partition(".")[0] != self._package:
             return None
+        if current := _current_name(fullname):
+            return ModuleSpec(fullname, _MovedModule(current))  # type: ignore[arg-type]
         official = official_name(fullname)
         if official in ABSENT:
             raise ImportError(f"{fullname}: {ABSENT[official]}")
-        if official not in _KNOWN:
+        if official not in _KNOWN and fullname not in RENAMED:
             return None
         if self._package == "sam2fast" and (ours := PathFinder.find_spec(fullname, path)):
-            return _completed(ours) if official in NAMES else ours
+            return _completed(ours) if official in NAMES or fullname in RENAMED else ours
         # Every module is a package, so that Python calls this method to look up a missing name as a submodule.
         spec = ModuleSpec(fullname, self, is_package=True)  # type: ignore[arg-type]
         if official in MODULES and (our_spec := importlib.util.find_spec(MODULES[official])):
@@ -122,6 +155,6 @@ class OfficialModules:  # has no base class, because importing importlib.abc tak
 
 
 def find_official_modules() -> None:
-    """Makes the original's module names importable below ``sam2fast``. Repeated calls do nothing."""
+    """Makes official and earlier module names importable below ``sam2fast``. Repeated calls do nothing."""
     if not any(isinstance(finder, OfficialModules) for finder in sys.meta_path):
         sys.meta_path.insert(0, OfficialModules("sam2fast"))

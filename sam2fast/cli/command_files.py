@@ -15,7 +15,7 @@ from sam2fast.cli.sources import InputSource
 from sam2fast.cli.user_errors import UserError, WriteError, as_user_error, format_error, print_note
 from sam2fast.io.atomic import atomic_path, remove_leftovers
 from sam2fast.io.made_from import described, described_videos, differences, is_whole
-from sam2fast.io.mask_formats import FILES
+from sam2fast.results.formats import FILES
 
 RESULTS = "masks.json"
 START_AGAIN = "choose another --out, or leave --resume out to start again"

@@ -304,7 +304,7 @@ def _sheet(frames: "Mapping[int, np.ndarray]", labels: Sequence[str], results: S
 
     from sam2fast.io.overlay import draw_columns
     from sam2fast.io.rle import decode_rle
-    from sam2fast.video_results import draw_masks
+    from sam2fast.results import draw_masks
 
     height, width = next(iter(frames.values())).shape[:2]
     tile = TILE_WIDTH, max(1, round(TILE_WIDTH * height / width))

@@ -19,8 +19,8 @@ from sam2fast.cli.user_errors import UserError, as_user_error
 from sam2fast.downloads.digests import digest_of
 from sam2fast.find import Reference, find
 from sam2fast.io.rle import encode_rle
+from sam2fast.results.coco import CATEGORY, coco_box, coco_entry
 from sam2fast.transforms import read_pixels
-from sam2fast.video_results.coco_video import CATEGORY, coco_box, coco_entry
 
 TABLE = "found.csv"
 LabelledImage = tuple[np.ndarray, np.ndarray]  # pixels (H, W, 3) of the image and mask (H, W) of the object

@@ -22,10 +22,10 @@ from sam2fast.cli.sources import InputSource
 from sam2fast.cli.user_errors import USER_ERRORS, UserError, as_user_error
 from sam2fast.io.label_maps import label_png, paint_labels
 from sam2fast.io.made_from import differences, is_whole
-from sam2fast.io.mask_formats import MOST_OBJECTS
 from sam2fast.io.overlay import label_colours, layers_png
-from sam2fast.mask_formats import FORMATS, AnnotatedImage, write_masks
-from sam2fast.video_results.coco_video import CATEGORY, coco_entry
+from sam2fast.results import FORMATS, AnnotatedImage, write_masks
+from sam2fast.results.coco import CATEGORY, coco_entry
+from sam2fast.results.formats import MOST_OBJECTS
 
 # Each save writes the whole results file, so the file is not saved after every image.
 SECONDS_BETWEEN_SAVES = 10.0

@@ -18,7 +18,7 @@ from sam2fast.deploy.parallel.device_list import device_list, names_several
 from sam2fast.downloads.catalog import OFFLINE_VARIABLES
 from sam2fast.io.images import MEGAPIXELS_VARIABLE
 from sam2fast.io.made_from import recorded_dtype
-from sam2fast.io.mask_formats import WITH_POLYGONS
+from sam2fast.results.formats import WITH_POLYGONS
 
 OFFLINE = OFFLINE_VARIABLES[0]
 DTYPES = ("float32", "bfloat16", "float16")
@@ -123,7 +123,7 @@ def check_exports(formats: Sequence[str], tolerance: float) -> None:
     if not math.isfinite(tolerance):
         raise click.BadParameter(f"{tolerance} is not finite; expected pixels, such as 1", param_hint="'--tolerance'")
     if tolerance and any(name in WITH_POLYGONS for name in formats):
-        from sam2fast.mask_formats.polygons import import_shapely
+        from sam2fast.results.polygons import import_shapely
 
         import_shapely()
 

@@ -36,7 +36,7 @@ from sam2fast.cli.track_request import TrackRequest, VideoSource
 from sam2fast.cli.track_workers import build_loader, track_at_once
 from sam2fast.cli.user_errors import UserError, as_user_error
 from sam2fast.deploy.parallel.runners import on_devices
-from sam2fast.io.mask_formats import MOST_OBJECTS, VOLUME_FILES, WITH_IMAGES
+from sam2fast.results.formats import MOST_OBJECTS, VOLUME_FILES, WITH_IMAGES
 from sam2fast.tracking.approximations import Approximations
 
 FORMATS = ("json", "png", "overlay", "coco", "mot", *EXPORT_FILES, *VOLUME_FILES)

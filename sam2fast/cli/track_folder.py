@@ -21,12 +21,12 @@ from sam2fast.cli.user_errors import UserError, as_user_error
 from sam2fast.io.atomic import annotate_oserror, atomic_path, remove, target_of
 from sam2fast.io.label_maps import paint_labels
 from sam2fast.io.made_from import files_below
-from sam2fast.io.mask_formats import VOLUME_FILES
 from sam2fast.io.rle import compress_run_lengths
 from sam2fast.kernels.run_lengths import encode_upsampled, run_length_areas
+from sam2fast.results.formats import VOLUME_FILES
+from sam2fast.results.overlaps import boxes_of, visible_parts
+from sam2fast.results.record import RecordIndex
 from sam2fast.tracking.outputs import TrackScores
-from sam2fast.video_results.overlaps import boxes_of, visible_parts
-from sam2fast.video_results.record import RecordIndex
 
 MANIFEST, RECORD, PNGS, OVERLAY = "track.json", "masks.jsonl", "masks", "overlay.mp4"
 COCO, MOT = "masks.json", "mot.txt"

@@ -11,7 +11,7 @@ from sam2fast.cli.model_choice import ModelChoice
 from sam2fast.cli.sources import InputSource
 from sam2fast.cli.track_request import TrackRequest
 from sam2fast.cli.user_errors import USER_ERRORS, ErrorReport, ModelError, UserError, format_error
-from sam2fast.io.mask_formats import VOLUME_FILES
+from sam2fast.results.formats import VOLUME_FILES
 
 Load = Callable[[], tuple[Any, dict[str, Any]]]  # see sam2fast.cli.track_run.load_predictor
 

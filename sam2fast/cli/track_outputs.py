@@ -17,14 +17,14 @@ from sam2fast.cli.user_errors import UserError, as_user_error, print_note
 from sam2fast.io.images import SUFFIXES
 from sam2fast.io.label_maps import label_png
 from sam2fast.io.made_from import is_whole
-from sam2fast.io.mask_formats import FILES, MOST_OBJECTS, VOLUME_FILES, WITH_IMAGES
 from sam2fast.io.rle import decode_rle
-from sam2fast.mask_formats.writers import AnnotatedImage, write_masks
+from sam2fast.results import FrameMasks, to_coco_video, write_dicom_seg, write_nifti
+from sam2fast.results.formats import FILES, MOST_OBJECTS, VOLUME_FILES, WITH_IMAGES
+from sam2fast.results.image_writers import AnnotatedImage, write_masks
+from sam2fast.results.mot import mot_numbers, to_mot
+from sam2fast.results.record import RecordIndex
 from sam2fast.video_io import StreamFrame, VideoError, read_frames
 from sam2fast.video_io.video_types import PROBE_SIZE
-from sam2fast.video_results import FrameMasks, to_coco_video, write_dicom_seg, write_nifti
-from sam2fast.video_results.mot import mot_numbers, to_mot
-from sam2fast.video_results.record import RecordIndex
 
 VOLUMES = {"nifti": write_nifti, "dicom-seg": write_dicom_seg}
 

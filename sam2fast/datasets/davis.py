@@ -32,7 +32,7 @@ from sam2fast.datasets.palette_masks import indices_of, masks_in, paint
 from sam2fast.io.atomic import atomic_path, remove_leftovers
 from sam2fast.io.label_maps import extended, label_png, palette, palette_of, stack_masks
 from sam2fast.io.made_from import are_whole, files_below, is_whole
-from sam2fast.io.mask_formats import MOST_OBJECTS
+from sam2fast.results.formats import MOST_OBJECTS
 
 MASKS, FRAMES, LISTS = "Annotations", "JPEGImages", "ImageSets"
 VIDEO = "other masks of the video"  # for messages

@@ -17,7 +17,7 @@ from sam2fast.datasets.dataset_files import VIDEO_SUFFIXES, DatasetError
 from sam2fast.datasets.frame_files import FrameFiles
 from sam2fast.datasets.layout import Layout, StagingFolder, Written
 from sam2fast.datasets.sav_json import DIGITS
-from sam2fast.video_results.record import complete_lines
+from sam2fast.results.record import complete_lines
 
 FORMAT, VERSION = "sam2fast masks", 1
 SUFFIX, TRACKED, FRAMES = ".jsonl", "masks.jsonl", "JPEGImages"

@@ -9,8 +9,8 @@ from sam2fast.datasets.annotations import Masks
 from sam2fast.datasets.dataset_files import DatasetError, Labels, OverlapError
 from sam2fast.datasets.segmentations import area_of
 from sam2fast.io.label_maps import paint_labels
-from sam2fast.io.mask_formats import MOST_OBJECTS
 from sam2fast.io.rle import RLE, decode_rle, encode_rle
+from sam2fast.results.formats import MOST_OBJECTS
 
 # Rules for pixels of overlapping objects.
 REFUSE, SMALLER_ID, LARGER_AREA = OVERLAPS = ("refuse", "smaller-id", "larger-area")

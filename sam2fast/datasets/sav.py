@@ -15,8 +15,8 @@ from PIL import Image, ImageFilter
 from sam2fast.datasets.dataset_files import read_json
 from sam2fast.datasets.frame_files import iter_video_frames
 from sam2fast.io.rle import decode_rle
+from sam2fast.results import colour_of, draw_masks
 from sam2fast.utils.errors import requires
-from sam2fast.video_results import colour_of, draw_masks
 
 _log = logging.getLogger(__name__)
 

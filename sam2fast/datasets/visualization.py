@@ -11,7 +11,7 @@ from sam2fast.datasets.annotations import Masks
 from sam2fast.datasets.dataset_files import DatasetError
 from sam2fast.io.overlay import area_of, colour_of_number, draw_columns, draw_ids
 from sam2fast.io.rle import decode_rle
-from sam2fast.video_results import draw_masks
+from sam2fast.results import draw_masks
 
 GREY = 128  # background without a frame
 

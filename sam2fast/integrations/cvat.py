@@ -14,7 +14,7 @@ from sam2fast.image_features import Features
 from sam2fast.integrations.models import best_mask
 from sam2fast.io.overlay import area_of
 from sam2fast.io.rle import decode_rle, encode_rle, rasterise_polygons
-from sam2fast.mask_formats import largest_ring
+from sam2fast.results import largest_ring
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 from sam2fast.tracking.features import EncodedFrame

@@ -12,7 +12,7 @@ import numpy as np
 
 from sam2fast.integrations.models import best_mask
 from sam2fast.io.allowed_files import HostFiles
-from sam2fast.mask_formats.label_studio import (
+from sam2fast.results.label_studio import (
     Control,
     ShownFrames,
     box_around,

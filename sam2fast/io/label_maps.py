@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2fast.io.images import open_image
-from sam2fast.io.mask_formats import MOST_OBJECTS
 from sam2fast.io.png import encode_png
 from sam2fast.io.rle import read_run_lengths
 
@@ -33,7 +32,7 @@ def paint_labels(
             f"{len(segmentations)} masks, but an image has at most {MOST_LABELS} ids; write them as coco or npz, "
             "or write fewer masks"
         )
-    ids = np.zeros(height * width, dtype=np.uint8 if len(segmentations) <= MOST_OBJECTS else np.uint16)
+    ids = np.zeros(height * width, dtype=np.uint8 if len(segmentations) <= np.iinfo(np.uint8).max else np.uint16)
     for number, segmentation in zip(numbers or range(1, len(segmentations) + 1), segmentations, strict=True):
         ends = read_run_lengths([segmentation]).counts.numpy().cumsum(dtype=np.int64).tolist()
         for begin, end in zip(ends[0::2], ends[1::2], strict=False):

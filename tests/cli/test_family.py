@@ -15,7 +15,7 @@ from sam2fast.config import shipped_configs
 from sam2fast.demo.server.app import SERVICE, make_app
 from sam2fast.demo.server.library import GALLERY
 from sam2fast.demo.server.settings import ServerSettings
-from sam2fast.video_results import read_masks
+from sam2fast.results import read_masks
 
 FRAMES = 5
 CLICK = 16, 19

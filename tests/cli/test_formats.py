@@ -12,7 +12,7 @@ from track_runs import FRAMES, PROMPTS
 
 from sam2fast.cli.masks import FORMATS as MASKS_FORMATS
 from sam2fast.cli.track import FORMATS as TRACK_FORMATS
-from sam2fast.io.mask_formats import VOLUME_FILES
+from sam2fast.results.formats import VOLUME_FILES
 
 PAGE = (Path(__file__).parents[2] / "docs/formats.md").read_text(encoding="utf-8")
 DASH = "–"

@@ -13,8 +13,8 @@ from sam2fast.cli.dataset import convert as convert_data_set
 from sam2fast.cli.evaluate_images import evaluate_images
 from sam2fast.datasets import conversion, layout, layout_registry, palette_masks
 from sam2fast.evaluation.clicks import sources
-from sam2fast.io.mask_formats import FILES
-from sam2fast.mask_formats.writers import FORMATS
+from sam2fast.results.formats import FILES
+from sam2fast.results.image_writers import FORMATS
 
 track = import_module("sam2fast.cli.track")
 

@@ -16,8 +16,8 @@ from track_runs import FIRST, FRAMES, LATER, ONE, PROMPTS, QuickTrack, box_of_di
 from sam2fast.cli import track_overlay
 from sam2fast.cli.track_overlay import FrameDrawing
 from sam2fast.io.label_maps import palette
+from sam2fast.results import read_masks
 from sam2fast.video_io import video_writer
-from sam2fast.video_results import read_masks
 
 
 @pytest.mark.parametrize("strategy", ["sam2", "samurai", "dam4sam"])

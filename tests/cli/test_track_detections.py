@@ -13,8 +13,8 @@ from track_runs import FRAMES, box_of_disc, interrupt_after, lines_of
 from sam2fast.cli.boxes import DetectionFile, read_detections
 from sam2fast.cli.left_out import LeftOut
 from sam2fast.cli.user_errors import USER_ERRORS, UserError
+from sam2fast.results import read_masks
 from sam2fast.video_io import read_frames
-from sam2fast.video_results import read_masks
 
 COUNT = 10  # frames with boxes; those of the disc come later
 

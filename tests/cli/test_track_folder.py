@@ -10,8 +10,8 @@ from sam2fast.cli.user_errors import UserError
 from sam2fast.io.rle import compress_run_lengths
 from sam2fast.kernels.mask_ops import upsample_masks
 from sam2fast.kernels.run_lengths import encode_masks, run_length_areas
+from sam2fast.results.overlaps import boxes_of
 from sam2fast.tracking.outputs import TrackScores
-from sam2fast.video_results.overlaps import boxes_of
 
 SIZE = (45, 70)
 

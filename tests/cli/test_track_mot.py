@@ -7,7 +7,7 @@ from commands import ok
 from track_runs import lines_of, middle_of_square, text
 
 from sam2fast.cli.boxes import read_detections
-from sam2fast.video_results.mot import mot_numbers, to_mot
+from sam2fast.results.mot import mot_numbers, to_mot
 
 BOX = {"area": 9, "box": [4, 0, 5, 2], "score": 0.5}
 LINES = [

@@ -9,7 +9,7 @@ from file_contents import names
 from track_runs import FRAMES, ONE, PROMPTS, interrupt_after, lines_of, middle_of_square, text
 
 from sam2fast.cli import track_passes, track_run
-from sam2fast.video_results import read_masks
+from sam2fast.results import read_masks
 
 
 def fail():

@@ -10,8 +10,8 @@ from track_runs import FRAMES, ONE, box_of_disc, interrupt_after, lines_of, midd
 from sam2fast.cli import track_passes, track_run
 from sam2fast.cli.sources import InputSource
 from sam2fast.cli.track_request import VideoSource
+from sam2fast.results import read_masks
 from sam2fast.video_io import read_frames
-from sam2fast.video_results import read_masks
 
 
 @pytest.mark.parametrize("count", [3, FRAMES])

@@ -10,8 +10,8 @@ from commands import ends, ok
 from scans import centred_affine, rotation, scan, write_nifti_scan, write_series
 from track_runs import interrupt_after
 
+from sam2fast.results import read_masks, to_label_volume
 from sam2fast.video_io import open_volume
-from sam2fast.video_results import read_masks, to_label_volume
 
 nibabel = pytest.importorskip("nibabel", reason="needs the extra medical")
 PAGE = Path(__file__).parents[2] / "docs/volumes.md"

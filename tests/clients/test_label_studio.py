@@ -17,7 +17,7 @@ from sam2fast.demo.clip import encode_mp4
 from sam2fast.integrations.label_studio import LabelStudioBackend, make_app
 from sam2fast.io.overlay import area_of
 from sam2fast.io.rle import encode_rle
-from sam2fast.mask_formats import AnnotatedImage, write_masks
+from sam2fast.results import AnnotatedImage, write_masks
 
 FRAMES = video_frames(6)
 IMAGE_LIST = [Image.fromarray(frame) for frame in FRAMES]

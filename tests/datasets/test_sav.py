@@ -19,7 +19,7 @@ from sam2fast.datasets.layout import MASKLETS, Settings
 from sam2fast.datasets.layout_registry import open_layout
 from sam2fast.datasets.sav import decode_video, show_anns
 from sam2fast.io.rle import decode_rle
-from sam2fast.video_results import draw_masks
+from sam2fast.results import draw_masks
 
 
 def test_masklets(tmp_path):

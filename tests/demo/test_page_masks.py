@@ -15,9 +15,9 @@ from sam2fast.demo.server.export_data import object_colour
 from sam2fast.demo.server.mask_import import VideoShape, read_masks
 from sam2fast.io.label_maps import label_png
 from sam2fast.io.rle import decode_rle, encode_rle
-from sam2fast.mask_formats import polygons_of
-from sam2fast.mask_formats.label_files import yolo_line, yolo_polygon
-from sam2fast.mask_formats.writers import TOLERANCE
+from sam2fast.results import polygons_of
+from sam2fast.results.image_writers import TOLERANCE
+from sam2fast.results.label_files import yolo_line, yolo_polygon
 
 FRAMES, SIZE = 5, (48, 64)
 VIDEO = VideoShape(FRAMES, SIZE)

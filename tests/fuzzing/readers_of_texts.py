@@ -12,9 +12,9 @@ from sam2fast.cli.track_folder import RunFolder
 from sam2fast.datasets.davis import YouTubeVOS
 from sam2fast.datasets.sav_json import read_masklets
 from sam2fast.evaluation.clicks.sources import open_data_set
+from sam2fast.results import read_masks, to_coco_video
+from sam2fast.results.record import RecordIndex
 from sam2fast.training.data.json_datasets import CocoRawDataset, JSONRawDataset, SA1BRawDataset
-from sam2fast.video_results import read_masks, to_coco_video
-from sam2fast.video_results.record import RecordIndex
 
 SIZE = (HEIGHT, WIDTH)
 

@@ -26,13 +26,13 @@ from sam2fast.datasets.davis import Davis
 from sam2fast.datasets.json_lines import JsonLines
 from sam2fast.datasets.sav_json import SavJson
 from sam2fast.evaluation.clicks.sources import Sa1bMasks
+from sam2fast.results.record import RecordError
 from sam2fast.tracking.saved_state import StateError
 from sam2fast.training import checkpointing
 from sam2fast.training.data.clip import DataError
 from sam2fast.transforms import ImageError, to_pixels
 from sam2fast.utils.errors import FixableError
 from sam2fast.video_io import VideoError
-from sam2fast.video_results.record import RecordError
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from sam2fast.integrations.label_studio import LabelStudioBackend, make_app, rea
 from sam2fast.integrations.models import load_predictors
 from sam2fast.io.allowed_files import HostFiles
 from sam2fast.io.rle import decode_rle
-from sam2fast.mask_formats.label_studio import box_around, brush_run_lengths, outline, vector_around
+from sam2fast.results.label_studio import box_around, brush_run_lengths, outline, vector_around
 from sam2fast.utils.embedded import EMBEDDED, MINI, NANO
 
 IMAGES = """<View><Image name="image" value="$image"/>

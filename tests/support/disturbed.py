@@ -18,7 +18,7 @@ import moving_shapes
 from killed import Ended, Fault, Sent
 from PIL import Image
 
-from sam2fast.video_results.record import read_lines
+from sam2fast.results.record import read_lines
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 FULL = ("the disk is full: ", "No space left on device", "File too large")  # the last where a limit is for a disk

@@ -32,7 +32,6 @@ MODULES = (
     "sam2fast.deploy.parallel",
     "sam2fast.deploy.parallel.runners",
     "sam2fast.deploy.parallel.videos",
-    "sam2fast.mask_formats",
     "sam2fast.profiling",
     "sam2fast.utils.reproducibility",
     "sam2fast.research",
@@ -48,7 +47,7 @@ MODULES = (
     "sam2fast.training.data.synthetic",
     "sam2fast.transforms",
     "sam2fast.video_io",
-    "sam2fast.video_results",
+    "sam2fast.results",
     "sam2fast.evaluation.vos",
 )
 SETS = (set, frozenset)  # which have another order in each process

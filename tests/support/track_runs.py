@@ -18,8 +18,8 @@ from small_nano import write_small_nano
 from sam2fast import nano
 from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.cli import track_run
+from sam2fast.results.record import read_lines
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
-from sam2fast.video_results.record import read_lines
 
 _load_once = functools.cache(build_sam2_video_predictor)
 

@@ -20,7 +20,7 @@ from sam2fast.demo.server.transcode import source_frames
 from sam2fast.demo.server.video_files import iterate_frames, pixel_aspect_of
 from sam2fast.io.overlay import Colour
 from sam2fast.io.rle import decode_rle
-from sam2fast.mask_formats.writers import TOLERANCE
+from sam2fast.results.image_writers import TOLERANCE
 
 DEFAULT_RATE = 24.0
 

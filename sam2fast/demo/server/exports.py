@@ -30,13 +30,13 @@ from sam2fast.demo.server.video_exports import (
     write_transparent,
 )
 from sam2fast.io.label_maps import label_png, paint_labels
-from sam2fast.io.mask_formats import MOST_OBJECTS
 from sam2fast.io.rle import decode_rle
-from sam2fast.mask_formats.label_files import labelme_document, labelme_polygons, yolo_data, yolo_line, yolo_polygon
-from sam2fast.mask_formats.outlines import Polygon
-from sam2fast.mask_formats.polygons import polygons_of
-from sam2fast.mask_formats.writers import TOLERANCE
-from sam2fast.video_results.coco_video import CATEGORY, coco_box, coco_entry, to_coco_video
+from sam2fast.results.coco import CATEGORY, coco_box, coco_entry, to_coco_video
+from sam2fast.results.formats import MOST_OBJECTS
+from sam2fast.results.image_writers import TOLERANCE
+from sam2fast.results.label_files import labelme_document, labelme_polygons, yolo_data, yolo_line, yolo_polygon
+from sam2fast.results.outlines import Polygon
+from sam2fast.results.polygons import polygons_of
 
 _SLOTS = threading.Semaphore(2)  # each export keeps one CPU core busy
 JPEG_QUALITY = 92

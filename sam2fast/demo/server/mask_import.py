@@ -19,7 +19,7 @@ from sam2fast.demo.server.prompt_limits import MAX_OBJECTS
 from sam2fast.demo.server.settings import MEBIBYTE
 from sam2fast.io.images import IMAGE_READ_ERRORS, open_image
 from sam2fast.io.rle import RLE, decode_rle, encode_rle, rasterise_polygons
-from sam2fast.video_results.coco_video import CATEGORY
+from sam2fast.results.coco import CATEGORY
 
 ENDINGS = (".json", ".png")
 PNG, ZIP = b"\x89PNG", b"PK\x03\x04"

@@ -30,8 +30,8 @@ from sam2fast.demo.server.service import DemoService
 from sam2fast.demo.server.source_masks import Logits, match_logits
 from sam2fast.demo.server.uploads import LIMITS, IncomingFile
 from sam2fast.io.rle import encode_rle
-from sam2fast.mask_formats.label_files import yolo_data
-from sam2fast.mask_formats.writers import AnnotatedImage, write_masks
+from sam2fast.results.image_writers import AnnotatedImage, write_masks
+from sam2fast.results.label_files import yolo_data
 
 FORMATS = ("coco", "yolo", "yolo-seg", "labelme", "label-studio", "png", "geojson", "cutout")
 SPLIT_FORMATS = ("coco", "yolo", "yolo-seg")
@@ -185,7 +185,7 @@ def export(
     Args:
         body: as in ``EXAMPLE``, each photograph with masks as for the export of a session; and ``classes``, the page's
             list of names, whose order numbers them.
-        kind: one of ``FORMATS``: those of :mod:`sam2fast.mask_formats`, and cut-outs.
+        kind: one of ``FORMATS``: a format of :mod:`sam2fast.results`, or cut-outs.
         tolerance: of polygons: their largest distance from the masks' outlines, in pixels.
         form: of cut-outs.
         split: of one of ``SPLIT_FORMATS``: the ZIP has a data set in ``train`` and one in ``val``.

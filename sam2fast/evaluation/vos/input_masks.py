@@ -22,7 +22,7 @@ from sam2fast.datasets.dataset_files import (
 from sam2fast.datasets.frame_annotations import MaskImages
 from sam2fast.evaluation.scores import VOID
 from sam2fast.io.label_maps import palette_of
-from sam2fast.io.mask_formats import MOST_OBJECTS
+from sam2fast.results.formats import MOST_OBJECTS
 
 Mask = NDArray[np.bool_]
 LATE = "for videos in which objects appear later give --late-objects"

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from sam2fast.io.rle import encode_rle
-from sam2fast.mask_formats import polygons_of
-from sam2fast.mask_formats.label_files import yolo_line, yolo_polygon
+from sam2fast.results import polygons_of
+from sam2fast.results.label_files import yolo_line, yolo_polygon
 
 OUT = Path(__file__).parents[1] / "tests" / "unit" / "polygon_cases.json"
 

@@ -9,7 +9,7 @@ export interface Polygon {
   readonly holes: Ring[];
 }
 
-/** The exact outlines of a mask, by the algorithm of `sam2fast/mask_formats/outlines.py`. */
+/** The exact outlines of a mask, by the algorithm of `sam2fast/results/outlines.py`. */
 export function polygonsOf(mask: Mask): Polygon[] {
   const { height, width } = mask;
   const pixels = new Uint32Array(height * width);
@@ -103,7 +103,7 @@ function simpleRings(following: readonly number[], corners: readonly Corner[]): 
   return rings;
 }
 
-/** One ring of several, linked by lines of no width between near corners; as `sam2fast/mask_formats/polygons.py`. */
+/** One ring of several, linked by lines of no width between near corners; as `sam2fast/results/polygons.py`. */
 export function joined(rings: readonly Ring[]): Ring {
   return rings.reduce((path, ring) => {
     let [here, there] = [0, 0];

@@ -10,7 +10,7 @@ import { drawn } from "./photo";
 import { palettePng } from "./png";
 import { validationOf, type Split } from "./split";
 
-/** ZIPs of the masks of photographs, with the files that `sam2fast/mask_formats` writes. */
+/** ZIPs of the masks of photographs, with the files that `sam2fast/results` writes. */
 
 const NO_CLASS = "object";
 const CROP_MARGIN = 8; // pixels around the objects

@@ -1,4 +1,4 @@
-"""``video_results/volumes.py``: every voxel of a label volume lies where the scan's voxel lies."""
+"""``results/volumes.py``: every voxel of a label volume lies where the scan's voxel lies."""
 
 import gzip
 from pathlib import Path
@@ -8,8 +8,8 @@ import pytest
 from hard_names import HARD_NAMES
 from scans import centred_affine, ellipsoid, rotation, scan, write_multi_frame, write_nifti_scan, write_series
 
+from sam2fast.results import to_label_volume, write_dicom_seg, write_nifti
 from sam2fast.video_io import open_volume
-from sam2fast.video_results import to_label_volume, write_dicom_seg, write_nifti
 
 nibabel = pytest.importorskip("nibabel", reason="needs the extra medical")
 pydicom = pytest.importorskip("pydicom", reason="needs the extra medical")

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2fast.io.atomic import atomic_write
+from sam2fast.results.frame_masks import to_numpy
 from sam2fast.utils.errors import requires
-from sam2fast.video_results.frame_masks import to_numpy
 
 
 class SourceVolume(Protocol):
@@ -34,7 +34,7 @@ def to_label_volume(volume: SourceVolume, frames: Iterable[Any]) -> tuple[NDArra
 
     Args:
         volume: Tracked volume.
-        frames: Frames in any order. Each is an argument of :func:`~sam2fast.video_results.to_numpy`. Where masks of a
+        frames: Frames in any order. Each is an argument of :func:`~sam2fast.results.to_numpy`. Where masks of a
             frame overlap, later objects cover earlier objects.
 
     Returns:

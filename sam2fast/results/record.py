@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from sam2fast.io.rle import decode_rle
+from sam2fast.results.frame_masks import FrameMasks
 from sam2fast.utils.errors import FixableError
-from sam2fast.video_results.frame_masks import FrameMasks
 
 MOST_FRAMES = 10**8  # maximum number of frames: a month at 30 frames/s
 

@@ -7,8 +7,8 @@ import shapely
 from pycocotools import mask as coco
 
 from sam2fast.io.rle import encode_rle
-from sam2fast.mask_formats.outlines import outlines
-from sam2fast.mask_formats.polygons import Polygon, joined, largest_ring, polygons_of
+from sam2fast.results.outlines import outlines
+from sam2fast.results.polygons import Polygon, joined, largest_ring, polygons_of
 
 
 def random_mask(seed: int) -> np.ndarray:

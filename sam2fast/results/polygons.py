@@ -11,7 +11,7 @@ import numpy as np
 from sam2fast.io.label_maps import row_major
 from sam2fast.io.overlay import area_of
 from sam2fast.io.rle import decode_rle
-from sam2fast.mask_formats.outlines import Polygon, outlines
+from sam2fast.results.outlines import Polygon, outlines
 from sam2fast.utils.errors import requires
 
 FINEST = 0.25  # smallest tolerance in pixels, since smaller tolerances remove no corner of an outline

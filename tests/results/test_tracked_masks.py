@@ -1,4 +1,4 @@
-"""Tracked masks for other programs: ``frame_masks``, ``coco_video``, ``drawing`` and ``record``."""
+"""Tracked masks for other programs: ``frame_masks``, ``coco``, ``drawing`` and ``record``."""
 
 import json
 import sys
@@ -9,9 +9,7 @@ import torch
 from pycocotools import mask as coco_masks
 
 from sam2fast.io.rle import encode_rle
-from sam2fast.tracking.outputs import TrackScores
-from sam2fast.tracking.stream import StreamResult
-from sam2fast.video_results import (
+from sam2fast.results import (
     RecordError,
     colour_of,
     draw_masks,
@@ -20,7 +18,9 @@ from sam2fast.video_results import (
     to_numpy,
     to_supervision,
 )
-from sam2fast.video_results.record import RecordIndex
+from sam2fast.results.record import RecordIndex
+from sam2fast.tracking.outputs import TrackScores
+from sam2fast.tracking.stream import StreamResult
 
 # supervision says so when it is imported.
 pytestmark = pytest.mark.filterwarnings("ignore:OpenCV .* is not installed")

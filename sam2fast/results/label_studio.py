@@ -11,7 +11,7 @@ import numpy as np
 
 from sam2fast.io.overlay import area_of
 from sam2fast.io.rle import encode_rle
-from sam2fast.mask_formats.polygons import largest_ring
+from sam2fast.results.polygons import largest_ring
 
 # Run lengths of RGBA values in the format of https://github.com/HumanSignal/label-studio-sdk (converter/brush.py). The
 # header contains the number of values, the number of bits of a value minus 1, and four numbers of bits for lengths of
@@ -118,7 +118,7 @@ def image_region(
     """Returns a region of a bool mask ``(H, W)``: pixels for BrushLabels, or the :func:`outline` for PolygonLabels.
 
     Args:
-        tolerance: Tolerance of the outline in pixels, as in :func:`~sam2fast.mask_formats.polygons.polygons_of`.
+        tolerance: Tolerance of the outline in pixels, as in :func:`~sam2fast.results.polygons.polygons_of`.
 
     Raises:
         ValueError: If the mask is empty, and the control has polygons.

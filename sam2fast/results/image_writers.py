@@ -16,12 +16,13 @@ from sam2fast.io.atomic import atomic_path, atomic_write
 from sam2fast.io.image_files import as_rgb, has_eight_bits, read_header, read_image
 from sam2fast.io.images import write_jpeg
 from sam2fast.io.label_maps import label_png, paint_labels, row_major
-from sam2fast.io.mask_formats import FILES
 from sam2fast.io.png import encode_png
 from sam2fast.io.rle import RLE, decode_rle, read_run_lengths
 from sam2fast.io.tiff_header import Place
 from sam2fast.kernels.run_lengths import run_length_areas
-from sam2fast.mask_formats.label_files import (
+from sam2fast.results.coco import coco_entry
+from sam2fast.results.formats import FILES
+from sam2fast.results.label_files import (
     labelme_document,
     labelme_mask,
     labelme_polygons,
@@ -29,10 +30,9 @@ from sam2fast.mask_formats.label_files import (
     yolo_line,
     yolo_polygon,
 )
-from sam2fast.mask_formats.label_studio import label_studio_interface, label_studio_task
-from sam2fast.mask_formats.polygons import polygons_of
-from sam2fast.video_results.coco_video import coco_entry
-from sam2fast.video_results.overlaps import boxes_of
+from sam2fast.results.label_studio import label_studio_interface, label_studio_task
+from sam2fast.results.overlaps import boxes_of
+from sam2fast.results.polygons import polygons_of
 
 # Suffixes of images that are copied unchanged. Ultralytics silently ignores files with other suffixes.
 COPIED_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")

@@ -1,4 +1,4 @@
-"""Converts tracked masks to COCO's format for videos, as in YouTube-VIS."""
+"""Converts masks to COCO's annotations, and tracked masks to COCO's format for videos, as in YouTube-VIS."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from sam2fast.io.overlay import area_of
 from sam2fast.io.rle import encode_rle
-from sam2fast.video_results.frame_masks import to_numpy
+from sam2fast.results.frame_masks import to_numpy
 
 CATEGORY = {"id": 1, "name": "object", "supercategory": "object"}  # category of objects without a name
 DIGITS = 6  # decimal digits of a score

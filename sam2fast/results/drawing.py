@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2fast.io.overlay import Colour, colour_of_number, draw_objects
-from sam2fast.video_results.frame_masks import mask_array, object_number
+from sam2fast.results.frame_masks import mask_array, object_number
 
 
 def draw_masks(

@@ -1,4 +1,4 @@
-"""Lists mask formats and files of formats. Imports nothing, since command line options list the formats."""
+"""Lists formats of masks and their files. Imports nothing, since command line options list the formats."""
 
 # Maps formats to an image's file in the output folder. ``coco`` has one file for all images.
 FILES = {

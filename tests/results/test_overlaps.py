@@ -4,7 +4,7 @@ import torch.nn.functional as F
 
 from sam2fast.kernels.mask_ops import suppress_overlaps, upsample_masks
 from sam2fast.kernels.run_lengths import encode_masks, encode_upsampled
-from sam2fast.video_results.overlaps import visible_parts
+from sam2fast.results.overlaps import visible_parts
 
 
 @pytest.mark.parametrize("seed", range(12))

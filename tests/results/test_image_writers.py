@@ -20,9 +20,9 @@ from skimage.draw import polygon2mask
 
 from sam2fast.io.label_maps import paint_labels, row_major
 from sam2fast.io.rle import decode_rle, encode_rle, rasterise_polygons
-from sam2fast.mask_formats import FORMATS, AnnotatedImage, polygons_of, write_masks
-from sam2fast.mask_formats.label_studio import FILES_ADDRESS, brush_run_lengths
-from sam2fast.mask_formats.polygons import joined
+from sam2fast.results import FORMATS, AnnotatedImage, polygons_of, write_masks
+from sam2fast.results.label_studio import FILES_ADDRESS, brush_run_lengths
+from sam2fast.results.polygons import joined
 from sam2fast.transforms import to_pixels
 
 HEIGHT, WIDTH = 90, 120

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from sam2fast.io.png import encode_png
-from sam2fast.mask_formats.outlines import Polygon
-from sam2fast.mask_formats.polygons import joined
+from sam2fast.results.outlines import Polygon
+from sam2fast.results.polygons import joined
 
 LABELME = "5.5.0"  # version of LabelMe's format
 STEPS = 1e6  # coordinates in YOLO's labels are multiples of 1 / STEPS
