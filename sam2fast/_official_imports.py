@@ -44,6 +44,8 @@ def _other_attribute(module: str, name: str) -> Any:
     source = NAMES.get(official_name(module), {}).get(name) or RENAMED.get(module, {}).get(name)
     if source is None:
         raise AttributeError(f"module {module!r} (sam2fast's) has no attribute {name!r}")
+    if f"{module}.{name}" in DOCUMENTED:
+        warnings.warn(f"{module}.{name} is deprecated; import {source} instead", DeprecationWarning, stacklevel=2)
     home, _, attribute = source.rpartition(".")
     return getattr(importlib.import_module(home), attribute)
 

@@ -105,6 +105,10 @@ class RoPEAttention(Attention):
     def _make_tables(self) -> None:
         self._tables = Tables(self._rotations)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._make_tables()  # replaces the tables of version 0.3, which were dicts
+
     @property
     def freqs_cis(self) -> Tensor:
         """Complex rotations ``(N, d / 2)`` of a map of ``feat_sizes``. A custom table is used for maps of N tokens."""

@@ -2,6 +2,7 @@
 
 import math
 from operator import index
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +42,10 @@ class PositionEmbeddingSine(nn.Module):
         self.scale = 2 * math.pi if scale is None else scale
         self.cache: dict[tuple[int, int], Tensor] = {}
         self._tables = Tables(self._encode)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._tables = Tables(self._encode)  # replaces the tables of version 0.3, which were a dict
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns the fp32 encoding ``(B, num_pos_feats, H, W)`` of maps ``x (B, C, H, W)``, expanded over B."""
@@ -183,6 +188,9 @@ class WindowRotations:
     def __init__(self, dim: int, side: int, theta: float) -> None:
         self.dim, self.side, self.theta = dim, side, theta
         self._tables = Tables(self._rotations)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["dim"], state["side"], state["theta"])  # type: ignore[misc]
 
     def __call__(self, side: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Returns cosines and sines ``(side * side, dim / 2)`` of a square map."""

@@ -6,12 +6,17 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 import sam2fast
 from sam2fast import _official_imports
+from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.compat import moved_names
+
+CONFIG = "configs/nano/sam2fast_nano.yaml"
 
 
 @pytest.fixture
@@ -104,7 +109,8 @@ def test_every_current_name_exists():
                 ours = getattr(importlib.import_module(home), attribute)
                 assert earlier not in vars(importlib.import_module(module))
                 assert getattr(importlib.import_module(module), earlier) is ours
-    assert {*moved_names.DOCUMENTED} <= {*moved_names.MOVED}
+    renamed = {f"{module}.{name}" for module, names in moved_names.RENAMED.items() for name in names}
+    assert {*moved_names.DOCUMENTED} <= {*moved_names.MOVED} | renamed
 
 
 @pytest.mark.parametrize("name", ["sam2fast.video_results", "sam2fast.mask_formats"])
@@ -120,6 +126,31 @@ def test_earlier_packages_of_results(name, monkeypatch):
     assert b"sam2fast.results.frame_masks" in data
     found = pickle.loads(data.replace(b"sam2fast.results.", f"{name}.".encode()))
     assert type(found) is results.FrameMasks
+
+
+def test_documented_class_gives_a_warning_at_the_line_of_the_import():
+    from sam2fast.modeling.sam2_base import MaskChooser
+
+    with pytest.warns(
+        DeprecationWarning, match=r"^sam2fast\.modeling\.sam2_base\.HypothesisSelection is .*MaskChooser"
+    ) as caught:
+        from sam2fast.modeling.sam2_base import HypothesisSelection  # type: ignore[attr-defined]
+    assert HypothesisSelection is MaskChooser and caught[0].filename == __file__
+
+
+def test_predictors_that_version_0_3_pickled():
+    """Load, and track. They were pickled with an object of the class Steps, which is gone, and with dicts of tables."""
+    predictor = build_sam2_video_predictor(CONFIG, None, device="cpu", hydra_overrides_extra=["++model.image_size=64"])
+    vars(predictor)["_steps"] = steps = SimpleNamespace(explain=False, _changes=3)
+    with_tables = [module for module in predictor.modules() if "_tables" in vars(module)]
+    for module in with_tables:
+        module._tables = {}
+    data = pickle.dumps(predictor, protocol=2)
+    found = pickle.loads(data.replace(b"ctypes\nSimpleNamespace\n", b"csam2fast.tracking.steps\nSteps\n"))
+    assert vars(found)["_steps"] == steps and b"ctypes\nSimpleNamespace\n" in data and len(with_tables) > 2
+    state = found.init_state([np.zeros((64, 64, 3), np.uint8)] * 2)
+    found.add_new_points_or_box(state, 0, 1, [[32, 32]], [1])
+    assert [frame for frame, *_ in found.propagate_in_video(state, progress=False)] == [0, 1]
 
 
 def test_importing_the_package_gives_no_warning():
