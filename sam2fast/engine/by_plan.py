@@ -49,15 +49,17 @@ class MasksByPlan(_ByPlan):
 
     def propose(self, x: Tensor, high_res: Maps, points: Any, prompts: Any, multimask: bool, presence: float) -> Masks:
         with self.context():
-            masks = self._decode_tracked(x, high_res, points, prompts, multimask)
+            tracked = common.tracked_prompts(self.plan, points, prompts, len(x))
+            masks = self.variant.masks.decode(self.plan, x, high_res, *tracked, multimask)
             return common.suppress_absent(self.plan, masks, presence if self.model.pred_obj_scores else None)
 
     def track(self, chooser: MaskChooser | None, *inputs: Any) -> ObjectPrediction:
-        *decoder_inputs, presence = inputs
+        x, high_res, points, prompts, multimask, presence = inputs
         if chooser is not None:
             return self.build_prediction(self.propose(*inputs), presence, chooser)
         with self.context():
-            masks = self._decode_tracked(*decoder_inputs)
+            tracked = common.tracked_prompts(self.plan, points, prompts, len(x))
+            masks = self.variant.masks.decode(self.plan, x, high_res, *tracked, multimask)
         return self.build_prediction(masks, presence, None)  # suppresses only the selected mask
 
     def build_prediction(self, masks: Masks, presence: float, chooser: MaskChooser | None) -> ObjectPrediction:
@@ -73,10 +75,6 @@ class MasksByPlan(_ByPlan):
             pointers = self.track(None, x, high_res, None, prompts, False, presence).pointer
         with self.context():
             return common.prediction_from_masks(settings_of(self.model), mask, pointers)
-
-    def _decode_tracked(self, x: Tensor, high_res: Maps, points: Any, prompts: Any, multimask: bool) -> Masks:
-        tracked = common.tracked_prompts(self.plan, points, prompts, len(x))
-        return self.variant.masks.decode(self.plan, x, high_res, *tracked, multimask)
 
 
 class AttentionByPlan(_ByPlan):

@@ -19,6 +19,7 @@ from sam2fast.modeling.sam2_base import (
     MaskChooser,
     ObjectPrediction,
     gather_chosen,
+    logits_of_given,
     mix_in_absence,
 )
 
@@ -274,11 +275,7 @@ def prediction_from_masks(settings: MemorySettings, masks: Tensor, pointers: Ten
 
     See :meth:`SAM2Base._use_mask_as_output`.
     """
-    masks = masks.float()
-    logits = F.interpolate(
-        20 * masks - 10, size=settings.mask_size, mode="bilinear", align_corners=False, antialias=True
-    )
-    not_empty = (masks.flatten(1) > 0).any(dim=1, keepdim=True).float()
+    _, logits, not_empty = logits_of_given(masks.float(), settings.mask_size)
     if settings.no_obj_ptr is not None:
         pointers = mix_in_absence(pointers, not_empty, settings.no_obj_ptr, settings.fixed_no_obj_ptr)
     ious = torch.ones_like(not_empty)

@@ -374,11 +374,8 @@ class SAM2Base(nn.Module):
         Args:
             above: Score above which an object is present, for the pointer that the decoder computes.
         """
-        scale, bias = 20.0, -10.0  # converts 0 and 1 to logits -10 and 10
         mask = mask_inputs.float()
-        high_res = mask * scale + bias
-        size = self.sam_prompt_encoder.mask_input_size
-        low_res = F.interpolate(high_res, size=size, mode="bilinear", align_corners=False, antialias=True)
+        high_res, low_res, not_empty = logits_of_given(mask, self.sam_prompt_encoder.mask_input_size)
         pointer = mask.new_zeros(len(mask), self.hidden_dim)
         if self.use_obj_ptrs_in_encoder:
             small = self.mask_downsample(mask)
@@ -387,10 +384,9 @@ class SAM2Base(nn.Module):
                 *_, pointer, _ = self._forward_sam_heads(backbone_features=backbone_features, **prompt)
             else:  # the original's _forward_sam_heads has no argument presence
                 pointer = self.predict_objects(backbone_features, **prompt, presence=above).pointer
-        not_empty = (mask.flatten(1) > 0).any(dim=1, keepdim=True).float()
         if self.pred_obj_scores and self.use_obj_ptrs_in_encoder:
             pointer = self._mix_in_absence(pointer, not_empty)
-        return low_res, high_res, mask.new_ones(len(mask), 1), low_res, high_res, pointer, scale * not_empty + bias
+        return low_res, high_res, mask.new_ones(len(mask), 1), low_res, high_res, pointer, 20 * not_empty - 10
 
     def _use_multimask(self, is_init_cond_frame: bool, point_inputs: dict[str, Tensor] | None) -> bool:
         """Returns True if the decoder returns several masks for these prompts."""
@@ -495,6 +491,13 @@ def mix_in_absence(pointer: Tensor, presence: Tensor, absent: Tensor, is_fixed: 
         return torch.where(presence, pointer.to(torch.promote_types(pointer.dtype, torch.float32)), absent)
     presence = presence.float()
     return (presence * pointer if is_fixed else pointer) + (1 - presence) * absent
+
+
+def logits_of_given(masks: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns logits of given fp32 masks ``(B, 1, S, S)``, these logits at ``size``, and presence ``(B, 1)``."""
+    logits = 20 * masks - 10  # converts 0 and 1 to -10 and 10
+    small = F.interpolate(logits, size=size, mode="bilinear", align_corners=False, antialias=True)
+    return logits, small, (masks.flatten(1) > 0).any(dim=1, keepdim=True).float()
 
 
 def gather_chosen(x: Tensor, choice: Tensor) -> Tensor:

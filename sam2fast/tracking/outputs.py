@@ -155,10 +155,6 @@ class FrameResult:
         """Returns a copy of the result with a memory."""
         return FrameResult(self.mask, self.iou, self.score, self.pointer, memory, self.state, self.record)
 
-    def arrived(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Waits for the copies, and returns mask, IoU and score."""
-        return self.mask, self.iou, self.score
-
     def _read(self) -> tuple[Tensor, Tensor]:
         if self._arrived is None:
             assert self._copies is not None

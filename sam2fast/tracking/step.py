@@ -148,29 +148,11 @@ def prepare_tables(inputs: StepInput, shape: StepShape) -> tuple[Tensor, list[Pa
     return StepTables.integers(shape, rows, pinned), memories, pointers, states
 
 
-def call_step(model: SAM2Base, inputs: StepInput) -> Results:
-    """Computes a step eagerly, with one row per object. Pads the rows to a bucket if a part is compiled."""
-    bank, count = inputs.bank, len(inputs.selected_pages)
-    shape = bank.shape_of(inputs.selected_pages, inputs.rules, in_buckets=_is_compiled(model))
-    integers, *pages = prepare_tables(inputs, shape)
-    integers = integers.to(bank.layout.device, non_blocking=True)
-    buffers = StepBuffers.make(model, inputs.features, integers, shape, inputs.settings)
-    try:
-        compute_step(model, Pools.of(bank), buffers, inputs.settings)
-    except NarrowPagesError as error:
-        assert bank.memories is not None
-        bank.memories.widen(error.dtype)
-        compute_step(model, Pools.of(bank), buffers, inputs.settings)
-    packed = buffers.results if shape.objects == count else buffers.results.first(count)
-    return build_results(bank, packed, count, *pages)
-
-
-def _is_compiled(model: SAM2Base) -> bool:
+def is_compiled(model: SAM2Base) -> bool:
     """Returns True if a part that computes all objects as one batch is compiled on CUDA.
 
-    A compiled part is compiled again for each batch size. Users compile by
-    :func:`sam2fast.deploy.compilation.compile_model`, ``part.compile()``, ``part = torch.compile(part)``, or
-    ``part.forward = torch.compile(part.forward)``, as the original's compiled predictor does.
+    Users compile by :func:`sam2fast.deploy.compilation.compile_model`, ``part.compile()``, ``part =
+    torch.compile(part)``, or ``part.forward = torch.compile(part.forward)``, as the original's compiled predictor does.
     """
     if model.device.type != "cuda":
         return False

@@ -29,8 +29,8 @@ from sam2fast.tracking.step import (
     StepBuffers,
     StepInput,
     build_results,
-    call_step,
     compute_step,
+    is_compiled,
     prepare_tables,
 )
 from sam2fast.video_io import Frames
@@ -138,8 +138,23 @@ class StepRunner:
 
     def step(self, inputs: StepInput) -> Results:
         """Tracks all objects to a frame as one batch. Writes memories, pointers and states to the bank."""
-        results = self._replay_step(inputs) if self._may_record() else None
-        return call_step(self.model, inputs) if results is None else results
+        if self._may_record() and (results := self._replay_step(inputs)) is not None:
+            return results
+        # Computes the step eagerly, with one row per object. A compiled part is compiled again for each batch size, so
+        # rows are padded to a bucket.
+        model, bank, count = self.model, inputs.bank, len(inputs.selected_pages)
+        shape = bank.shape_of(inputs.selected_pages, inputs.rules, in_buckets=is_compiled(model))
+        integers, *pages = prepare_tables(inputs, shape)
+        integers = integers.to(bank.layout.device, non_blocking=True)
+        buffers = StepBuffers.make(model, inputs.features, integers, shape, inputs.settings)
+        try:
+            compute_step(model, Pools.of(bank), buffers, inputs.settings)
+        except NarrowPagesError as error:
+            assert bank.memories is not None
+            bank.memories.widen(error.dtype)
+            compute_step(model, Pools.of(bank), buffers, inputs.settings)
+        packed = buffers.results if shape.objects == count else buffers.results.first(count)
+        return build_results(bank, packed, count, *pages)
 
     def _replay_step(self, inputs: StepInput) -> Results | None:
         """Computes a step by a recording. Returns None if recording fails."""

@@ -260,13 +260,12 @@ class Tracker:
         Runs within a step. Objects with a prompt on the frame keep the prompt's result. The other objects are tracked
         as one batch. :meth:`store_results` stores the results.
         """
-        to_track = {obj_id: o for obj_id, o in objects.items() if frame not in o.conditioning}
-        if len(to_track) == len(objects):
-            new, scores = self.track(state, list(objects.values()), frame, reverse)
-            return dict(zip(objects, new, strict=True)), scores
-        prompted = {obj_id: o.conditioning[frame] for obj_id, o in objects.items() if obj_id not in to_track}
-        low_res = torch.cat([result.mask for result in prompted.values()]).to(state.device)
-        results, parts = dict(prompted), [TrackScores.of(list(prompted.values()), low_res)]
+        results = {obj_id: o.conditioning[frame] for obj_id, o in objects.items() if frame in o.conditioning}
+        to_track = {obj_id: o for obj_id, o in objects.items() if obj_id not in results}
+        parts = []
+        if results:
+            low_res = torch.cat([result.mask for result in results.values()]).to(state.device)
+            parts.append(TrackScores.of(list(results.values()), low_res))
         if to_track:
             new, scores = self.track(state, list(to_track.values()), frame, reverse)
             results.update(zip(to_track, new, strict=True))

@@ -98,7 +98,7 @@ def test_rows_fill_a_bucket_for_compiled_parts(video):
             return getattr(predictor, name)
 
     def rows(model) -> int:
-        return s.state.bank.shape_of(pages, rules, in_buckets=step._is_compiled(model)).objects
+        return s.state.bank.shape_of(pages, rules, in_buckets=step.is_compiled(model)).objects
 
     # The image encoder knows of no objects.
     for parts, expected in (([], 3), (["mask_decoder"], 4), (["memory_attention"], 4), (["image_encoder"], 3)):

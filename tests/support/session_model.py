@@ -197,7 +197,7 @@ def assert_consistent(state: VideoState) -> None:
             if kind not in ("conditioning", "tracked", "new_conditioning", "new_tracked"):
                 continue
             for result in results.values():
-                assert all(x.isfinite().all() for x in result.arrived())
+                assert all(x.isfinite().all() for x in (result.mask, result.iou, result.score))
                 assert (result.memory is None) == kind.startswith("new_")
                 pages.setdefault("pointers", []).append(result.pointer)
                 pages.setdefault("memories", []).extend([] if result.memory is None else [result.memory])

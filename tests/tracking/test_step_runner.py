@@ -15,7 +15,7 @@ from video import Record, Session, clip, compare, jpeg_folder, run, run_official
 from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.engine import graphs
 from sam2fast.engine.graphs import RecordingError
-from sam2fast.engine.replay import graph_calls_of
+from sam2fast.engine.replay import GraphCalls, graph_calls_of
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.sam2_video_predictor import SAM2VideoPredictorVOS
 from sam2fast.tracking import step, step_runner
@@ -203,7 +203,8 @@ def test_what_is_stored_is_what_is_yielded(fast, video, recorded):
         s.points(0, i, (20 + 30 * i, 40, 1))
     answers = fast.propagate_in_video(s.state, 0, 2, return_scores=True, output="low_res", progress=False)
     for frame, _, _, scores in answers:
-        stored = [tracked.kept_on(frame).arrived() for tracked in s.state.objects.values()]
+        kept = [tracked.kept_on(frame) for tracked in s.state.objects.values()]
+        stored = [(result.mask, result.iou, result.score) for result in kept]
         masks, ious, presences = map(torch.cat, zip(*stored, strict=True))
         assert torch.equal(masks, scores.low_res_logits)
         assert torch.equal(ious[:, 0], scores.iou) and torch.equal(presences[:, 0], scores.object_score)
@@ -311,10 +312,10 @@ def test_where_recording_fails_tracking_goes_on_without(fast, plain_life, video,
     """What failed is prepared once."""
     recorded_by(monkeypatch, NoRecorder)
     prepared = Counter()
-    for name in ("_uploaded", "prepare_tables"):
-        monkeypatch.setattr(step_runner, name, counting(getattr(step_runner, name), prepared))
+    for owner, name in ((step_runner, "_uploaded"), (GraphCalls, "call")):
+        monkeypatch.setattr(owner, name, counting(getattr(owner, name), prepared))
     assert_same(plain_life, run(fast, video, long_life))
-    assert prepared == {"_uploaded": 1, "prepare_tables": 3}
+    assert prepared == {"_uploaded": 1, "call": 4}
     assert set(failures(fast)) == {"RuntimeError: operation not permitted when stream is capturing"}
     of_steps = [f"steps with rows for {n} objects cannot be recorded" for n in (1, 2, 4)]
     for what in ("encodings in batches of 1 cannot be recorded", *of_steps):
