@@ -8,7 +8,7 @@ CHECKPOINT ?=
 JOBS ?= 3
 OUT ?= out/demo
 SERVE ?=
-FRONTEND := sam2fast/demo/frontend
+FRONTEND := frontend
 
 export PIP_CACHE_DIR := $(CURDIR)/.cache/pip
 export PIP_DISABLE_PIP_VERSION_CHECK := 1

@@ -23,8 +23,8 @@ from suite.machine import RESULTS, machine
 
 from sam2fast import mini, nano
 from sam2fast.build_sam import build_sam2_video_predictor
+from sam2fast.datasets.clip import Clip
 from sam2fast.tracking.strategies import STRATEGIES
-from sam2fast.training.data.clip import Clip
 from sam2fast.training.data.synthetic import SyntheticClips
 
 MODELS: dict[str, tuple[str, Path | None]] = {

@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 from shared import finish
 from strategy_clips import COUNT, strategy_clip
 
+from sam2fast.datasets.clip import Clip
 from sam2fast.kernels.mask_ops import masks_to_boxes
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 from sam2fast.tracking.detections import box_ious, match_boxes
 from sam2fast.tracking.strategies import STRATEGIES
-from sam2fast.training.data.clip import Clip
 
 Boxes = dict[Any, NDArray[Any]]  # (4) XYXY by id, on one frame
 MISSED, JITTER, SMALLEST = 0.1, 0.03, 20  # share of boxes, of a side; pixels of an object that is found

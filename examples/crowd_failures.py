@@ -34,11 +34,11 @@ from strategy_clips import COUNT, KINDS, LAST, SIZE, row_of, strategy_clip
 from torch import Tensor
 from torch.nn import functional as F
 
+from sam2fast.datasets.clip import Clip
 from sam2fast.modeling.sam2_base import gather_chosen
 from sam2fast.tracking.strategies import Attended, Decided, History, MaskCandidates, Strategy, Together
 from sam2fast.tracking.strategies.base import Sam2
 from sam2fast.tracking.strategies.together import VISIBLE, WEIGHT, Trajectory, overlaps
-from sam2fast.training.data.clip import Clip
 
 ENDINGS = ("right", "swapped", "on another", "merged", "lost", "background", "partly")
 SEEN = 20  # pixels of an object that counts as visible

@@ -21,9 +21,9 @@ from shared import centre, measured, tracked
 from tqdm import tqdm
 
 from sam2fast.build_sam import build_sam2_video_predictor
+from sam2fast.datasets.clip import Clip
 from sam2fast.evaluation.j_and_f import jaccard
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
-from sam2fast.training.data.clip import Clip
 from sam2fast.training.data.synthetic import SyntheticClips
 from sam2fast.utils.embedded import EMBEDDED
 

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sam2fast.datasets.clip import Clip
 from sam2fast.evaluation.j_and_f import JAndF, j_and_f
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 from sam2fast.tracking.strategies import Strategy
-from sam2fast.training.data.clip import Clip
 from sam2fast.training.data.synthetic import SyntheticClips
 from sam2fast.training.prompt_sampling import sample_error_center
 

@@ -29,8 +29,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from shared import Masks, finish, measured, packaged, tracked_by
 
+from sam2fast.datasets.clip import Clip
 from sam2fast.tracking.strategies import STRATEGIES
-from sam2fast.training.data.clip import Clip
 from sam2fast.training.data.synthetic.compositing import SceneObject
 from sam2fast.training.data.synthetic.motion import Floats, affine, compose, wander
 from sam2fast.training.data.synthetic.scene import Scene, random_scene

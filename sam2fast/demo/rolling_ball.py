@@ -5,8 +5,8 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from sam2fast.datasets.clip import Clip
 from sam2fast.demo.canvas import SCALE, SHADOW, TILT, Canvas, SurfaceOfRevolution, blurred, lit
-from sam2fast.training.data.clip import Clip
 
 WIDTH, HEIGHT = 480, 320
 TABLE = 170  # y of the table's far edge

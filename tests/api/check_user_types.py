@@ -32,7 +32,7 @@ def installed(folder: Path) -> Path:
     for entry in Path(torch.__file__).parents[1].iterdir():
         if not entry.name.startswith(("__editable__", "sam2")) and entry.suffix != ".pth":
             (site / entry.name).symlink_to(entry)
-    shutil.copytree(ROOT / "sam2fast", site / "sam2fast", ignore=shutil.ignore_patterns("frontend", "__pycache__"))
+    shutil.copytree(ROOT / "sam2fast", site / "sam2fast", ignore=shutil.ignore_patterns("__pycache__"))
     return python
 
 

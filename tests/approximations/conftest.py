@@ -13,8 +13,8 @@ from video import clip, jpeg_folder
 
 from sam2fast import nano as package
 from sam2fast.build_sam import build_sam2_video_predictor
+from sam2fast.datasets.clip import Clip
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
-from sam2fast.training.data.clip import Clip
 from sam2fast.training.data.synthetic import SyntheticClips
 
 

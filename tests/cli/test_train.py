@@ -16,8 +16,8 @@ from small_training import RECIPE, overrides
 
 from sam2fast.cli import main
 from sam2fast.cli.train_run import stop_condition, without_tensorboards_traceback
+from sam2fast.datasets.clip import Clip
 from sam2fast.datasets.dataset_files import DatasetError
-from sam2fast.training.data.clip import Clip
 from sam2fast.training.data.synthetic.clips import SyntheticClips
 from sam2fast.training.reporting import Reporter
 

@@ -46,10 +46,7 @@ def test_options() -> None:
 def test_variables() -> None:
     """Environment variables, which our code or its libraries read, and variables of make."""
     paths = [path for name in FOLDERS.split("|") for path in ROOT.glob(f"{name}/**/*.py")]
-    paths = [path for path in paths if "node_modules" not in path.parts] + [
-        ROOT / "Makefile",
-        ROOT / "docker-compose.yaml",
-    ]
+    paths += [ROOT / "Makefile", ROOT / "docker-compose.yaml"]
     text = "".join(path.read_text(encoding="utf-8") for path in paths)
     known = {"KEY", *re.findall(r"[A-Z][A-Z0-9]*_[A-Z0-9_]+|(?<=\$\()[A-Z]+(?=\))", text)}
     named = re.compile(r"(?:^| )([A-Z][A-Z0-9_]*)=", re.MULTILINE)

@@ -80,7 +80,7 @@ ELSEWHERE = {
     "sam2fast export --model nano --format onnx": "cli/test_export.py::test_onnx",
     "sam2fast export --model edgetam --checkpoint edgetam.pt": "deploy/onnx/test_onnx_export.py::test_edgetam",
     "sam2fast export --format web": (
-        "../sam2fast/demo/frontend/tests/browser/in_browser.test.ts::a click segments, without a server"
+        "../frontend/tests/browser/in_browser.test.ts::a click segments, without a server"
     ),
     "sam2fast train -c my_finetune.yaml": "training/test_official_yaml.py::test_the_command_prints_the_notes",
     "sam2fast serve": "demo/test_serving.py::test_the_documents_script",

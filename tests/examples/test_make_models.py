@@ -27,9 +27,9 @@ from vos_sets import davis_folder
 from sam2fast import build_sam2, mini, nano
 from sam2fast.checkpoints import VIDEO_ONLY, CheckpointError, read_checkpoint
 from sam2fast.checkpoints.loading import is_video_only
+from sam2fast.datasets.clip import Clip
 from sam2fast.training.config import build_trainer, load_training_config
 from sam2fast.training.data.batch import collate
-from sam2fast.training.data.clip import Clip
 from sam2fast.training.data.png_datasets import PNGRawDataset
 
 FOLDER = Path(__file__).parents[2] / "examples/make_models"

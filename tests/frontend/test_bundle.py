@@ -11,8 +11,8 @@ from graphql import build_schema, lexicographic_sort_schema, print_schema
 from sam2fast.demo.server.export_data import COLOURS, object_colour
 from sam2fast.demo.server.graphql_api import make_schema
 
-DEMO = Path(__file__).parents[2] / "sam2fast" / "demo"
-BUNDLE, SOURCES = DEMO / "server" / "static", DEMO / "frontend"
+ROOT = Path(__file__).parents[2]
+BUNDLE, SOURCES = ROOT / "sam2fast" / "demo" / "server" / "static", ROOT / "frontend"
 ORIGINAL = Path(__file__).parents[1] / "demo" / "schema.graphql"
 LARGEST = 450_000  # bytes of all scripts and styles, compressed
 # XML namespaces, and URLs in messages for developers: nothing is loaded from them.

@@ -118,7 +118,7 @@ def test_random_histories_reach_every_rule():
 
 def test_cases_of_the_page():
     """The page without a server decides in TypeScript, and is tested with these cases."""
-    frontend = Path(__file__).parents[2] / "sam2fast" / "demo" / "frontend"
+    frontend = Path(__file__).parents[2] / "frontend"
     stored = json.loads((frontend / "tests" / "unit" / "together_cases.json").read_text())
     made = runpy.run_path(str(frontend / "scripts" / "make_together_cases.py"))["cases"]()
     for one, other in zip(made, stored, strict=True):

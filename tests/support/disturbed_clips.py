@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from torch.utils.data import get_worker_info
 
-from sam2fast.training.data.clip import Clip, ClipDataset
+from sam2fast.datasets.clip import Clip
+from sam2fast.training.data.clip import ClipDataset
 
 
 class DisturbedClips:

@@ -9,8 +9,8 @@ import numpy as np
 from annotated_videos import small_video
 from PIL import Image
 
+from sam2fast.datasets.clip import Clip
 from sam2fast.io.rle import encode_rle
-from sam2fast.training.data.clip import Clip
 from sam2fast.training.data.raw_dataset import NamedVideoDataset
 from sam2fast.training.data.sampling import EvalSampler
 from sam2fast.training.data.vos import VOSDataset

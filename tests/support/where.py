@@ -84,7 +84,7 @@ def _modules() -> list[Path]:
 
 
 def _files(folder: str, files: str) -> list[Path]:
-    return [path for path in sorted((ROOT / folder).rglob(files)) if "node_modules" not in path.parts]
+    return sorted((ROOT / folder).rglob(files))
 
 
 if __name__ == "__main__":

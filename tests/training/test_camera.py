@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sam2fast.datasets.clip import Clip
 from sam2fast.datasets.dataset_files import DatasetError
 from sam2fast.training.data.camera import RandomCamera
-from sam2fast.training.data.clip import Clip
 
 HEIGHT, WIDTH = 90, 120
 

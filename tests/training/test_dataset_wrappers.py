@@ -11,7 +11,7 @@ import torch
 from official_data import load, sam2_datasets, utils, vos_dataset
 from training_sets import masklet, write_coco, write_mask_folders, write_masklets, write_sa1b, write_video
 
-from sam2fast.training.data.clip import Clip
+from sam2fast.datasets.clip import Clip
 from sam2fast.training.data.dataset_wrappers import ConcatDataset, FixedClips, RepeatFactorWrapper, Subset
 from sam2fast.training.data.json_datasets import CocoRawDataset, JSONRawDataset, SA1BRawDataset
 from sam2fast.training.data.loader import ClipLoader, ClipSource

@@ -18,8 +18,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data._utils import signal_handling
 
+from sam2fast.datasets.clip import Clip
 from sam2fast.training.data import loader as loader_module
-from sam2fast.training.data.clip import Clip, DataError
+from sam2fast.training.data.clip import DataError
 from sam2fast.training.data.loader import (
     MAX_TRIES,
     ClipLoader,

@@ -9,8 +9,8 @@ from official_data import data_utils
 from official_data import transforms as official
 from PIL import Image
 
+from sam2fast.datasets.clip import Clip
 from sam2fast.training.data import transforms as ours
-from sam2fast.training.data.clip import Clip
 
 any_rng = np.random.default_rng  # for transforms that draw nothing that matters
 

@@ -25,7 +25,7 @@ from sam2fast.results.image_writers import TOLERANCE
 DEFAULT_RATE = 24.0
 
 # The colours of objects in overlays. Source: the original's demo; the page has the same table in
-# ``demo/frontend/src/scene/scene.ts``.
+# ``frontend/src/scene/scene.ts``.
 COLOURS: tuple[Colour, ...] = (
     (0x38, 0x80, 0xF3),
     (0xF0, 0xAA, 0x19),

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sam2fast.training.data.clip import Clip
+from sam2fast.datasets.clip import Clip
 
 
 @dataclass(frozen=True)

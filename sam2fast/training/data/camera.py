@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from sam2fast.datasets.clip import Clip
 from sam2fast.datasets.dataset_files import DatasetError
-from sam2fast.training.data.clip import Clip
 
 Box = tuple[float, float, float, float]
 # Maximum number of random crops tried. If no crop has an object, :class:`RandomCamera` raises ``DatasetError``.

@@ -1,23 +1,12 @@
-"""Clips are the samples of all training data sets."""
+"""Data sets of clips, which are the samples of all training data."""
 
-from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sam2fast.datasets.clip import Clip
 from sam2fast.utils.errors import FixableError
-
-
-@dataclass(frozen=True)
-class Clip:
-    """Consecutive frames of one video, or a single image, with ground-truth masks of O objects."""
-
-    frames: NDArray[np.uint8]  # (T, H, W, 3) RGB
-    masks: NDArray[np.bool_]  # (T, O, H, W); the mask is empty where an object is not visible
-    name: str = ""  # name of the video, for messages
-    object_ids: tuple[int, ...] = ()  # ids that the O objects have in the data set
-    frame_indices: tuple[int, ...] = ()  # positions of the T frames within the video
 
 
 class ClipDataset(Protocol):

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sam2fast.training.data.clip import Clip, ClipDataset, name_of
+from sam2fast.datasets.clip import Clip
+from sam2fast.training.data.clip import ClipDataset, name_of
 
 
 def repeat_factors_of(dataset: ClipDataset) -> NDArray[np.float32]:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 
-from sam2fast.training.data.clip import Clip
+from sam2fast.datasets.clip import Clip
 
 Frames = NDArray[np.uint8]
 Masks = NDArray[np.bool_]

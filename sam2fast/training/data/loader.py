@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from sam2fast.datasets.clip import Clip
 from sam2fast.datasets.dataset_files import DatasetError
 from sam2fast.training.data.batch import ClipBatch, collate
 from sam2fast.training.data.batch_schedule import BatchSample, BatchSchedule, EpochSchedule
-from sam2fast.training.data.clip import Clip, ClipDataset, DataError, EpochDataset, name_of
+from sam2fast.training.data.clip import ClipDataset, DataError, EpochDataset, name_of
 from sam2fast.utils.errors import FixableError
 
 _log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from PIL import Image
 
-from sam2fast.training.data.clip import Clip
+from sam2fast.datasets.clip import Clip
 from sam2fast.training.data.functional import (
     Affine,
     Frames,

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from sam2fast.datasets.clip import Clip
 from sam2fast.datasets.dataset_files import DatasetError
-from sam2fast.training.data.clip import Clip, DataError
+from sam2fast.training.data.clip import DataError
 from sam2fast.training.data.raw_dataset import FolderVideo, NamedVideoDataset
 from sam2fast.training.data.sampling import Sampler
 from sam2fast.training.data.transforms import Transform

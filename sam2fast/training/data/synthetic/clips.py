@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sam2fast.training.data.clip import Clip
+from sam2fast.datasets.clip import Clip
 from sam2fast.training.data.synthetic.compositing import SceneObject, footprint
 from sam2fast.training.data.synthetic.media import Media, OnLeftOut, warn_left_out
 from sam2fast.training.data.synthetic.scene import Scene, crossing_objects, random_objects, random_scene

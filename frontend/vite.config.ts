@@ -12,7 +12,7 @@ export default defineConfig({
   experimental: { renderBuiltUrl: (_, { hostType }) => (hostType === "js" ? { relative: true } : undefined) },
   worker: { format: "es" },
   build: {
-    outDir: "../server/static",
+    outDir: "../sam2fast/demo/server/static",
     emptyOutDir: true,
     target: "es2022",
     modulePreload: false, // other chunks are for pages without a server
@@ -20,6 +20,9 @@ export default defineConfig({
     assetsInlineLimit: 0, // the server's content policy allows no data URLs
   },
   // `npm run dev` gets everything but the page from `sam2fast serve`.
-  server: { proxy: Object.fromEntries(ROUTES.map((route) => [route, SERVER])), fs: { allow: [".", "../media"] } },
+  server: {
+    proxy: Object.fromEntries(ROUTES.map((route) => [route, SERVER])),
+    fs: { allow: [".", "../sam2fast/demo/media"] },
+  },
   test: { include: ["tests/unit/**/*.test.ts"], environment: "node" },
 });

@@ -4,7 +4,10 @@ export interface Split {
   readonly seed: number;
 }
 
-/** The names for validation: one at least, and all but one at most; as `demo/server/photo_routes.py` chooses them. */
+/**
+ * The names for validation: one at least, and all but one at most; as `sam2fast/demo/server/photo_routes.py` chooses
+ * them.
+ */
 export async function validationOf(names: ReadonlySet<string>, { percent, seed }: Split): Promise<Set<string>> {
   const count = Math.min(Math.max(1, Math.floor((names.size * percent + 50) / 100)), names.size - 1);
   const entries = await Promise.all(

@@ -2,7 +2,7 @@ import { spawn, type ChildProcess } from "node:child_process";
 import { existsSync } from "node:fs";
 import { resolve } from "node:path";
 
-const REPOSITORY = resolve(import.meta.dirname, "../../../../..");
+const REPOSITORY = resolve(import.meta.dirname, "../../..");
 const OWN = resolve(REPOSITORY, ".venv/bin/python");
 export const PYTHON = process.env["SAM2FAST_PYTHON"] ?? (existsSync(OWN) ? OWN : "python3");
 

@@ -1,5 +1,5 @@
-import cat from "../../../media/cat.jpg";
-import coffee from "../../../media/coffee.jpg";
+import cat from "../../../sam2fast/demo/media/cat.jpg";
+import coffee from "../../../sam2fast/demo/media/coffee.jpg";
 import { asApiError } from "../api/errors";
 import { notify, useStore } from "../state/store";
 import { addPhotos } from "./list";
