@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 import sam2fast.modeling
 from sam2fast.engine import Engine, engine_for
-from sam2fast.tracking.prompting import predict_candidates
+from sam2fast.tracking.proposals import predict_candidates
 
 WITHOUT_A_PLAN = {"PositionEmbeddingSine", "PositionEmbeddingRandom"}
 MODELING = str(Path(sam2fast.modeling.__file__).parent)

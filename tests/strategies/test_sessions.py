@@ -11,7 +11,7 @@ from recorded_ops import RecordedOps, as_on_a_gpu, recorded_by
 from strategy_recordings import RECIPES, strategy_clip
 
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
-from sam2fast.tracking.prompting import predict_candidates
+from sam2fast.tracking.proposals import predict_candidates
 from sam2fast.tracking.saved_state import StateError
 from sam2fast.tracking.strategies import STRATEGIES, Attended, Confident, Dam4Sam, Decided, Sam2Long, Samurai, Strategy
 from sam2fast.utils.testing import relative_error

@@ -14,7 +14,7 @@ from torch import Tensor
 from sam2fast.io.rle import RLE, compress_run_lengths
 from sam2fast.kernels.run_lengths import encode_upsampled
 from sam2fast.tracking.outputs import TrackScores
-from sam2fast.tracking.prompting import ClickCandidates
+from sam2fast.tracking.proposals import ClickCandidates
 from sam2fast.video_results.overlaps import visible_parts
 
 CONTENT_TYPE = "multipart/x-savi-stream; boundary=frame"

@@ -27,7 +27,7 @@ from sam2fast.io.rle import RLE, decode_rle
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 from sam2fast.tracking.outputs import Output, TrackScores
-from sam2fast.tracking.prompting import predict_candidates
+from sam2fast.tracking.proposals import predict_candidates
 from sam2fast.tracking.session import TrackedObject, UnchangedOnError
 from sam2fast.video_io import VideoError
 
