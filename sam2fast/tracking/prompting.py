@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from sam2fast.kernels.mask_ops import upsample_masks
 from sam2fast.modeling.sam2_base import NO_OBJ_SCORE
 from sam2fast.prompt_inputs import CPU, PromptWarning, check_boxes, check_numbers, check_points
 from sam2fast.tracking.outputs import FrameResult
-from sam2fast.tracking.records import check_prompted, latest_results, remaining_results
+from sam2fast.tracking.records import check_prompted, latest_results, remaining_results, requested
 from sam2fast.tracking.session import TrackedObject, UnchangedOnError, VideoSession
 from sam2fast.tracking.shared_prompts import exempt_pairs
 from sam2fast.tracking.tracker import Tracker
@@ -144,28 +144,33 @@ def masks_of(tracker: Tracker, state: VideoSession, ids: Sequence[Any], results:
     return tracker.format_masks(state, masks, "logits")
 
 
-def commit_prompts(tracker: Tracker, state: VideoSession) -> None:
+def commit_prompts(tracker: Tracker, state: VideoSession, obj_ids: Collection[Any] | None = None) -> None:
     """Encodes memories for the results of new prompts, and stores the results for later frames to attend to.
 
+    Args:
+        obj_ids: Ids of the objects with these prompts. None: all objects.
+
     Raises:
-        RuntimeError: If there is no object, or an object has no conditioning frame. The session is unchanged.
+        RuntimeError: If an id is unknown, there is no object, or an object has no conditioning frame. The session is
+            unchanged.
     """
-    check_prompted(state.objects)
-    if not any(tracked.new_tracked or tracked.new_conditioning for tracked in state.objects.values()):
+    objects = requested(state.objects, obj_ids)
+    check_prompted(objects)
+    if not any(tracked.new_tracked or tracked.new_conditioning for tracked in objects.values()):
         return
-    encoded = _with_memories(tracker, state)
+    encoded = _with_memories(tracker, state, objects.values())
     exempt = exempt_pairs(state) if state.strategy.sees_others else state.exempt
     distance = tracker.clearing_distance if tracker.options.clear_non_cond_mem_around_input else None
-    with UnchangedOnError(state, state.objects.values()):
+    with UnchangedOnError(state, objects.values()):
         state.exempt = exempt
-        for tracked in state.objects.values():
+        for tracked in objects.values():
             tracked.commit(encoded, distance)
 
 
-def _with_memories(tracker: Tracker, state: VideoSession) -> dict[int, FrameResult]:
+def _with_memories(tracker: Tracker, state: VideoSession, objects: Iterable[TrackedObject]) -> dict[int, FrameResult]:
     """Encodes memories of new results, one batch per frame. Maps each ``id(result)`` to a result with a memory."""
     by_frame: dict[int, list[FrameResult]] = {}
-    for tracked in state.objects.values():
+    for tracked in objects:
         for new in (tracked.new_tracked, tracked.new_conditioning):
             for frame, result in new.items():
                 by_frame.setdefault(frame, []).append(result)
