@@ -17,6 +17,7 @@ from sam2fast.prompt_inputs import plain_id, plain_ids
 from sam2fast.tracking.outputs import Output, TrackScores, check_output, delayed
 from sam2fast.tracking.prompting import add_mask, add_points_or_box, clear_prompts, commit_prompts, remove_object
 from sam2fast.tracking.propagation import Progress, frames_at_once
+from sam2fast.tracking.proposals import ClickCandidates, predict_candidates
 from sam2fast.tracking.records import frames_of_pass, requested
 from sam2fast.tracking.session import TrackedObject
 from sam2fast.tracking.session_api import SessionMethods
@@ -198,6 +199,38 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
         if flow is not None:
             return flow.add_points_or_box(frame, obj_id, *prompt)
         return add_points_or_box(self._tracker, state, frame, obj_id, *prompt)
+
+    @checked_session
+    @torch.inference_mode()
+    def propose_masks(
+        self,
+        inference_state: VideoState,
+        frame_idx: int,
+        obj_id: Any,
+        points: Any,
+        labels: Any,
+        *,
+        refine: bool = True,
+        normalize_coords: bool = True,
+    ) -> ClickCandidates:
+        """Returns the candidate masks from which :meth:`add_new_points_or_box` selects. The session is unchanged.
+
+        In published configurations, there are three candidates for one point, and one candidate for several points.
+
+        Args:
+            points, labels: All points of the object on the frame, and their labels. The corners of a box have the
+                labels 2 and 3, and come first.
+            refine: If True, the points refine the object's mask on the frame, as in :meth:`add_new_points_or_box`. If
+                False, the object's prompts on the frame are ignored.
+            frame_idx, obj_id, normalize_coords: See :meth:`add_new_points_or_box`.
+
+        Raises:
+            RuntimeError: If the session is the original's dict. :meth:`add_new_points_or_box` lists other errors.
+        """
+        state, frame = inference_state, frame_number(frame_idx, inference_state.num_frames, "frame_idx")
+        flow_of(self, state, "propose_masks")
+        prompt = points, labels, refine, normalize_coords
+        return predict_candidates(self._tracker, state, frame, plain_id(obj_id), *prompt)
 
     def add_new_points(self, *args: Any, **kwargs: Any) -> tuple[int, list[Any], Tensor]:
         """Calls :meth:`add_new_points_or_box`. ``add_new_points`` is the old name of the method."""

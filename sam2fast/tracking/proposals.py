@@ -2,7 +2,6 @@
 
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from sam2fast.engine import engine_for
@@ -20,25 +19,19 @@ class ClickCandidates(NamedTuple):
     score: float  # object score logit
 
 
-@torch.inference_mode()
 def predict_candidates(
-    tracker: Tracker, state: VideoSession, frame: int, obj_id: Any, points: Any, labels: Any, refine: bool
+    tracker: Tracker,
+    state: VideoSession,
+    frame: int,
+    obj_id: Any,
+    points: Any,
+    labels: Any,
+    refine: bool,
+    normalize_coords: bool,
 ) -> ClickCandidates:
-    """Returns the candidate masks that :func:`add_points_or_box` selects from. The session is unchanged.
-
-    In published configurations, there are three candidates for one click, and one candidate for several clicks.
-
-    Args:
-        obj_id: Id of a new or existing object.
-        points, labels: All clicks of the object on the frame, with normalized coordinates. Box corners come first.
-        refine: If True, the clicks refine the object's mask on the frame. Otherwise they replace its prompts.
-
-    Raises:
-        ValueError: If the points are invalid.
-        VideoError: If the frame cannot be read.
-    """
-    model = tracker.model
-    clicks = click_prompt(points, labels, None, True, (1, 1), model.image_size, model.device)
+    """Returns candidate masks for clicks. See ``SAM2VideoPredictor.propose_masks``."""
+    model, size = tracker.model, state.video_size if normalize_coords else (1, 1)
+    clicks = click_prompt(points, labels, None, True, size, model.image_size, model.device)
     tracked = state.objects.get(obj_id) or TrackedObject()
     if not refine and frame in tracked.points.keys() | tracked.masks.keys():
         tracked = tracked.copy()

@@ -27,7 +27,6 @@ from sam2fast.io.rle import RLE, decode_rle
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 from sam2fast.tracking.outputs import Output, TrackScores
-from sam2fast.tracking.proposals import predict_candidates
 from sam2fast.tracking.session import TrackedObject, UnchangedOnError
 from sam2fast.video_io import VideoError
 
@@ -151,7 +150,9 @@ class SessionCalls:
         _check_frame(state, frame)
         check_points(clicks.points, clicks.labels)
         try:
-            found = predict_candidates(self._predictor._tracker, state, frame, object_id, *clicks, refine)
+            found = self._predictor.propose_masks(
+                state, frame, object_id, *clicks, refine=refine, normalize_coords=False
+            )
         except ValueError as error:
             raise BadInputError(str(error)) from error
         return encode_candidates(found, state.video_size)
