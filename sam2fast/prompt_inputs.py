@@ -1,7 +1,7 @@
 """Validates prompts and object ids for images and videos, and converts prompts to tensors."""
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -323,3 +323,18 @@ def plain_id(obj_id: Any) -> Any:
     if isinstance(obj_id, Tensor | np.ndarray | np.generic) and len(obj_id.reshape(-1)) == 1:
         return obj_id.item()
     return obj_id
+
+
+def plain_ids(obj_ids: Iterable[Any]) -> list[Any]:
+    """Converts object ids like :func:`plain_id`.
+
+    Raises:
+        ValueError: If there are no ids.
+        TypeError: If ``obj_ids`` is not iterable.
+    """
+    if not isinstance(obj_ids, Iterable):
+        raise TypeError(f"obj_ids is {obj_ids!r}; expected several ids, such as [{obj_ids!r}]")
+    ids = list(map(plain_id, obj_ids))
+    if not ids:
+        raise ValueError("obj_ids is empty; expected at least one id, or None for all objects")
+    return ids

@@ -231,7 +231,8 @@ class SAM2ImagePredictor:
             predictor = copy.copy(self)  # with a new guard
             predictor._keep(features.tensors, [features.size], is_batch=False)
         prompts = point_coords, point_labels, box, mask_input
-        return predictor._results(prompts, multimask_output, return_logits, normalize_coords, output_mode)
+        with predictor.guard.begin_call(predictor, changes=False):
+            return predictor._results(prompts, multimask_output, return_logits, normalize_coords, output_mode)
 
     @shared
     def predict_batch(
@@ -271,7 +272,7 @@ class SAM2ImagePredictor:
         masks, ious, low_res = (list(x) for x in zip(*results, strict=True))
         return masks, ious, low_res
 
-    @shared
+    @torch.no_grad()
     def _results(
         self,
         prompts: tuple[Any, ...],
@@ -281,7 +282,7 @@ class SAM2ImagePredictor:
         output_mode: str,
         img_idx: int = -1,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Returns the results of :meth:`predict` for the image with index ``img_idx``."""
+        """Returns the results of :meth:`predict` for the image with index ``img_idx``, within a guarded call."""
         self._require_image()
         check_output_mode(output_mode, return_logits)
         size, threshold = self._orig_hw[img_idx], self.mask_threshold
@@ -289,13 +290,14 @@ class SAM2ImagePredictor:
         in_bits = self.device.type in COPIES_BITS and output_mode != "coco_rle" and not return_logits
         # If a user replaced `_predict` on the instance or the class, the replacement computes the masks.
         custom = getattr(self._predict, "__func__", self._predict) is not _UNCHANGED_PREDICT
+        predict = self._predict if custom else self._predict_unguarded
         by_predict = output_mode in ("float", "bool") and (custom or not in_bits)
         for group in grouped_by_points(*prompts):
             mask, coords, labels, corners = self._prep_prompts(*group[1:], normalize_coords, img_idx)
             if by_predict:
-                part = self._predict(coords, labels, corners, mask, multimask_output, return_logits, img_idx)
+                part = predict(coords, labels, corners, mask, multimask_output, return_logits, img_idx)
             else:
-                low_res, ious = self._predict_low_res(coords, labels, corners, mask, multimask_output, img_idx)
+                low_res, ious = self._decode(coords, labels, corners, mask, multimask_output, img_idx)
                 part = self._transforms.cleaned(low_res), ious, low_res.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
             rows += group.rows
             parts.append(part)
@@ -344,9 +346,7 @@ class SAM2ImagePredictor:
         coords, labels, corners = (x if x is None else copy_to_device(x, self.device) for x in prompts)
         return mask, coords, labels, corners
 
-    @shared
-    @torch.no_grad()
-    def _predict(
+    def _predict_unguarded(
         self,
         point_coords: Tensor | None,
         point_labels: Tensor | None,
@@ -367,7 +367,7 @@ class SAM2ImagePredictor:
         Returns:
             Masks ``(B, C, H, W)`` as bool or logits, IoUs ``(B, C)``, and low-resolution logits ``(B, C, 4h, 4h)``.
         """
-        low_res, ious = self._predict_low_res(point_coords, point_labels, boxes, mask_input, multimask_output, img_idx)
+        low_res, ious = self._decode(point_coords, point_labels, boxes, mask_input, multimask_output, img_idx)
         size = self._orig_hw[img_idx]
         if return_logits:
             masks = self._transforms.postprocess_masks(low_res, size)
@@ -375,9 +375,7 @@ class SAM2ImagePredictor:
             masks = self._transforms.postprocess_to_bool(low_res, size, self.mask_threshold)
         return masks, ious, low_res.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
 
-    @shared
-    @torch.no_grad()
-    def _predict_low_res(
+    def _decode(
         self,
         point_coords: Tensor | None,
         point_labels: Tensor | None,
@@ -396,6 +394,10 @@ class SAM2ImagePredictor:
             return embedding.new_zeros(0, C, *size), embedding.new_zeros(0, C)
         levels = [level[img_idx][None] for level in features["high_res_feats"]]
         return replay.decode(self.model, self.fast, embedding, levels, points, mask_input, multimask_output)
+
+    # Both are called from outside. Within guarded calls, the unguarded methods are called.
+    _predict = shared(torch.no_grad()(_predict_unguarded))
+    _predict_low_res = shared(torch.no_grad()(_decode))
 
 
 _UNCHANGED_PREDICT = SAM2ImagePredictor._predict

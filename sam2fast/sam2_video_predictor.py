@@ -1,6 +1,6 @@
 """Tracks objects through a video from clicks, boxes and masks on any frame."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, Literal, cast, overload
@@ -13,12 +13,13 @@ from sam2fast.compat.overridden import answers_of, flow_of, keep_originals, with
 from sam2fast.compat.private_api import PrivateMethods
 from sam2fast.compat.video_state import VideoState, checked_session
 from sam2fast.modeling.sam2_base import SAM2Base
-from sam2fast.prompt_inputs import plain_id
-from sam2fast.tracking.object_results import frames_of_pass
+from sam2fast.prompt_inputs import plain_id, plain_ids
+from sam2fast.tracking.object_results import frames_of_pass, requested
 from sam2fast.tracking.outputs import Output, TrackScores, check_output, delayed
 from sam2fast.tracking.predictor_methods import PredictorMethods
 from sam2fast.tracking.prompting import add_mask, add_points_or_box, clear_prompts, commit_prompts, remove_object
 from sam2fast.tracking.propagation import Progress, frames_at_once
+from sam2fast.tracking.proposals import ClickCandidates, predict_candidates
 from sam2fast.tracking.session import TrackedObject
 from sam2fast.tracking.strategies import StrategyLike, strategy_of
 from sam2fast.tracking.tracker import Tracker
@@ -199,6 +200,38 @@ class SAM2VideoPredictor(PrivateMethods, PredictorMethods[VideoState], SAM2Base)
             return flow.add_points_or_box(frame, obj_id, *prompt)
         return add_points_or_box(self._tracker, state, frame, obj_id, *prompt)
 
+    @checked_session
+    @torch.inference_mode()
+    def propose_masks(
+        self,
+        inference_state: VideoState,
+        frame_idx: int,
+        obj_id: Any,
+        points: Any,
+        labels: Any,
+        *,
+        refine: bool = True,
+        normalize_coords: bool = True,
+    ) -> ClickCandidates:
+        """Returns the candidate masks from which :meth:`add_new_points_or_box` selects. The session is unchanged.
+
+        In published configurations, there are three candidates for one point, and one candidate for several points.
+
+        Args:
+            points, labels: All points of the object on the frame, and their labels. The corners of a box have the
+                labels 2 and 3, and come first.
+            refine: If True, the points refine the object's mask on the frame, as in :meth:`add_new_points_or_box`. If
+                False, the object's prompts on the frame are ignored.
+            frame_idx, obj_id, normalize_coords: See :meth:`add_new_points_or_box`.
+
+        Raises:
+            RuntimeError: If the session is the original's dict. :meth:`add_new_points_or_box` lists other errors.
+        """
+        state, frame = inference_state, frame_number(frame_idx, inference_state.num_frames, "frame_idx")
+        flow_of(self, state, "propose_masks")
+        prompt = points, labels, refine, normalize_coords
+        return predict_candidates(self._tracker, state, frame, plain_id(obj_id), *prompt)
+
     def add_new_points(self, *args: Any, **kwargs: Any) -> tuple[int, list[Any], Tensor]:
         """Calls :meth:`add_new_points_or_box`. ``add_new_points`` is the old name of the method."""
         return self.add_new_points_or_box(*args, **kwargs)
@@ -271,15 +304,22 @@ class SAM2VideoPredictor(PrivateMethods, PredictorMethods[VideoState], SAM2Base)
 
     @checked_session
     @torch.inference_mode()
-    def propagate_in_video_preflight(self, inference_state: VideoState) -> None:
+    def propagate_in_video_preflight(
+        self, inference_state: VideoState, *, obj_ids: Iterable[Any] | None = None
+    ) -> None:
         """Encodes the memories of frames with new prompts. :meth:`propagate_in_video` calls this method first.
 
+        Args:
+            obj_ids: Ids of the objects with these prompts. None: all objects.
+
         Raises:
-            TypeError, ValueError: If ``inference_state`` is not a session, or belongs to another model.
-            RuntimeError: If there are no objects, or an object has no conditioning frames. The session stays unchanged.
+            TypeError, ValueError: If ``inference_state`` is not a session, belongs to another model, or ids are empty.
+            RuntimeError: If an object is unknown or has no conditioning frames, there are no objects, or ids come with
+                the original's dict. The session stays unchanged.
         """
-        flow = flow_of(self, inference_state)
-        commit_prompts(self._tracker, inference_state) if flow is None else flow.commit_prompts()
+        ids = None if obj_ids is None else plain_ids(obj_ids)
+        flow = flow_of(self, inference_state, None if ids is None else "obj_ids")
+        commit_prompts(self._tracker, inference_state, ids) if flow is None else flow.commit_prompts()
 
     @overload
     def propagate_in_video(
@@ -294,6 +334,7 @@ class SAM2VideoPredictor(PrivateMethods, PredictorMethods[VideoState], SAM2Base)
         encode_ahead: int | None = None,
         output: Output = "logits",
         lag: int = 0,
+        obj_ids: Iterable[Any] | None = None,
     ) -> Iterator[tuple[int, list[Any], Tensor]]: ...
 
     @overload
@@ -309,22 +350,8 @@ class SAM2VideoPredictor(PrivateMethods, PredictorMethods[VideoState], SAM2Base)
         encode_ahead: int | None = None,
         output: Output = "logits",
         lag: int = 0,
+        obj_ids: Iterable[Any] | None = None,
     ) -> Iterator[tuple[int, list[Any], Tensor, TrackScores]]: ...
-
-    @overload
-    def propagate_in_video(
-        self,
-        inference_state: VideoState,
-        start_frame_idx: int | None = None,
-        max_frame_num_to_track: int | None = None,
-        reverse: bool = False,
-        *,
-        return_scores: bool,
-        progress: Progress = True,
-        encode_ahead: int | None = None,
-        output: Output = "logits",
-        lag: int = 0,
-    ) -> Iterator[tuple[Any, ...]]: ...
 
     @checked_session
     @torch.inference_mode()
@@ -340,8 +367,9 @@ class SAM2VideoPredictor(PrivateMethods, PredictorMethods[VideoState], SAM2Base)
         encode_ahead: int | None = None,
         output: Output = "logits",
         lag: int = 0,
+        obj_ids: Iterable[Any] | None = None,
     ) -> Iterator[tuple[Any, ...]]:
-        """Tracks all objects frame by frame, and yields the results of each frame.
+        """Tracks objects frame by frame, and yields the results of each frame.
 
         If an object is removed during a propagation, later frames omit the object. New objects and prompts take effect
         in the next propagation. The strategy ``sam2long`` selects masks at the end of a pass, and yields no frame
@@ -359,17 +387,20 @@ class SAM2VideoPredictor(PrivateMethods, PredictorMethods[VideoState], SAM2Base)
                 ``"low_res"`` (the model's logits ``(objects, 1, 4h, 4h)``, which may overlap).
             lag: Number of frames by which results are delayed. With 1 or more, masks and scores are copied to the CPU
                 while the next frame is tracked. Delayed results still contain objects that were removed after tracking.
+            obj_ids: Ids of the objects to track. None: all objects. Prompts and results of other objects stay
+                unchanged. Other objects also take no part if objects compete for pixels (``non_overlap_masks``, the
+                strategy ``together``).
 
         Yields:
-            The frame index, the ids of all objects, and the masks of all objects in the format ``output``, by default
-            fp32 logits ``(objects, 1, H, W)``.
+            The frame index, the ids of the tracked objects in the session's order, and the masks of these objects in
+            the format ``output``, by default fp32 logits ``(objects, 1, H, W)``.
 
         Raises:
             RuntimeError: If :meth:`propagate_in_video_preflight` raises a RuntimeError, the model is in training mode,
                 or the last prompt of an object was removed.
             IndexError: If the start frame does not exist. The index after the last frame is valid, and yields nothing.
             ValueError: If the session belongs to another model, a number of frames or ``lag`` is negative,
-                ``encode_ahead`` is less than 1, or ``output`` is unknown.
+                ``encode_ahead`` is less than 1, ``output`` is unknown, or ``obj_ids`` is empty.
             TypeError: If ``inference_state`` is not a session, or a number is not an integer.
             VideoError: If a frame cannot be read (FileNotFoundError or TypeError in a list), or frames are missing.
         """
@@ -380,14 +411,16 @@ class SAM2VideoPredictor(PrivateMethods, PredictorMethods[VideoState], SAM2Base)
         check_output(output)
         if start_frame_idx is not None:
             start_frame_idx = frame_number(start_frame_idx, state.num_frames, "start_frame_idx", may_be_the_end=True)
+        selected = {} if obj_ids is None else {"obj_ids": plain_ids(obj_ids)}
         self.check_recordings()
-        self.propagate_in_video_preflight(state)
+        self.propagate_in_video_preflight(state, **selected)
         flow = flow_of(self, state)
         if start_frame_idx is None and flow is not None:
             start_frame_idx = flow.first_frame()
-        objects = state.objects.values() if start_frame_idx is None else ()  # custom states may lack `objects`
-        order = frames_of_pass(objects, state.num_frames, start_frame_idx, max_frame_num_to_track, reverse)
-        answers = answers_of(self, state, order, reverse, return_scores, progress, batch, output)
+        # Custom states may lack `objects`.
+        tracked = requested(state.objects, **selected).values() if start_frame_idx is None else ()
+        order = frames_of_pass(tracked, state.num_frames, start_frame_idx, max_frame_num_to_track, reverse)
+        answers = answers_of(self, state, order, reverse, return_scores, progress, batch, output, **selected)
         yield from delayed(answers, lag) if lag else answers
         wants_more = max_frame_num_to_track is None or len(order) <= max_frame_num_to_track
         truncated = getattr(state.frames, "truncated", None)  # custom states may hold any frames

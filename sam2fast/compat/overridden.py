@@ -1,6 +1,6 @@
 """Detects predictor methods that a user replaced, and calls these methods directly or through the original's flow."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from operator import attrgetter
 from typing import Any, TypeVar
@@ -98,16 +98,27 @@ def _uncompiled(module: Any) -> Any:
     return getattr(module, "_orig_mod", module)
 
 
-def flow_of(predictor: SAM2Base, state: VideoState) -> OfficialFlow | None:
+def flow_of(predictor: SAM2Base, state: VideoState, unsupported: str | None = None) -> OfficialFlow | None:
     """Returns the original's flow if the session is the original's dict, else None.
 
     If a private method is overridden, converts the session to the original's dict first.
+
+    Args:
+        unsupported: Name of a requested option or method that the original's flow lacks.
+
+    Raises:
+        RuntimeError: If the session is the original's dict and ``unsupported`` is not None.
     """
     if state.official is None:
         name = overridden(predictor)
         if name is None:
             return None
         state.to_official(f"{type(predictor).__name__}.{name} is overridden")
+    if unsupported is not None:
+        raise RuntimeError(
+            f"{unsupported} is not supported: this session is the original's dict, since one of its keys was used or a "
+            "private method is overridden"
+        )
     return OfficialFlow(predictor, state)
 
 
@@ -130,20 +141,18 @@ def answers_of(
     progress: Progress,
     encode_ahead: int,
     output: Output,
+    obj_ids: Collection[Any] | None = None,
 ) -> Iterator[tuple[Any, ...]]:
     """Yields the results of one pass. If the session is the original's dict, the original's flow computes results."""
-    flow = flow_of(predictor, state)
+    unsupported = "return_scores=True" if return_scores else None if obj_ids is None else "obj_ids"
+    flow = flow_of(predictor, state, unsupported)
     if flow is None:
-        arguments = order, reverse, return_scores, progress, encode_ahead, output
+        arguments = order, reverse, return_scores, progress, encode_ahead, output, obj_ids
         for answer in propagate(predictor._tracker, state, *arguments):
             yield answer
-            flow = flow_of(predictor, state)
+            flow = flow_of(predictor, state, unsupported)
             if flow is not None:
                 order = order[order.index(answer[0]) + 1 :]
                 break
     if flow is not None:
-        if return_scores:
-            raise RuntimeError(
-                "return_scores=True is not supported: this session is the original's dict, without scores"
-            )
         yield from flow.propagate(order, reverse, progress, output)

@@ -3,7 +3,7 @@
 Imports only the standard library, because exported trackers contain this file.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -114,6 +114,18 @@ def latest_results(objects: Mapping[Any, ObjectResults[Result]], frame: int, con
 def remaining_results(objects: Mapping[Any, ObjectResults[Result]], frame: int) -> dict[Any, Result]:
     """Returns the latest results on ``frame`` after a prompt on ``frame`` was removed."""
     return latest_results(objects, frame, any(frame in o.new_conditioning for o in objects.values()))
+
+
+def requested(objects: Mapping[Any, Record], obj_ids: Collection[Any] | None = None) -> dict[Any, Record]:
+    """Returns the objects with ids ``obj_ids`` in the order of ``objects``. If None, returns all objects.
+
+    Raises:
+        RuntimeError: If an id is unknown.
+    """
+    for obj_id in obj_ids or ():
+        if obj_id not in objects:
+            raise RuntimeError(f"there is no object {obj_id!r} to track; the ids are {list(objects)}")
+    return {obj_id: o for obj_id, o in objects.items() if obj_ids is None or obj_id in obj_ids}
 
 
 def still_in(current: Mapping[Any, Record], objects: Mapping[Any, Record]) -> dict[Any, Record]:

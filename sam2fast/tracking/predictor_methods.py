@@ -1,7 +1,7 @@
 """Predictor methods that the original does not have: CUDA graphs, streams and saved states."""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
@@ -11,8 +11,10 @@ import torch
 from torch import nn
 
 from sam2fast.modeling.memory_selection import MemoryRules
+from sam2fast.prompt_inputs import plain_ids
 from sam2fast.tracking import saved_state
 from sam2fast.tracking.features import EncodedFrame
+from sam2fast.tracking.object_results import requested
 from sam2fast.tracking.outputs import Output, check_output
 from sam2fast.tracking.propagation import frames_at_once, merge_passes, warm_up
 from sam2fast.tracking.session import TrackedObject, VideoSession
@@ -99,8 +101,10 @@ class PredictorMethods(TrackingModel, Generic[State]):
         """
         runner_for(self).check()
 
-    def propagate_both(self, inference_state: VideoSession, **options: Any) -> Iterator[tuple[Any, ...]]:
-        """Tracks all objects through the whole video or volume in both directions, and yields each frame once.
+    def propagate_both(
+        self, inference_state: VideoSession, *, obj_ids: Iterable[Any] | None = None, **options: Any
+    ) -> Iterator[tuple[Any, ...]]:
+        """Tracks objects through the whole video or volume in both directions, and yields each frame once.
 
         The forward pass begins at the earliest prompt. The backward pass begins at frame t, the latest frame on which
         an object is first prompted. An object's masks come from the forward pass from its first prompted frame on, and
@@ -108,6 +112,7 @@ class PredictorMethods(TrackingModel, Generic[State]):
         descending order. If both passes track a frame, its masks stay in memory until the frame is yielded.
 
         Args:
+            obj_ids: Ids of the objects to track. None: all objects. See ``propagate_in_video``.
             **options: Arguments ``return_scores``, ``progress``, ``encode_ahead``, ``output`` and ``lag`` of
                 ``propagate_in_video``.
 
@@ -118,14 +123,16 @@ class PredictorMethods(TrackingModel, Generic[State]):
             RuntimeError: If the session is the original's dict. Call ``propagate_in_video`` with and without
                 ``reverse`` instead. For other errors see ``propagate_in_video``.
         """
-        self.propagate_in_video_preflight(inference_state)
-        objects: Mapping[Any, TrackedObject] = getattr(inference_state, "objects", {})
+        selected = {} if obj_ids is None else {"obj_ids": plain_ids(obj_ids)}
+        self.propagate_in_video_preflight(inference_state, **selected)
+        objects: Mapping[Any, TrackedObject] = requested(getattr(inference_state, "objects", {}), **selected)
         if not objects:
             raise RuntimeError(
                 "this session is the original's dict, which propagate_both does not support: call propagate_in_video, "
                 "and again with reverse=True"
             )
         begins = {obj_id: min(tracked.conditioning) for obj_id, tracked in objects.items()}
+        options |= selected
         forward = self.propagate_in_video(inference_state, min(begins.values()), **options)
         backward = self.propagate_in_video(inference_state, max(begins.values()), reverse=True, **options)
         yield from merge_passes(begins, forward, backward)

@@ -2,23 +2,21 @@
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sam2fast.engine import engine_for
 from sam2fast.kernels.mask_ops import upsample_masks
 from sam2fast.modeling.sam2_base import NO_OBJ_SCORE
 from sam2fast.prompt_inputs import CPU, PromptWarning, check_boxes, check_numbers, check_points
-from sam2fast.tracking.object_results import check_prompted, latest_results, remaining_results
+from sam2fast.tracking.object_results import check_prompted, latest_results, remaining_results, requested
 from sam2fast.tracking.outputs import FrameResult
 from sam2fast.tracking.session import TrackedObject, UnchangedOnError, VideoSession
 from sam2fast.tracking.shared_prompts import exempt_pairs
-from sam2fast.tracking.step import fill_holes, without_memory
 from sam2fast.tracking.tracker import Tracker
 from sam2fast.utils.async_copies import copy_to_device
 
@@ -146,28 +144,33 @@ def masks_of(tracker: Tracker, state: VideoSession, ids: Sequence[Any], results:
     return tracker.format_masks(state, masks, "logits")
 
 
-def commit_prompts(tracker: Tracker, state: VideoSession) -> None:
+def commit_prompts(tracker: Tracker, state: VideoSession, obj_ids: Collection[Any] | None = None) -> None:
     """Encodes memories for the results of new prompts, and stores the results for later frames to attend to.
 
+    Args:
+        obj_ids: Ids of the objects with these prompts. None: all objects.
+
     Raises:
-        RuntimeError: If there is no object, or an object has no conditioning frame. The session is unchanged.
+        RuntimeError: If an id is unknown, there is no object, or an object has no conditioning frame. The session is
+            unchanged.
     """
-    check_prompted(state.objects)
-    if not any(tracked.new_tracked or tracked.new_conditioning for tracked in state.objects.values()):
+    objects = requested(state.objects, obj_ids)
+    check_prompted(objects)
+    if not any(tracked.new_tracked or tracked.new_conditioning for tracked in objects.values()):
         return
-    encoded = _with_memories(tracker, state)
+    encoded = _with_memories(tracker, state, objects.values())
     exempt = exempt_pairs(state) if state.strategy.sees_others else state.exempt
     distance = tracker.clearing_distance if tracker.model.clear_non_cond_mem_around_input else None
-    with UnchangedOnError(state, state.objects.values()):
+    with UnchangedOnError(state, objects.values()):
         state.exempt = exempt
-        for tracked in state.objects.values():
+        for tracked in objects.values():
             tracked.commit(encoded, distance)
 
 
-def _with_memories(tracker: Tracker, state: VideoSession) -> dict[int, FrameResult]:
+def _with_memories(tracker: Tracker, state: VideoSession, objects: Iterable[TrackedObject]) -> dict[int, FrameResult]:
     """Encodes memories of new results, one batch per frame. Maps each ``id(result)`` to a result with a memory."""
     by_frame: dict[int, list[FrameResult]] = {}
-    for tracked in state.objects.values():
+    for tracked in objects:
         for new in (tracked.new_tracked, tracked.new_conditioning):
             for frame, result in new.items():
                 by_frame.setdefault(frame, []).append(result)
@@ -175,59 +178,6 @@ def _with_memories(tracker: Tracker, state: VideoSession) -> dict[int, FrameResu
     for frame, results in by_frame.items():
         encoded.update(zip(map(id, results), tracker.encode_memories(state, frame, results), strict=True))
     return encoded
-
-
-class ClickCandidates(NamedTuple):
-    """Stores candidate masks for the same clicks, in descending order of predicted IoU."""
-
-    logits: Tensor  # (M, 1, h, w) fp32 at low resolution, after hole filling
-    ious: list[float]  # predicted IoU of each mask
-    score: float  # object score logit
-
-
-@torch.inference_mode()
-def predict_candidates(
-    tracker: Tracker, state: VideoSession, frame: int, obj_id: Any, points: Any, labels: Any, refine: bool
-) -> ClickCandidates:
-    """Returns the candidate masks that :func:`add_points_or_box` selects from. The session is unchanged.
-
-    In published configurations, there are three candidates for one click, and one candidate for several clicks.
-
-    Args:
-        obj_id: Id of a new or existing object.
-        points, labels: All clicks of the object on the frame, with normalized coordinates. Box corners come first.
-        refine: If True, the clicks refine the object's mask on the frame. Otherwise they replace its prompts.
-
-    Raises:
-        ValueError: If the points are invalid.
-        VideoError: If the frame cannot be read.
-    """
-    model = tracker.model
-    clicks = click_prompt(points, labels, None, True, (1, 1), model.image_size, model.device)
-    tracked = state.objects.get(obj_id) or TrackedObject()
-    if not refine and frame in tracked.points.keys() | tracked.masks.keys():
-        tracked = tracked.copy()
-        tracked.remove_prompts(frame)
-    previous = tracked.result_on(frame, tracker.makes_conditioning(tracked, frame))
-    (features,) = tracker.encode(state, [frame])
-    with tracker.steps.one_step(state.features):
-        state.bank.begin_step()
-        memory, engine = tracker.gather(state, tracked, frame), engine_for(model)
-        if memory is None:
-            conditioned = without_memory(model, features)
-        else:
-            conditioned = engine.attend(features.embedding, memory, state.bank.fp8)
-        masks, ious, _, scores = engine.propose(
-            conditioned,
-            features.high_res,
-            clicks,
-            None if previous is None else tracker.as_mask_input(previous.mask),
-            model._use_multimask(tracked.is_initial(frame), clicks),
-            state.strategy.presence,
-        )
-    order = ious[0].argsort(descending=True)
-    logits = fill_holes(masks[0, order, None], tracker.fill_hole_area(state))
-    return ClickCandidates(logits, ious[0, order].tolist(), float(scores[0]))
 
 
 def click_prompt(

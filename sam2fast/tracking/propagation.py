@@ -1,7 +1,7 @@
 """Tracks a session's objects from frame to frame, in one pass over a video."""
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, TypeAlias
 
@@ -15,7 +15,7 @@ from sam2fast.engine.replay import GraphCalls, GraphPool
 from sam2fast.kernels._dispatch import why_no_triton
 from sam2fast.kernels._warm import collecting, compile_in_processes
 from sam2fast.tracking.memory_bank import BUCKETS
-from sam2fast.tracking.object_results import no_prompt_error, still_in
+from sam2fast.tracking.object_results import no_prompt_error, requested, still_in
 from sam2fast.tracking.outputs import Output, TrackScores
 from sam2fast.tracking.prompting import add_points_or_box, commit_prompts
 from sam2fast.tracking.session import TrackedObject, VideoSession
@@ -54,6 +54,7 @@ def propagate(
     progress: Progress,
     encode_ahead: int,
     output: Output,
+    obj_ids: Collection[Any] | None = None,
 ) -> Iterator[tuple[Any, ...]]:
     """Runs one pass with the arguments of ``propagate_in_video``, and yields the results frame by frame.
 
@@ -63,7 +64,7 @@ def propagate(
         RuntimeError: If an object's last prompt was removed during the pass.
         VideoError: If a frame cannot be read.
     """
-    objects = dict(state.objects)
+    objects = requested(state.objects, obj_ids)
     pathways = Pathways() if state.strategy.hypotheses > 1 else None
     try:
         for frame in with_progress(order, progress):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from demo_client import ADD, CANCEL, CLEAR_FRAME, CLEAR_VIDEO, REMOVE, Refusal, masks_of
+from demo_client import ADD, CANCEL, CLEAR_FRAME, CLEAR_VIDEO, REMOVE, Refusal, masks_of, parts_of
 
 from sam2fast.demo.server import serving
 from sam2fast.demo.server.app import SERVICE
@@ -350,3 +350,17 @@ def test_only_some_objects_are_tracked(client, session):
         assert_same(masks, {2: whole[frame][2]})
     assert client.facts(session)["objects"] == [1, 2]
     assert_same(dict(client.track(session))[4], {1: dict(client.track(session))[4][1], 2: whole[4][2]})
+
+
+@pytest.mark.parametrize(("removed", "left"), [([2], [3]), ([2, 3], [])])
+def test_selected_objects_that_are_removed_meanwhile(client, session, removed, left):
+    """The track goes on with the others, also in the second direction, and ends if there are none."""
+    for obj, point in ((1, ON_SQUARE), (2, ON_DISC), (3, ON_DISC)):
+        client.add(session, [point], obj=obj)
+    parts = client.begin_track(session, object_ids=[2, 3])
+    for obj in removed:
+        client.mutate(REMOVE, sessionId=session, objectId=obj)
+    found = [sorted(masks) for _, masks in parts_of(b"".join(parts))]
+    assert found == [left] * len(found) and len(found) == (FRAMES - 1 if left else 0)
+    facts = client.facts(session)
+    assert facts["problem"] is None and facts["objects"] == [1, *left]

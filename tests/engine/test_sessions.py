@@ -15,7 +15,6 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 import sam2fast.modeling
 from sam2fast.engine import Engine, engine_for
-from sam2fast.tracking.prompting import predict_candidates
 
 WITHOUT_A_PLAN = {"PositionEmbeddingSine", "PositionEmbeddingRandom"}
 MODELING = str(Path(sam2fast.modeling.__file__).parent)
@@ -40,7 +39,7 @@ def session(predictor):
     for answer in predictor.propagate_in_video(state, 3, reverse=True, progress=False):
         keep(answer)
     for refine in (False, True):
-        candidates = predict_candidates(predictor._tracker, state, 3, "a", [[0.3, 0.4]], [1], refine)
+        candidates = predictor.propose_masks(state, 3, "a", [[19.2, 19.2]], [1], refine=refine)
         found += [candidates.logits, torch.tensor(candidates.ious)]
     return found
 

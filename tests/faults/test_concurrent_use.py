@@ -3,6 +3,7 @@
 import copy
 
 import pytest
+import torch
 from at_once import Held, at_once
 from comparable import plain
 from disturbed_calls import make_images
@@ -26,6 +27,7 @@ def test_set_image_during_set_image_of_another_thread(image_model, monkeypatch):
             lambda: predictor.set_image(first),
             lambda: predictor.set_image_batch([first]),
             lambda: predictor.predict([[20, 15]], [1]),
+            lambda: predictor._predict(None, None),
             lambda: predictor._predict_low_res(None, None),
             predictor.reset_predictor,
         ):
@@ -111,7 +113,7 @@ def test_set_image_during_predict_of_another_thread(image_model, monkeypatch):
     predictor.set_image(make_images(1)[0])
     expected = plain(predictor.predict([[20, 15]], [1]))
     held = Held(lambda: plain(predictor.predict([[20, 15]], [1])))
-    with held.within(monkeypatch, predictor, "_predict_low_res"):
+    with held.within(monkeypatch, predictor, "_decode"):
         with pytest.raises(ConcurrentUseError):
             predictor.set_image(make_images(2)[1][:20])
         assert plain(predictor.predict([[20, 15]], [1])) == expected
@@ -198,7 +200,7 @@ def test_a_call_changes_the_image_within_one_that_reads_it(image_model, monkeypa
     """It is refused while another thread reads."""
     predictor, images = SAM2ImagePredictor(image_model), make_images(2)
     predictor.set_image(images[0])
-    custom = predictor._predict_low_res
+    custom = predictor._decode
 
     def changes(*args):
         predictor.set_image(images[1])
@@ -206,21 +208,38 @@ def test_a_call_changes_the_image_within_one_that_reads_it(image_model, monkeypa
 
     held = Held(lambda: predictor.predict([[20, 15]], [1]))
     with held.within(monkeypatch, Engine, "decode"):
-        monkeypatch.setattr(predictor, "_predict_low_res", changes)
+        monkeypatch.setattr(predictor, "_decode", changes)
         with pytest.raises(ConcurrentUseError):
             predictor.predict([[20, 15]], [1])
     predictor.predict([[20, 15]], [1])
 
 
-def test_nested_calls_are_tracked_once(image_model, monkeypatch):
-    predictor, entered = SAM2ImagePredictor(image_model), []
-    enter = GuardedCall.__enter__
-    monkeypatch.setattr(GuardedCall, "__enter__", lambda call: entered.append(call.changes) or enter(call))
+def test_calls_are_tracked_once(image_model, monkeypatch):
+    predictor, begun = SAM2ImagePredictor(image_model), []
+    begin = CallGuard.begin_call
+    monkeypatch.setattr(
+        CallGuard, "begin_call", lambda guard, owner, changes: begun.append(changes) or begin(guard, owner, changes)
+    )
     predictor.set_image_batch(make_images(2))
     predictor.predict_batch([[[20, 15]]] * 2, [[1]] * 2)
     predictor.set_image(make_images(1)[0])
     predictor.predict([[20, 15]], [1])
-    assert entered == [True, False, True, False]
+    predictor.predict([[20, 15]], [1], output_mode="coco_rle")
+    predictor._predict(torch.ones(1, 1, 2), torch.ones(1, 1))
+    predictor._predict_low_res(torch.ones(1, 1, 2), torch.ones(1, 1))
+    assert begun == [True, False, True, False, False, False, False]
+
+
+def test_nested_calls_are_tracked_once(image_model, monkeypatch):
+    """A replacement of ``_predict`` that calls the replaced method is one call."""
+    predictor, entered = SAM2ImagePredictor(image_model), []
+    enter, predict = GuardedCall.__enter__, predictor._predict
+    monkeypatch.setattr(GuardedCall, "__enter__", lambda call: entered.append(call.changes) or enter(call))
+    predictor.set_image(make_images(1)[0])
+    expected = plain(predictor.predict([[20, 15]], [1]))
+    predictor._predict = lambda *args: predict(*args)
+    assert plain(predictor.predict([[20, 15]], [1])) == expected
+    assert entered == [True, False, False]
 
 
 def test_a_call_interrupted_by_a_signal_is_finished():

@@ -11,7 +11,6 @@ from recorded_ops import RecordedOps, as_on_a_gpu, recorded_by
 from strategy_recordings import RECIPES, strategy_clip
 
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
-from sam2fast.tracking.prompting import predict_candidates
 from sam2fast.tracking.saved_state import StateError
 from sam2fast.tracking.strategies import STRATEGIES, Attended, Confident, Dam4Sam, Decided, Sam2Long, Samurai, Strategy
 from sam2fast.utils.testing import relative_error
@@ -308,9 +307,9 @@ def test_candidates_of_a_click_count_as_present_where_the_prompt_does():
     predictor = SAM2VideoPredictor.from_pretrained("sam2fast/nano", **given)
     frame = np.zeros((128, 160, 3), np.uint8)
     frame[40:90, 30:90] = 200
-    click = [[60 / 160, 60 / 128]], [1], False
+    click = [[60, 60]], [1]
     state = predictor.init_state([frame])
-    score = predict_candidates(predictor._tracker, state, 0, 1, *click).score
+    score = predictor.propose_masks(state, 0, 1, *click).score
     predictor.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.sub_(score + 0.5)
-    candidates = predict_candidates(predictor._tracker, state, 0, 1, *click)
+    candidates = predictor.propose_masks(state, 0, 1, *click)
     assert candidates.score == pytest.approx(-0.5, abs=1e-4) and (candidates.logits > 0).flatten(1).any(1).all()

@@ -76,9 +76,10 @@ class DemoClient:
         answer = self.http.post("/propagate_in_video", json={"session_id": session, "start_frame_index": start, **more})
         return list(parts_of(answer.data)) if answer.status_code == 200 else _refusal(answer.status_code, answer.data)
 
-    def begin_track(self, session: str) -> Any:
+    def begin_track(self, session: str, **body: Any) -> Any:
         """The stream of a track, whose first frame has come; it can be closed."""
-        stream = self.http.post("/propagate_in_video", json={"session_id": session}, buffered=False).response
+        body["session_id"] = session
+        stream = self.http.post("/propagate_in_video", json=body, buffered=False).response
         assert b'"frame_index": 0' in next(stream)
         return stream
 

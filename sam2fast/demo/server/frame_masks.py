@@ -15,7 +15,7 @@ from sam2fast.io.rle import RLE, compress_run_lengths
 from sam2fast.kernels.run_lengths import encode_upsampled
 from sam2fast.results.overlaps import visible_parts
 from sam2fast.tracking.outputs import TrackScores
-from sam2fast.tracking.prompting import ClickCandidates
+from sam2fast.tracking.proposals import ClickCandidates
 
 CONTENT_TYPE = "multipart/x-savi-stream; boundary=frame"
 SCORE_DIGITS = 4

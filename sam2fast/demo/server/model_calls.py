@@ -27,7 +27,6 @@ from sam2fast.io.rle import RLE, decode_rle
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 from sam2fast.tracking.outputs import Output, TrackScores
-from sam2fast.tracking.prompting import predict_candidates
 from sam2fast.tracking.session import TrackedObject, UnchangedOnError
 from sam2fast.video_io import VideoError
 
@@ -151,7 +150,9 @@ class SessionCalls:
         _check_frame(state, frame)
         check_points(clicks.points, clicks.labels)
         try:
-            found = predict_candidates(self._predictor._tracker, state, frame, object_id, *clicks, refine)
+            found = self._predictor.propose_masks(
+                state, frame, object_id, *clicks, refine=refine, normalize_coords=False
+            )
         except ValueError as error:
             raise BadInputError(str(error)) from error
         return encode_candidates(found, state.video_size)
@@ -281,15 +282,24 @@ class SessionCalls:
 
     def propagate(self, session: Session, plan: TrackPlan, reverse: bool) -> Iterator[tuple[Any, ...]]:
         """An iterator over the frames of one direction for :meth:`next_frame`; computes nothing yet."""
+        ids = plan.objects
+        if ids is not None:  # without objects that were removed in the meantime
+            ids = [i for i in ids if i in session.state.objects]
+            if not ids:
+                return
         # Logits are resized to the video only where the model removes overlaps in them.
         output: Output = "logits" if self._predictor.non_overlap_masks else "low_res"
         count = None if plan.end is None else abs(plan.end - plan.start)
-        frames = self._predictor.propagate_in_video(
-            session.state, plan.start, count, reverse=reverse, progress=False, output=output, return_scores=True
+        yield from self._predictor.propagate_in_video(
+            session.state,
+            plan.start,
+            count,
+            reverse=reverse,
+            progress=False,
+            output=output,
+            return_scores=True,
+            obj_ids=ids,
         )
-        if plan.objects is None:
-            return frames
-        return _restricted(session.state, frames, plan.objects)
 
     def next_frame(self, session: Session, track: Event, frames: Iterator[tuple[Any, ...]]) -> FrameMasks | None:
         """The next frame of a track; None at its end or after it was cancelled."""
@@ -336,22 +346,6 @@ def _drop_unprompted(session: Session, frame: int) -> None:
     prompted = any(_is_prompted(tracked, frame) for tracked in session.state.objects.values())
     if frame not in session.tracked and not prompted:
         session.masks.pop(frame, None)
-
-
-def _restricted(
-    state: VideoState, frames: Iterator[tuple[Any, ...]], ids: Collection[int]
-) -> Iterator[tuple[Any, ...]]:
-    """The frames of a pass over some of the objects: a pass tracks those that it finds when it begins."""
-    objects, names = state.objects, state.obj_ids
-    state.objects = {i: tracked for i, tracked in objects.items() if i in ids}
-    state.obj_ids = list(state.objects)
-    try:
-        first = next(frames, None)
-    finally:
-        state.objects, state.obj_ids = objects, names
-    if first is not None:
-        yield first
-        yield from frames
 
 
 def _check_object(state: VideoState, object_id: int) -> None:
