@@ -1,7 +1,5 @@
 """Makes a session usable as the original's ``inference_state``, and checks sessions that are passed to methods."""
 
-import functools
-import inspect
 import logging
 from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass, field
@@ -286,24 +284,5 @@ def check_session(model: SAM2Base, session: Any) -> VideoState:
 
 
 def checked_session(method: Method) -> Method:
-    """Decorates a method with :func:`check_session` and ``exclusive_session``. A generator runs both at its start."""
-    guarded = exclusive_session(method)
-
-    def check(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        if len(args) > 1:
-            args = (args[0], check_session(args[0], args[1]), *args[2:])
-        elif "inference_state" in kwargs:  # otherwise the method reports the missing argument
-            kwargs = {**kwargs, "inference_state": check_session(args[0], kwargs["inference_state"])}
-        return args, kwargs
-
-    @functools.wraps(method)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        args, kwargs = check(args, kwargs)
-        return guarded(*args, **kwargs)
-
-    @functools.wraps(method)
-    def generate(*args: Any, **kwargs: Any) -> Iterator[Any]:
-        args, kwargs = check(args, kwargs)
-        yield from guarded(*args, **kwargs)
-
-    return cast(Method, generate if inspect.isgeneratorfunction(method) else call)
+    """Decorates a method with ``exclusive_session`` and :func:`check_session`."""
+    return exclusive_session(method, check_session)

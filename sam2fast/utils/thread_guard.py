@@ -141,16 +141,29 @@ def shared(method: Method) -> Method:
     return _guarded(method, 0, changes=False)
 
 
-def exclusive_session(method: Method) -> Method:
-    """Decorator that guards the first argument, an ``inference_state``, as :func:`exclusive` guards the object."""
-    return _guarded(method, 1, changes=True)
+def exclusive_session(method: Method, check: Callable[[Any, Any], Any] | None = None) -> Method:
+    """Decorator that guards the first argument, an ``inference_state``, as :func:`exclusive` guards the object.
+
+    Args:
+        check: Function of the object and the ``inference_state`` that returns the ``inference_state`` to use. A
+            generator calls the function at its start.
+    """
+    return _guarded(method, 1, changes=True, check=check)
 
 
-def _guarded(method: Method, place: int, changes: bool) -> Method:
-    """Returns the method, guarded by the argument at index ``place``."""
+def _guarded(method: Method, place: int, changes: bool, check: Callable[[Any, Any], Any] | None = None) -> Method:
+    """Returns the method, guarded by the argument at index ``place``. See :func:`exclusive_session` for ``check``."""
+
+    def checked(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if check is not None and len(args) > 1:
+            args = (args[0], check(args[0], args[1]), *args[2:])
+        elif check is not None and "inference_state" in kwargs:  # otherwise the method reports the missing argument
+            kwargs = {**kwargs, "inference_state": check(args[0], kwargs["inference_state"])}
+        return args, kwargs
 
     @functools.wraps(method)
     def call(*args: Any, **kwargs: Any) -> Any:
+        args, kwargs = checked(args, kwargs)
         owner = args[place] if len(args) > place else kwargs.get("inference_state")
         guard = getattr(owner, "guard", None)
         if guard is None:  # no guard: the method raises an error for the wrong argument
@@ -160,6 +173,7 @@ def _guarded(method: Method, place: int, changes: bool) -> Method:
 
     @functools.wraps(method)
     def steps(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        args, kwargs = checked(args, kwargs)
         owner, coming = args[place] if len(args) > place else kwargs.get("inference_state"), method(*args, **kwargs)
         guard = getattr(owner, "guard", None)
         try:
