@@ -25,14 +25,6 @@ from sam2fast.kernels.memory_attention.kernel import (
 )
 from sam2fast.kernels.memory_attention.reference import AttendedMemory, of_keys
 from sam2fast.kernels.memory_attention.rope_kernel import _encode_kernel, _rotate_kernel
-from sam2fast.kernels.memory_attention.specialised_kernel import WARPS as GROUP_WARPS
-from sam2fast.kernels.memory_attention.specialised_kernel import (
-    _attend_specialised_kernel,
-    allocate_descriptors,
-    is_described,
-    specialised_blocks,
-    specialised_stages,
-)
 
 LOG2E = math.log2(math.e)
 # Maximum bytes of keys in memory at once. If keys of all objects need more, objects are processed in groups.
@@ -416,22 +408,13 @@ def _attend(
     value_strides = values.stride(0), values.stride(1) if values.shape[1] > 1 else 0, values.stride(2)
     all_strides = q.stride(0) if len(q) > 1 else 0, *value_strides, *strides
     is_even = lengths is None and M % launch.meta["BLOCK_N"] == 0
-    stages = specialised_stages(launch, q.device, values.dtype, WIDTH)
-    if stages and offsets is None and keys.scales is None and is_described(values):
-        allocate_descriptors(q.device)
-        _attend_specialised_kernel[tiles, splits, B * H](
-            q, k, values, k if lengths is None else lengths, sums, log_weights, *shapes, *all_strides,
-            RAGGED=lengths is not None, DIRECT=direct, EVEN=is_even, D=D, WIDTH=WIDTH, **specialised_blocks(launch),
-            num_warps=GROUP_WARPS, num_stages=stages, **FUSED,
-        )  # fmt: skip
-    else:
-        _attend_kernel[tiles, splits, B * H](
-            q, query.scales_or_any, k, keys.scales_or_any, values, k if lengths is None else lengths,
-            log_weights if offsets is None else offsets, sums, log_weights, *shapes, *all_strides,
-            FP8=keys.scales is not None, RAGGED=lengths is not None, OFFSETS=offsets is not None, DIRECT=direct,
-            PADDED=width < WIDTH, EVEN=is_even, D=D, WIDTH=WIDTH, PRECISION=product_precision(values.dtype),
-            **blocks(launch, D), **launch.options, **FUSED,
-        )  # fmt: skip
+    _attend_kernel[tiles, splits, B * H](
+        q, query.scales_or_any, k, keys.scales_or_any, values, k if lengths is None else lengths,
+        log_weights if offsets is None else offsets, sums, log_weights, *shapes, *all_strides,
+        FP8=keys.scales is not None, RAGGED=lengths is not None, OFFSETS=offsets is not None, DIRECT=direct,
+        PADDED=width < WIDTH, EVEN=is_even, D=D, WIDTH=WIDTH, PRECISION=product_precision(values.dtype),
+        **blocks(launch, D), **launch.options, **FUSED,
+    )  # fmt: skip
     return None if direct else SplitMeans(sums, log_weights, width)
 
 
