@@ -21,9 +21,8 @@ TYPES = {
 
 # Kernels that must use tensor cores.
 PRODUCTS = (
-    "attend_kernel", "attend_specialised_kernel", "downsample_map_kernel", "embed_patches_kernel",
-    "linear_gelu_kernel", "masks_kernel", "mlp_kernel", "norm_linear_kernel", "token_attention_kernel",
-    "window_attention_kernel",
+    "attend_kernel", "downsample_map_kernel", "embed_patches_kernel", "linear_gelu_kernel", "masks_kernel",
+    "mlp_kernel", "norm_linear_kernel", "token_attention_kernel", "window_attention_kernel",
 )  # fmt: skip
 
 

@@ -118,7 +118,6 @@ def variant(launch: Launch) -> str:
     c = launch.constants
     if launch.op == "memory_attention" and launch.name in PRODUCTS:
         flags = [name for name in ("FP8", "OFFSETS", "DIRECT") if c.get(name)]
-        flags += ["SPECIALISED"] if "FP8" not in c else []
         return " ".join([f"{c['D']}/{c['WIDTH']}", *map(str.lower, flags)])
     if launch.op == "window_attention":
         flags = [name for name in ("POOL", "RESIDUAL", "PAD") if c[name]]

@@ -43,7 +43,8 @@ def register_op(op: str, implementation: Implementation, name: str) -> None:
             the implementation does not take the op's arguments. Nothing is registered.
     """
     global registered, changes
-    _check_op(op)
+    if op not in OPS:
+        raise ValueError(f"the op {op!r} has no custom implementations; expected one of {', '.join(OPS)}")
     if not name or name in BUILT_IN:
         raise ValueError(f"{name!r} cannot name a custom backend; use a name other than {', '.join(BUILT_IN)}")
     _check_signature(op, implementation)
@@ -72,11 +73,6 @@ def unregister_op(op: str, name: str) -> None:
         others = {other: ops for other, ops in registered.items() if other != name}
         registered = {**others, name: left} if left else others
         changes += 1
-
-
-def _check_op(op: str) -> None:
-    if op not in OPS:
-        raise ValueError(f"the op {op!r} has no custom implementations; expected one of {', '.join(OPS)}")
 
 
 def _check_signature(op: str, implementation: Implementation) -> None:

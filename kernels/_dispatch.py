@@ -138,9 +138,7 @@ def why_no_triton(device: torch.device) -> str | None:
         return "the active backend is 'torch', and its connected components wait for the device"
     if "fill_holes_in_mask_scores" in torch_ops():
         return "SAM2FAST_TORCH_OPS has fill_holes_in_mask_scores, and torch's connected components wait for the device"
-    if too_old := _triton_unsupported_reason():
-        return too_old
-    return _gpu_unsupported_reason(device)
+    return _triton_unsupported_reason() or _gpu_unsupported_reason(device)
 
 
 def interpreting() -> bool:

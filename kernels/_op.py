@@ -182,13 +182,10 @@ class Op(Generic[P, R]):
         return (_load(self._cpu) if self._cpu[1] and args[0].is_cpu else self.reference)(*args)
 
     def _by_reference(self, *args: Any) -> Any:
-        outs = self.reference(*args)
-        return self._layout(outs) if isinstance(outs, Tensor) else tuple(map(self._layout, outs))
+        return _mapped(self._layout, self.reference(*args))
 
     def _like_reference(self, *args: Any) -> Any:
-        outs = self.reference(*args)
-        empty = tuple(self._layout(x.new_empty(x.shape)) for x in ((outs,) if isinstance(outs, Tensor) else outs))
-        return empty[0] if isinstance(outs, Tensor) else empty
+        return _mapped(lambda out: self._layout(out.new_empty(out.shape)), self.reference(*args))
 
     def _save(self, ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         ctx.save_for_backward(*inputs[: self._tensors])
@@ -217,6 +214,11 @@ class Op(Generic[P, R]):
         remaining = iter(computed)
         gradients = [next(remaining) if w and x is not None else None for x, w in zip(leaves, needed, strict=False)]
         return *gradients, *[None] * len(ctx.rest)
+
+
+def _mapped(function: Callable[[Tensor], Tensor], outs: Any) -> Any:
+    """Applies a function to a tensor, or to each tensor of a tuple."""
+    return function(outs) if isinstance(outs, Tensor) else tuple(map(function, outs))
 
 
 def _is_left_to_torch(op: str, kernel: str) -> bool:
@@ -294,7 +296,7 @@ def _must_be_visible(arguments: tuple[Any, ...]) -> bool:
 
 
 def why_unsupported(
-    *args: Any, leaves: str = "", alike: Sequence[Tensor] = (), channels: int = 0, widest: int = 0
+    *args: Any, leaves: str = "", alike: Sequence[Tensor] = (), channels: int | None = None, widest: int = 0
 ) -> str | None:
     """Returns the reason why a floating-point kernel does not support these arguments, or None.
 
@@ -302,7 +304,8 @@ def why_unsupported(
         args: Arguments of the op. All tensors and dtypes must be fp32, bf16 or fp16.
         leaves: Name of operations that the kernel does not support under autocast, such as "convolutions".
         alike: Tensors that must share one dtype.
-        channels, widest: Number of channels, and the largest number of channels that the kernel supports.
+        channels: Number of channels. None means the size of the last axis of the first argument.
+        widest: Largest number of channels that the kernel supports. 0 means any number.
     """
     if leaves and torch.is_autocast_enabled(args[0].device.type):
         return f"leaves {leaves} to torch under autocast"
@@ -311,7 +314,9 @@ def why_unsupported(
         return f"does not support {wrong[0]}"
     if len({x.dtype for x in alike}) > 1:
         return f"multiplies only matrices of one dtype, got {', '.join(str(x.dtype) for x in alike)}"
-    return f"supports at most {widest} channels, got {channels}" if channels > widest else None
+    if widest and (size := args[0].shape[-1] if channels is None else channels) > widest:
+        return f"supports at most {widest} channels, got {size}"
+    return None
 
 
 # ---- fallback for kernels that cannot be compiled or launched on a GPU ----

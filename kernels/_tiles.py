@@ -1,4 +1,4 @@
-"""Computes GELU and layer norm of tiles, for several Triton kernels."""
+"""Computes GELU, layer norm and sizes of tiles, for several Triton kernels."""
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
 
@@ -43,3 +43,8 @@ def normalized(
     scale = tl.load(weight + channel, mask=used, other=0).to(tl.float32)
     shift = tl.load(bias + channel, mask=used, other=0).to(tl.float32)
     return centred * tl.rsqrt(variance + eps)[:, None] * scale[None, :] + shift[None, :]
+
+
+def padded(size: int) -> int:
+    """Returns the smallest power of two >= ``size`` that ``tl.dot`` accepts as a side: at least 16."""
+    return max(16, triton.next_power_of_2(size))

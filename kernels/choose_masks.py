@@ -14,7 +14,8 @@ def _select(x: Tensor, choice: Tensor) -> Tensor:
     return x.gather(1, choice.reshape(len(x), 1, *[1] * (x.ndim - 2)).expand(-1, -1, *x.shape[2:]))
 
 
-def _fake(masks: Tensor, ious: Tensor, tokens: Tensor, scores: Tensor, *_: object) -> tuple[Tensor, ...]:
+def empty_results(masks: Tensor, ious: Tensor, tokens: Tensor, scores: Tensor, *_: object) -> tuple[Tensor, ...]:
+    """Returns empty tensors for the results of :func:`choose_masks`."""
     B, h, w, C = len(masks), *masks.shape[2:], tokens.shape[2]
     choice, seen = ious.new_empty(B, 1, dtype=torch.int64), scores.new_empty(B, 1, dtype=torch.bool)
     return masks.new_empty(B, 1, h, w), ious.new_empty(B, 1), tokens.new_empty(B, C), choice, seen
@@ -24,7 +25,7 @@ def _fake(masks: Tensor, ious: Tensor, tokens: Tensor, scores: Tensor, *_: objec
     shapes="masks (B, M, h, w), ious (B, M), tokens (B, M or 1, C) and scores (B, 1) of at least one mask",
     fits=lambda masks, ious, *_: ious.shape[1] > 0,
     unsupported=why_unsupported,
-    fake=_fake,
+    fake=empty_results,
     is_chosen_late=True,
     compile_key=lambda masks, ious, *_: ious.shape[1],
 )

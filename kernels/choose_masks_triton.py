@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from sam2fast.kernels._launch import LaunchConfig, launch_config
-from sam2fast.kernels.choose_masks import ABSENT
+from sam2fast.kernels.choose_masks import ABSENT, empty_results
 
 
 @triton.jit(do_not_specialize=["iou_row", "token_row", "score_row"])
@@ -65,10 +65,9 @@ def choose_masks_triton(masks, ious, tokens, scores, presence) -> tuple[Tensor, 
     """Computes :func:`sam2fast.kernels.choose_masks.choose_masks` on the GPU without synchronising."""
     B, M, h, w = masks.shape
     C, launch = tokens.shape[2], launch_config("choose_masks", config, masks)
-    mask, iou, token = masks.new_empty(B, 1, h, w), ious.new_empty(B, 1), tokens.new_empty(B, C)
-    choice, seen = ious.new_empty(B, 1, dtype=torch.int64), scores.new_empty(B, 1, dtype=torch.bool)
+    out = mask, iou, token, choice, seen = empty_results(masks, ious, tokens, scores)
     if B == 0:
-        return mask, iou, token, choice, seen
+        return out
     # The kernel supports any stride between rows, but the elements of a row must be adjacent in memory.
     ious, scores = (x if x.stride(1) == 1 else x.contiguous() for x in (ious, scores))
     if tokens.stride()[1:] != (C, 1):
@@ -82,4 +81,4 @@ def choose_masks_triton(masks, ious, tokens, scores, presence) -> tuple[Tensor, 
         C=C, M=M, HAS_PRESENCE=presence is not None, HAS_TOKENS=tokens.shape[1] > 1, ABSENT=ABSENT,
         WIDTH=triton.next_power_of_2(max(1, C)), **launch.meta,
     )  # fmt: skip
-    return mask, iou, token, choice, seen
+    return out

@@ -9,7 +9,8 @@ from sam2fast.kernels._op import op
 __all__ = ["connected_components", "connected_components_reference"]
 
 
-def _fake(mask: Tensor) -> tuple[Tensor, Tensor]:
+def empty_results(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns empty tensors for labels and areas of components."""
     return mask.new_empty(mask.shape, dtype=torch.int32), mask.new_empty(mask.shape, dtype=torch.int32)
 
 
@@ -17,7 +18,7 @@ def _fake(mask: Tensor) -> tuple[Tensor, Tensor]:
     shapes="a bool or uint8 mask (N, 1, H, W)",
     fits=lambda mask: mask.dtype in (torch.bool, torch.uint8),
     unsupported=lambda mask: why_no_scans(),
-    fake=_fake,
+    fake=empty_results,
     is_chosen_late=True,
 )
 def connected_components(mask: Tensor) -> tuple[Tensor, Tensor]:

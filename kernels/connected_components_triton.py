@@ -31,6 +31,7 @@ import triton.language as tl
 
 from sam2fast.kernels._dispatch import count_launch
 from sam2fast.kernels._launch import FUSED, LaunchConfig, launch_config
+from sam2fast.kernels.connected_components import empty_results
 from sam2fast.kernels.mask_ops.reference import FILLED_IN_VIDEO
 
 
@@ -214,8 +215,7 @@ def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
 
 def connected_components_triton(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Computes :func:`sam2fast.kernels.connected_components.connected_components` on the GPU without synchronising."""
-    labels = torch.empty(mask.shape, dtype=torch.int32, device=mask.device)
-    areas = torch.empty_like(labels)
+    labels, areas = empty_results(mask)
     mask = mask.contiguous().view(torch.uint8)
     _launch("connected_components", mask, mask, labels, areas, mask, 0, HOLES=False)
     return labels, areas
@@ -225,7 +225,7 @@ def fill_holes_triton(logits: torch.Tensor, max_area: float) -> torch.Tensor:
     """Computes :func:`sam2fast.kernels.mask_ops.fill_holes_in_mask_scores` on the GPU without synchronising."""
     logits = logits.contiguous()
     out, mask = torch.empty_like(logits), torch.empty_like(logits, dtype=torch.uint8)
-    labels, areas = (torch.empty_like(logits, dtype=torch.int32) for _ in range(2))
+    labels, areas = empty_results(logits)
     most = int(min(max_area, 2**31 - 1))
     _launch("fill_holes_in_mask_scores", logits, mask, labels, areas, out, most, HOLES=True)
     return out

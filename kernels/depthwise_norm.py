@@ -1,5 +1,7 @@
 """Fuses a depthwise convolution and layer norm on channels-last maps: the first half of a ConvNeXt block."""
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -12,14 +14,10 @@ __all__ = ["depthwise_norm", "depthwise_norm_reference"]
 WIDEST = 1024  # maximum number of channels: a program of the kernel processes all channels of a position
 
 
-def _unsupported(x: Tensor, *rest: object) -> str | None:
-    return why_unsupported(x, *rest, leaves="convolutions", channels=x.shape[-1], widest=WIDEST)
-
-
 @op(
     shapes="x (B, H, W, C), weight (k, k, C) with an odd k, and vectors shift, bias, norm_weight and norm_bias (C)",
     fits=lambda x, shift, weight, *_: len(weight) % 2 == 1 and x.shape[-1] > 0,
-    unsupported=_unsupported,
+    unsupported=partial(why_unsupported, leaves="convolutions", widest=WIDEST),
     prefers_torch=lambda x, *_: x.dtype == torch.float32,  # fp32 speed was not compared
     fake=lambda x, *_: x.new_empty(x.shape),
     compile_key=lambda x, shift, weight, *_: (x.shape[-1], len(weight), shift is None),

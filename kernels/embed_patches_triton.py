@@ -11,6 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from sam2fast.kernels._launch import LaunchConfig, launch_config, product_precision
+from sam2fast.kernels._tiles import padded
 from sam2fast.kernels.embed_patches import WHITE
 
 
@@ -117,6 +118,6 @@ def embed_patches_triton(pixels, weight, bias, position, mean=(), std=()) -> Ten
 
 def widths(channels: int) -> dict[str, int]:
     """Returns one or two powers of two that hold all channels with little padding: 128 and 16 for 144 channels."""
-    whole = max(16, triton.next_power_of_2(channels))
-    rest = max(16, triton.next_power_of_2(channels - whole // 2))
+    whole = padded(channels)
+    rest = padded(channels - whole // 2)
     return {"WIDTH": whole // 2, "REST": rest} if 16 <= whole // 2 > rest else {"WIDTH": whole, "REST": 0}

@@ -21,10 +21,8 @@ def _prefers_torch(x: Tensor, *parameters: Tensor) -> bool:
 
 
 def _unsupported(x: Tensor, *parameters: Tensor) -> str | None:
-    if len({parameter.dtype for parameter in parameters}) > 1:
-        return "supports only weights of one dtype"
-    widest = max(x.shape[2], parameters[2].shape[1])
-    return why_unsupported(x, *parameters, leaves="products", channels=widest, widest=WIDEST)
+    channels = max(x.shape[2], parameters[2].shape[1])
+    return why_unsupported(x, *parameters, leaves="products", alike=parameters, channels=channels, widest=WIDEST)
 
 
 @op(

@@ -39,10 +39,6 @@ def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
     return LaunchConfig({**tile, "TORCH": 1}, {"num_warps": 8, "num_stages": 3})
 
 
-def _unsupported(x: Tensor, weight: Tensor, bias: Tensor) -> str | None:
-    return why_unsupported(x, weight, leaves="products", alike=(x, weight))
-
-
 def _prefers_torch(device: torch.device, dtype: torch.dtype, inner: int) -> bool:
     sample = torch.empty(0, dtype=dtype, device=device)
     return bool(launch_config("linear_gelu", config, sample, shape_class(dtype, inner)).meta.get("TORCH", 0))
@@ -53,7 +49,7 @@ _prefers_torch._dynamo_marked_constant = True  # type: ignore[attr-defined]  # a
 
 @op(
     shapes="x (..., K), weight (N, K) and bias (N)",
-    unsupported=_unsupported,
+    unsupported=lambda x, weight, _: why_unsupported(x, weight, leaves="products", alike=(x, weight)),
     prefers_torch=lambda x, *_: _prefers_torch(x.device, x.dtype, x.shape[-1]),
     compile_key=lambda x, *_: x.shape[-1],
 )

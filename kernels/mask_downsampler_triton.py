@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from sam2fast.kernels._launch import LaunchConfig, launch_config, product_precision
-from sam2fast.kernels._tiles import exact_gelu, normalized
+from sam2fast.kernels._tiles import exact_gelu, normalized, padded
 from sam2fast.kernels.mask_downsampler import result_shape, shape_class
 from sam2fast.kernels.mask_ops.kernel import blend, neighbours
 from sam2fast.kernels.mask_ops.launch import axes_of
@@ -162,12 +162,12 @@ def downsample_map_triton(x, weight, bias, norm_weight, norm_bias, stride, paddi
     positions = B * out_h * out_w
     launch = launch_config("mask_downsampler", config, weight, shape_class(N))
     kernel, block_m = weight.shape[1], launch.meta["BLOCK_M"]
-    block_k = min(launch.meta["BLOCK_K"], max(16, triton.next_power_of_2(kernel**2 * C)))
+    block_k = min(launch.meta["BLOCK_K"], padded(kernel**2 * C))
     vectors = (tensor.contiguous() for tensor in (weight, bias, norm_weight, norm_bias))
     launch.launch(
         "downsample_map", _downsample_map_kernel, (triton.cdiv(positions, block_m),),
         x.contiguous(), *vectors, out, positions, H, W, N, kernel**2 * C, out_h, out_w, stride, padding, eps,
-        C=C, KERNEL=kernel, PRECISION=product_precision(x.dtype), WIDTH=max(16, triton.next_power_of_2(N)),
+        C=C, KERNEL=kernel, PRECISION=product_precision(x.dtype), WIDTH=padded(N),
         BLOCK_M=block_m, BLOCK_K=block_k,
     )  # fmt: skip
     return out

@@ -1,5 +1,7 @@
 """Fuses the last steps of the mask decoder: adds high-resolution features, and computes GELU and mask logits."""
 
+from functools import partial
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -10,22 +12,14 @@ __all__ = ["mask_logits", "mask_logits_reference"]
 WIDEST = 256  # maximum number of channels: a program of the kernel processes all channels of a pixel
 
 
-def _are_of_size(x: Tensor, features: Tensor | None, weights: Tensor) -> bool:
-    return features is None or tuple(features.shape[1:3]) == (4 * x.shape[1], 4 * x.shape[2])
-
-
-def _unsupported(x: Tensor, *rest: object) -> str | None:
-    return why_unsupported(x, *rest, channels=x.shape[-1], widest=WIDEST)
-
-
 def _fake(x: Tensor, features: Tensor | None, weights: Tensor) -> Tensor:
     return weights.new_empty(*weights.shape[:2], 4 * x.shape[1], 4 * x.shape[2])
 
 
 @op(
     shapes="x (B, H, W, 2, 2, 2, 2, C), features (B or 1, 4 * H, 4 * W, C) and weights (B, M, C)",
-    fits=_are_of_size,
-    unsupported=_unsupported,
+    fits=lambda x, features, _: features is None or tuple(features.shape[1:3]) == (4 * x.shape[1], 4 * x.shape[2]),
+    unsupported=partial(why_unsupported, widest=WIDEST),
     fake=_fake,
     compile_key=lambda x, features, weights: (x.shape[-1], weights.shape[1], features is None),
 )

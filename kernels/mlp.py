@@ -30,7 +30,7 @@ def shape_class(channels: int) -> str:
 
 def _unsupported(x: Tensor, *rest: object) -> str | None:
     weights = [tensor for tensor in rest if isinstance(tensor, Tensor)][3::2]
-    return why_unsupported(x, *rest, leaves="products", alike=(x, *weights), channels=x.shape[-1], widest=WIDEST)
+    return why_unsupported(x, *rest, leaves="products", alike=(x, *weights), widest=WIDEST)
 
 
 @op(

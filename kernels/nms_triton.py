@@ -153,13 +153,9 @@ def box_nms_triton(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tenso
     if N == 0:
         return order
     launch = launch_config("nms", config, boxes)
-    words, blocks = _words(N, boxes.device)
     threshold = torch.full((1,), iou_threshold, dtype=boxes.dtype, device=boxes.device)
-    count_launch("nms")
-    best_first, bits = boxes[order].contiguous(), words.view(torch.int32)
-    with launch.on_device(boxes):
-        _boxes_kernel[(2 * blocks, blocks)](best_first, threshold, bits, N, blocks, **launch.options, **UNFUSED)
-    return order[_keep(words, N, blocks, launch)]
+    inputs = boxes[order].contiguous(), threshold
+    return order[_keep(_boxes_kernel, inputs, N, (), launch, {**launch.options, **UNFUSED})]
 
 
 def mask_nms_triton(masks: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
@@ -171,26 +167,23 @@ def mask_nms_triton(masks: Tensor, scores: Tensor, iou_threshold: float) -> Tens
     if pixels.shape[1] % ALIGNED:
         pixels = F.pad(pixels, (0, -pixels.shape[1] % ALIGNED))
     launch = launch_config("nms", config, pixels, "masks")
-    words, blocks = _words(N, masks.device)
     threshold = torch.full((1,), iou_threshold, dtype=torch.float64, device=masks.device)
-    areas = pixels.sum(1, dtype=torch.int64)[order]
-    count_launch("nms")
-    inputs, bits = (pixels, order, areas, threshold), words.view(torch.int32)
+    inputs = pixels, order, pixels.sum(1, dtype=torch.int64)[order], threshold
     options = {"BLOCK_K": launch.meta["BLOCK_K"], **launch.options, **FUSED}
-    with launch.on_device(masks):
-        _masks_kernel[(2 * blocks, blocks)](*inputs, bits, N, blocks, pixels.shape[1], **options)
-    return order[_keep(words, N, blocks, launch)]
+    return order[_keep(_masks_kernel, inputs, N, (pixels.shape[1],), launch, options)]
 
 
-def _words(N: int, device: torch.device) -> tuple[Tensor, int]:
+def _keep(overlaps_kernel, inputs, N, numbers, launch, options) -> Tensor:
+    """Returns bool ``(N)``, True for kept items. Items are ordered by descending score.
+
+    ``overlaps_kernel`` is launched with ``inputs``, and with ``numbers`` after the number of blocks.
+    """
     blocks = triton.cdiv(N, WORD.value)
-    return torch.empty(N, blocks, dtype=torch.int64, device=device), blocks
-
-
-def _keep(words: Tensor, N: int, blocks: int, launch: LaunchConfig) -> Tensor:
-    """Returns bool ``(N)``, True for kept items. Items are ordered by descending score."""
+    words = torch.empty(N, blocks, dtype=torch.int64, device=inputs[0].device)
     keep = torch.empty(N, dtype=torch.bool, device=words.device)
     width, warps = triton.next_power_of_2(blocks), launch.meta["KEEP_WARPS"]
+    count_launch("nms")
     with launch.on_device(words):
+        overlaps_kernel[(2 * blocks, blocks)](*inputs, words.view(torch.int32), N, blocks, *numbers, **options)
         _keep_kernel[(1,)](words, keep.view(torch.uint8), N, blocks, WIDTH=width, num_warps=warps, **FUSED)
     return keep

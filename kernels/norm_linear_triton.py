@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from sam2fast.kernels._launch import LaunchConfig, launch_config, product_precision
-from sam2fast.kernels._tiles import normalized
+from sam2fast.kernels._tiles import normalized, padded
 from sam2fast.kernels.norm_linear import shape_class
 
 
@@ -128,7 +128,7 @@ def norm_linear_triton(
         "norm_linear", _norm_linear_kernel, (triton.cdiv(rows, block_m), max(1, columns)), *inputs, normed, out,
         rows, 0 if inner_weight is None else inner_weight.shape[1], C, N, num_positioned,
         int(x is not None), int(position is not None), int(relu), eps,
-        PRECISION=product_precision(weight.dtype), WIDTH=max(16, triton.next_power_of_2(C)),
+        PRECISION=product_precision(weight.dtype), WIDTH=padded(C),
         BLOCK_M=block_m, BLOCK_N=block_n, BLOCK_K=block_k,
     )  # fmt: skip
     return normed, out

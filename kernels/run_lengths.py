@@ -8,6 +8,7 @@ from torch import Tensor
 
 from sam2fast.kernels._op import Op, why_unsupported
 from sam2fast.kernels.mask_ops import upsample_and_threshold_reference
+from sam2fast.kernels.mask_ops.reference import is_size
 
 __all__ = [
     "RunLengths",
@@ -94,13 +95,10 @@ def encode_upsampled(
     Source: ``sam2.automatic_mask_generator.SAM2AutomaticMaskGenerator``. The original upsamples, thresholds, uncrops
     and encodes masks in turn.
     """
-    if logits.ndim != 3 or not logits.is_floating_point() or 0 in logits.shape[1:]:
-        raise ValueError(
-            f"expected floating logits (N, h, w) of at least one pixel, got {logits.dtype} {tuple(logits.shape)}"
-        )
+    if logits.ndim != 3:
+        raise ValueError(f"expected logits (N, h, w), got {tuple(logits.shape)}")
+    is_size(logits, size)
     (H, W), (y, x), (height, width) = size, origin, size if canvas is None else canvas
-    if H < 1 or W < 1:
-        raise ValueError(f"expected a size (H, W) of at least one pixel, got {tuple(size)}")
     if min(y, x) < 0 or y + H > height or x + W > width:
         raise ValueError(
             f"a mask of {H} x {W} at (y, x) = {tuple(origin)} extends beyond the canvas of {height} x {width}"

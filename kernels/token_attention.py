@@ -29,11 +29,6 @@ def _unsupported(query: Tensor, key: Tensor, *rest: Any) -> str | None:
     return reason
 
 
-def _prefers_torch(query: Tensor, *_: object) -> bool:
-    """Returns True for fp32 queries, for which the kernel was not compared with torch on a GPU."""
-    return query.dtype == torch.float32
-
-
 @op(
     shapes=(
         "query (B or 1, N, C), key and value (B or 1, M, C) of one batch, query_position (N, C) and key_position "
@@ -43,7 +38,7 @@ def _prefers_torch(query: Tensor, *_: object) -> bool:
         key.shape == value.shape and key.shape[1] > 0 and query.shape[2] % num_heads == 0
     ),
     unsupported=_unsupported,
-    prefers_torch=_prefers_torch,
+    prefers_torch=lambda query, *_: query.dtype == torch.float32,  # fp32 speed was not compared
     compile_key=lambda q, key, *rest: (q.shape[2], rest[-1], key.shape[1] > FEW, *(x is None for x in rest[1:3])),
 )
 def token_attention(

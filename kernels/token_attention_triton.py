@@ -14,6 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from sam2fast.kernels._launch import LaunchConfig, launch_config, product_precision
+from sam2fast.kernels._tiles import padded
 from sam2fast.kernels.token_attention import FEW, shape_class
 
 # Attention score of masked keys. The score is finite instead of -inf, since all keys of a warp may be masked. The score
@@ -159,14 +160,7 @@ def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
     return LaunchConfig({"BLOCK_M": 16, "BLOCK_N": block}, {"num_warps": 8, "num_stages": stages if LOADS_AHEAD else 1})
 
 
-def token_attention_triton(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    query_position: Tensor | None,
-    key_position: Tensor | None,
-    num_heads: int,
-) -> Tensor:
+def token_attention_triton(query, key, value, query_position, key_position, num_heads) -> Tensor:
     """Computes :func:`sam2fast.kernels.token_attention.token_attention` on the GPU without synchronising."""
     out = query.new_empty(len(key if len(query) == 1 else query), *query.shape[1:])
     if out.numel() == 0:
@@ -181,7 +175,7 @@ def token_attention_triton(
     items, N = len(key if len(query) == 1 else query), query.shape[1]
     launch = launch_config("token_attention", config, query, shape_class(M))
     warps, block_m = launch.options["num_warps"], launch.meta["BLOCK_M"]
-    block_n = launch.meta["BLOCK_N"] if is_split else _power_from_16(M)
+    block_n = launch.meta["BLOCK_N"] if is_split else padded(M)
     tiles = triton.cdiv(N, block_m if is_split else block_m * warps)
     launch.launch(
         "token_attention", _token_attention_kernel, (num_heads * tiles * items,), query, key, value,
@@ -189,13 +183,8 @@ def token_attention_triton(
         key if key_position is None else key_position.contiguous(), out, N, M,
         *(x.stride(0) if len(x) > 1 else 0 for x in (query, key, value)),
         *(x.stride(1) for x in (query, key, value)), d**-0.5 * math.log2(math.e),
-        HEADS=num_heads, D=d, WIDTH=_power_from_16(d), SPLIT=is_split, PRECISION=product_precision(query.dtype),
+        HEADS=num_heads, D=d, WIDTH=padded(d), SPLIT=is_split, PRECISION=product_precision(query.dtype),
         EVEN=is_split and M % (block_n * warps) == 0, QUERY_POSITION=query_position is not None,
         KEY_POSITION=key_position is not None, WARPS=warps, BLOCK_M=block_m, BLOCK_N=block_n,
     )  # fmt: skip
     return out
-
-
-def _power_from_16(n: int) -> int:
-    """Returns the smallest power of two >= ``n``, at least 16: tensor cores need at least 16 channels and keys."""
-    return max(16, triton.next_power_of_2(n))

@@ -55,13 +55,8 @@ def window_attention(
 
     Source: ``sam2.modeling.backbones.hieradet.MultiScaleBlock.forward``.
     """
-    if qkv.ndim != 4 or bias.shape != qkv.shape[-1:] or qkv.shape[-1] % (3 * num_heads):
-        raise ValueError(
-            f"expected qkv (B, H, W, 3 * {num_heads} * d) and bias (3 * {num_heads} * d), "
-            f"got {tuple(qkv.shape)} and {tuple(bias.shape)}"
-        )
-    _check_stride(window_size, q_stride)
     args = qkv, bias, num_heads, window_size, q_stride
+    _check("qkv", 3, *args)
     if custom := implementation_of("window_attention"):
         return custom(*args, rope)
     if rope is not None:
@@ -95,18 +90,21 @@ def pooled_window_attention(
         ValueError: If the shapes do not match.
     """
     args, channels = (projected, bias, num_heads, window_size, q_stride), len(bias)
-    if projected.ndim != 4 or 3 * projected.shape[3] != 4 * channels or channels % (3 * num_heads):
-        raise ValueError(
-            f"expected projected (B, H, W, 4 * {num_heads} * d) and bias (3 * {num_heads} * d), "
-            f"got {tuple(projected.shape)} and {tuple(bias.shape)}"
-        )
-    _check_stride(window_size, q_stride)
+    _check("projected", 4, *args)
     if implementation_of("window_attention") is None and _pooled_window_attention.uses_kernel(*args):
         return _pooled_window_attention.run(*args)
     return window_attention(projected[..., :channels], *args[1:]), maxima(projected[..., channels:], q_stride)
 
 
-def _check_stride(window_size: int, q_stride: tuple[int, int] | None) -> None:
+def _check(
+    name: str, parts: int, x: Tensor, bias: Tensor, num_heads: int, window_size: int, q_stride: tuple[int, int] | None
+) -> None:
+    """Checks a map ``x`` of ``parts`` projections per position, named ``name`` in errors, and the other arguments."""
+    if x.ndim != 4 or bias.ndim != 1 or 3 * x.shape[3] != parts * len(bias) or len(bias) % (3 * num_heads):
+        raise ValueError(
+            f"expected {name} (B, H, W, {parts} * {num_heads} * d) and bias (3 * {num_heads} * d), "
+            f"got {tuple(x.shape)} and {tuple(bias.shape)}"
+        )
     if q_stride and window_size and (window_size % q_stride[0] or window_size % q_stride[1]):
         raise ValueError(f"the query stride {q_stride} does not divide the window of {window_size}")
 
@@ -284,11 +282,6 @@ def sdpa_choice(device: torch.device, dtype: torch.dtype) -> int:
 sdpa_choice._dynamo_marked_constant = True  # type: ignore[attr-defined]  # a constant for torch.compile
 
 
-def prefers_sdpa(device: torch.device, dtype: torch.dtype) -> bool:
-    """Returns True if the configuration selects torch for attention over the whole map."""
-    return sdpa_choice(device, dtype) != 0
-
-
 def _reference(qkv: Tensor, bias: Tensor, num_heads: int, window_size: int, q_stride: tuple[int, int] | None) -> Tensor:
     return window_attention_reference(qkv, bias, num_heads, window_size, q_stride)
 
@@ -299,13 +292,9 @@ def _fake(qkv: Tensor, bias: Tensor, *rest: Any) -> Tensor:
     return qkv.new_empty(B, H // down, W // across, bias.shape[0] // 3)
 
 
-def _fake_pooled(*args: Any) -> tuple[Tensor, Tensor]:
-    return _fake(*args), _fake(*args)
-
-
 _OPTIONS: dict[str, Any] = {
     "unsupported": _unsupported,
-    "prefers_torch": lambda qkv, _1, _2, window_size, _3: not window_size and prefers_sdpa(qkv.device, qkv.dtype),
+    "prefers_torch": lambda qkv, _1, _2, window_size, _3: not window_size and sdpa_choice(qkv.device, qkv.dtype) != 0,
     "compile_key": lambda qkv, _, *rest: (qkv.shape[-1], *rest[:2], rest[2] is None),
     "launches": "window_attention",
 }
@@ -316,18 +305,17 @@ _pooled_window_attention = Op(
     "pooled_window_attention",
     pooled_window_attention_reference,
     "window_attention_triton.pooled_window_attention_triton",
-    fake=_fake_pooled,
+    fake=lambda *args: (_fake(*args), _fake(*args)),
     **_OPTIONS,
 )
 
 
 # Operator that keeps the reference implementation as one node of a CPU graph. Score blocks of the reference
 # implementation fit the cache, but a compiler would generate blocks that are too large.
-@torch.library.custom_op("sam2fast::window_attention_eager", mutates_args=(), schema=schema(_reference))
-def _window_attention_eager(
-    qkv: Tensor, bias: Tensor, num_heads: int, window_size: int, q_stride: tuple[int, int] | None
-) -> Tensor:
-    return _reference(qkv, bias, num_heads, window_size, q_stride).contiguous()
-
-
+_window_attention_eager = torch.library.custom_op(
+    "sam2fast::window_attention_eager",
+    lambda *args: _reference(*args).contiguous(),
+    mutates_args=(),
+    schema=schema(_reference),
+)
 _window_attention_eager.register_fake(_fake)

@@ -21,6 +21,7 @@ import triton.language as tl
 
 from sam2fast.kernels._dispatch import count_launch
 from sam2fast.kernels._launch import FUSED, MAX_PROGRAMS, LaunchConfig, launch_config, product_precision
+from sam2fast.kernels._tiles import padded
 from sam2fast.kernels.window_attention import config, shape_class
 
 # Attention score of a masked key. The score is finite instead of -inf, since all keys of a tile's unused row may be
@@ -261,9 +262,9 @@ def _window_attention_kernel(
 
 def pieces(d: int, most: int = 2) -> tuple[int, int]:
     """Splits a head of ``d`` channels into at most ``most`` pieces. Returns the pieces' sizes; the second may be 0."""
-    whole = max(16, triton.next_power_of_2(d))
+    whole = padded(d)
     first = whole if whole == d or d < 16 or most == 1 else whole // 2
-    second = max(16, triton.next_power_of_2(d - first)) if first < d else 0
+    second = padded(d - first) if first < d else 0
     return (first, second) if first + second < whole else (whole, 0)
 
 
@@ -274,7 +275,7 @@ def group_of(window: int, block_n: int) -> int:
 
 def rows_of(block_m: int, group: int, queries: int) -> int:
     """Returns the number of queries per tile: ``block_m``, or less if a group has fewer queries."""
-    return min(block_m, max(16, triton.next_power_of_2(group * queries)))
+    return min(block_m, padded(group * queries))
 
 
 def options_of(launch: LaunchConfig, block_m: int) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
     python bench/candidates/gluon_attention.py
 
-In ``specialised_kernel.py`` each tile of 128 queries reads all keys and values, and the L2 cache is the limit. Here two
+In ``specialised_attention.py``, each tile of 128 queries reads all keys and values, and L2 is the limit. Here two
 programs on neighbouring multiprocessors, a pair, have a tile each and read keys and values once, by multicast. Triton
 does not compile that kernel for pairs. In each program one group of warps loads, and two compute 64 rows each: the
 softmax of a block overlaps the weighted sum of the block before.

@@ -19,21 +19,18 @@ early or as late as the barriers allow.
 
 import contextlib
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # bench/, where a script's imports are
 
 from backend_calls import RefusedError
+from candidates.specialised_attention import launches, standing_in
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma, warpgroup_mma, warpgroup_mma_wait
 
-from sam2fast.kernels._launch import FUSED, Row
-from sam2fast.kernels.memory_attention import launch
-from sam2fast.kernels.memory_attention.specialised_kernel import SPECIALISED
+from sam2fast.kernels._launch import FUSED
 
 WARPS = 4  # of each group
 GROUPS = gl.constexpr(4)  # of warps that compute
@@ -41,8 +38,7 @@ KEYS, VALUES = gl.constexpr(2), gl.constexpr(2)  # tiles that fit beside the que
 GROUP_M = gl.constexpr(64)  # queries of a group
 # Registers of a thread in the groups that compute, except the first, which gets the rest, and in the one that loads.
 REGISTERS = gl.constexpr([112, 112, 112, 24])
-# The configuration with which the launcher calls this kernel.
-META, OPTIONS = {"BLOCK_M": 256, "BLOCK_N": 64, "CHUNK": 256, SPECIALISED: 2}, {"num_warps": 8, "num_stages": 2}
+BLOCK_N = 64  # keys of a block
 
 
 @gluon.constexpr_function
@@ -206,27 +202,22 @@ def _attend_in_groups_kernel(
     )
 
 
-class _InGroups:
-    """Stands in for ``_attend_specialised_kernel`` where the launcher calls it."""
-
-    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
-        def run(q: Any, k: Any, v: Any, lengths: Any, sums: Any, log_weights: Any, *numbers: Any, **how: Any) -> None:
-            H, N, M, width, splits, scale, *strides = numbers
-            if how["DIRECT"] or (how["D"], width, how["BLOCK_N"]) != (256, 64, META["BLOCK_N"]):
-                raise RefusedError("the candidate takes only heads of 256 channels and values of 64")
-            layout = gl.NVMMASharedLayout(128, 8 * q.element_size(), 2)  # rows of 128 bytes, swizzled
-            _attend_in_groups_kernel[grid](
-                q, k, v, lengths, sums, log_weights, H, N, M, splits, scale, *strides[:4],
-                **{name: how[name] for name in ("RAGGED", "D", "WIDTH", "BLOCK_N")}, LAYOUT=layout,
-                num_warps=WARPS, **FUSED,
-            )  # fmt: skip
-
-        return run
+def _attend(
+    grid: tuple[int, ...], q: Any, k: Any, v: Any, lengths: Any, sums: Any, log_weights: Any, *numbers: Any, **how: Any
+) -> None:
+    H, N, M, width, splits, scale, *strides = numbers
+    if how["DIRECT"] or (how["D"], width) != (256, 64):
+        raise RefusedError("the candidate takes only heads of 256 channels and values of 64")
+    layout = gl.NVMMASharedLayout(128, 8 * q.element_size(), 2)  # rows of 128 bytes, swizzled
+    _attend_in_groups_kernel[grid](
+        q, k, v, lengths, sums, log_weights, H, N, M, splits, scale, *strides[:4],
+        **{name: how[name] for name in ("RAGGED", "D", "WIDTH", "BLOCK_N")}, LAYOUT=layout, num_warps=WARPS, **FUSED,
+    )  # fmt: skip
 
 
-def launched() -> contextlib.AbstractContextManager[Any]:
-    """Context manager that launches this kernel if a configuration asks for specialised warps."""
-    return mock.patch.object(launch, "_attend_specialised_kernel", _InGroups())
+def launched() -> contextlib.AbstractContextManager[None]:
+    """Context manager that launches this kernel."""
+    return standing_in(_attend, GROUPS.value * GROUP_M.value, BLOCK_N)
 
 
 def examine() -> Any:
@@ -234,21 +225,16 @@ def examine() -> Any:
     import aot
     import sass
     import triton
-    from kernel_records import RECORDS
-    from recorded import launches_of
     from sass_kernels import memory_tile
     from triton.experimental.gluon._runtime import GluonASTSource
-    from tuning_trials import launched_as
 
     target, shape, dtype = "sm_90", "256x64", "bfloat16"
-    calls = [call for call in RECORDS["memory_attention"].launched() if (call.shape, call.dtype) == (shape, dtype)]
-    with launched(), launched_as("memory_attention", Row(target, dtype, shape, META, OPTIONS)):
-        every = launches_of("memory_attention", calls, target)
-    (found,) = (each for each in every if each.name == "attend_in_groups_kernel")
+    with launched():
+        (found,) = launches(shape, "attend_in_groups_kernel", target)
     plain = aot.source(found, target)
     source = GluonASTSource(plain.fn, plain.signature, dict(found.constants), plain.attrs)
     compiled = triton.compile(source, target=aot.gpu_target(target), options=dict(found.options))
-    tile = memory_tile(found._replace(constants={**found.constants, "BLOCK_M": META["BLOCK_M"]}))
+    tile = memory_tile(found._replace(constants={**found.constants, "BLOCK_M": GROUPS.value * GROUP_M.value}))
     shown = found._replace(constants={k: v for k, v in found.constants.items() if k != "LAYOUT"})
     return sass.read(compiled, f"memory attention {dtype} {shape} in Gluon {target}", shown, target, tile, 1, None)
 

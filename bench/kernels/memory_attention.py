@@ -36,7 +36,7 @@ from torch import Tensor
 from tuning_trials import launched_as
 
 from sam2fast.kernels._dispatch import FLOATS
-from sam2fast.kernels._launch import ANY, LaunchConfig, Row, architecture
+from sam2fast.kernels._launch import ANY, Row, architecture
 from sam2fast.kernels._sdpa import CUDNN, DEFAULT, FLASH, NAMES, refused
 from sam2fast.kernels.layer_norm import add_layer_norm_reference
 from sam2fast.kernels.memory_attention import (
@@ -122,47 +122,36 @@ def memory_case(
     )
 
 
-def candidate_row(name: str, shape: str, device: torch.device) -> Row | None:
-    """Returns the configuration of a candidate, or None if this device or version of Triton does not run it."""
+def why_no_candidate(name: str, device: torch.device, shape: str = "256x64") -> str | None:
+    """Returns why this device or version of Triton does not run a candidate, or None."""
     import triton
 
-    from sam2fast.kernels.memory_attention.specialised_kernel import specialised_stages
+    if name == IN_GLUON:  # other versions name operations differently
+        runs = architecture(device) == "sm_90" and triton.__version__.startswith(("3.6.", "3.7."))
+    else:
+        from candidates import specialised_attention
 
-    arch, width = architecture(device), int(shape.partition("x")[2])
-    if name == IN_GLUON:
-        if arch != "sm_90" or not triton.__version__.startswith(("3.6.", "3.7.")):  # others name operations differently
-            return None
-        from candidates import gluon_memory_attention as candidate
-
-        return Row(arch, ANY, ANY, candidate.META, candidate.OPTIONS)
-    searched = next(each for each in RECORD.searches if (each.dtype, each.shape) == ("bfloat16", shape))
-    rows = (Row(arch, ANY, ANY, *each) for each in searched.candidates)
-    return next(
-        (row for row in rows if specialised_stages(LaunchConfig(*row[3:]), device, torch.bfloat16, width)), None
-    )
+        runs = specialised_attention.tile_of(shape, device) is not None
+    return None if runs else "needs Hopper and Triton 3.6 or 3.7"
 
 
-def why_no_candidate(name: str, device: torch.device) -> str | None:
-    """Returns why a candidate does not run on memories of 64 channels, or None."""
-    return None if candidate_row(name, "256x64", device) else "needs Hopper and Triton 3.6 or 3.7"
-
-
-@contextlib.contextmanager
-def candidate_launched(name: str, shape: str, device: torch.device) -> Iterator[None]:
-    """Context manager that lets a candidate compute the attention of 16-bit tensors.
+def candidate_launched(name: str, shape: str, device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """Returns a context manager that lets a candidate compute the attention of 16-bit tensors.
 
     Raises:
         RefusedError: If it does not run on this device.
     """
-    if (row := candidate_row(name, shape, device)) is None:
-        raise RefusedError(f"{name} needs Hopper and Triton 3.6 or 3.7")
-    launched = contextlib.nullcontext()
+    if reason := why_no_candidate(name, device, shape):
+        raise RefusedError(f"{name} {reason}")
     if name == IN_GLUON:
-        from candidates import gluon_memory_attention as candidate
+        from candidates import gluon_memory_attention
 
-        launched = candidate.launched()
-    with launched_as("memory_attention", row), launched:
-        yield
+        return gluon_memory_attention.launched()
+    from candidates import specialised_attention
+
+    tile = specialised_attention.tile_of(shape, device)
+    assert tile is not None
+    return specialised_attention.launched(tile)
 
 
 def by_candidate(name: str, shape: str, call: Callable[[], Tensor], device: torch.device) -> Calls:
@@ -307,10 +296,10 @@ def attention_search(
     dtype: str, shape: str, tiles: Iterable[tuple[int, ...]], order: int = 4, choices: tuple[int, ...] = ()
 ) -> Search:
     """``tiles``: BLOCK_M, BLOCK_N, CHUNK, warps, stages, programs of a multiprocessor, whether the last block is peeled
-    off, and for specialised warps stages and columns that are stored at once.
+    off.
     """
     d, width = map(int, shape.split("x"))
-    names = "BLOCK_M BLOCK_N CHUNK num_warps num_stages CTAS_PER_SM PEELED SPECIALISED STORED"
+    names = "BLOCK_M BLOCK_N CHUNK num_warps num_stages CTAS_PER_SM PEELED"
     fitting = (tile for tile in tiles if could_fit(dtype, d, width, *tile[:6]))
     cases = ("memory_attention", "rope_attention")
     how = {"choice": "SDPA", "choices": choices} if choices else {}
@@ -517,14 +506,6 @@ def small_bank(biased: bool = True) -> tuple[Any, ...]:
     return small((2, 1, 16, 32)), memory, *weights, *rope_tables(4, 32, on)
 
 
-# With specialised warps, on GPUs that have tensor descriptors; elsewhere as without.
-SPECIALISED = [
-    (256, 64, 256, 8, 2, 1, 0, 2, 16),
-    (128, 64, 256, 8, 3, 1, 0, 2),
-    (128, 64, 256, 8, 3, 1, 0, 3),
-    (128, 32, 256, 8, 3, 1, 0, 4),
-]
-SPECIALISED_ITSELF = [(128, 64, 256, 8, 2, 1, 0, 2), (128, 32, 256, 8, 3, 1, 0, 3), (128, 32, 256, 8, 3, 1, 0, 4)]
 # Full blocks without masks. On sm_90 none spills where memory tokens have 64 channels and heads 256.
 PEELED = [(128, 64, 256, 8, 3, 1, 1), (128, 32, 256, 8, 3, 1, 1), (128, 32, 256, 8, 2, 2, 1), (64, 64, 256, 4, 2, 2, 1)]
 # With several programs at once, one computes while the other waits for its next keys.
@@ -592,10 +573,8 @@ RECORD = Record(
     ]
     + [memory_case(1, 1, torch.bfloat16, side=4, candidate=CANDIDATES[0])],
     searches=[
-        attention_search(
-            "bfloat16", "256x64", SPECIALISED + PEELED + TOGETHER + [t for t in SEPARATE if t not in SPILLING], order=0
-        ),
-        attention_search("bfloat16", "256x256", SPECIALISED_ITSELF + TOGETHER + SEPARATE, 0, (FLASH, CUDNN)),
+        attention_search("bfloat16", "256x64", PEELED + TOGETHER + [t for t in SEPARATE if t not in SPILLING], order=0),
+        attention_search("bfloat16", "256x256", TOGETHER + SEPARATE, 0, (FLASH, CUDNN)),
         attention_search("bfloat16", "128x64", TOGETHER + SEPARATE),
         attention_search("float32", "256x64", FP32),
         attention_search("float32", "256x256", FP32_ITSELF),

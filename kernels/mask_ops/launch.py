@@ -17,6 +17,7 @@ from sam2fast.kernels.mask_ops.kernel import (
     _unpack_kernel,
     _upsample_kernel,
 )
+from sam2fast.kernels.mask_ops.reference import empty_statistics
 
 
 def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
@@ -37,9 +38,7 @@ def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
 
 def mask_statistics_triton(logits, size, threshold, offset) -> tuple[Tensor, Tensor]:
     """Computes pixel counts ``(3, N)`` and boxes ``(N, 4)`` for :func:`sam2fast.kernels.mask_ops.mask_statistics`."""
-    N, (H, W) = len(logits), size
-    counts = torch.empty(3, N, dtype=torch.int32, device=logits.device)
-    boxes = torch.empty(N, 4, dtype=torch.int32, device=logits.device)
+    N, (H, W), (counts, boxes) = len(logits), size, empty_statistics(logits)
     if N:
         with launch_config("mask_ops", config, logits).on_device(logits):
             _clear_kernel[(triton.cdiv(4 * N, CLEARED),)](counts, boxes, N, H, W, BLOCK=CLEARED, **FUSED)

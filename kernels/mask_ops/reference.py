@@ -206,9 +206,7 @@ def counts_and_boxes(logits: Tensor, size: tuple[int, int], threshold: float, of
 
     Upsamples a few masks at a time.
     """
-    N, device = len(logits), logits.device
-    counts = torch.empty(3, N, dtype=torch.int32, device=device)
-    boxes = torch.empty(N, 4, dtype=torch.int32, device=device)
+    counts, boxes = empty_statistics(logits)
     for some in _chunks(logits, size):
         values = upsample_masks_reference(logits[some, None].float(), size)[:, 0]
         for count, level in zip(counts, (threshold, threshold + offset, threshold - offset), strict=True):
@@ -229,7 +227,8 @@ def _chunks(logits: Tensor, size: tuple[int, int]) -> list[slice]:
     return [slice(start, start + step) for start in range(0, len(logits), step)]
 
 
-def _fake_statistics(logits: Tensor, *_: object) -> tuple[Tensor, Tensor]:
+def empty_statistics(logits: Tensor, *_: object) -> tuple[Tensor, Tensor]:
+    """Returns empty tensors for the results of :func:`counts_and_boxes`."""
     N = logits.shape[0]
     return logits.new_empty(3, N, dtype=torch.int32), logits.new_empty(N, 4, dtype=torch.int32)
 
@@ -240,7 +239,7 @@ mask_statistics_op = Op(
     "mask_ops.launch.mask_statistics_triton",
     cpu="mask_ops.cpu.mask_statistics_cpu",
     unsupported=why_unsupported,
-    fake=_fake_statistics,
+    fake=empty_statistics,
     is_chosen_late=True,
 )
 

@@ -20,6 +20,7 @@ from sam2fast.kernels.memory_attention.cpu import memory_attention_cpu, rope_att
 from sam2fast.kernels.memory_attention.reference import (
     WIDEST,
     AttendedMemory,
+    KeyValueWeights,
     apply_rope,
     memory_attention_op,
     memory_attention_reference,
@@ -96,15 +97,15 @@ def memory_attention(
 
     Source: ``sam2.modeling.sam.transformer.RoPEAttention.forward``, as used by the memory attention.
     """
-    rest = key_weight, key_bias, value_weight, value_bias, cos, sin
-    _check(query, memory, rest, pooling)
+    weights = KeyValueWeights(key_weight, key_bias, value_weight, value_bias, cos, sin)
+    _check(query, memory, weights, pooling)
     has_factors = memory.key_factors is not None  # kernels and registered implementations do not support factors
     if not has_factors and not pooling and (custom := implementation_of("memory_attention")):
-        return custom(query, memory, *rest)
-    if outputs := _by_kernel(query, memory, rest, (None, None, None, 0.0), fp8, pooling):
+        return custom(query, memory, *weights)
+    if outputs := _by_kernel(query, memory, weights, (None, None, None, 0.0), fp8, pooling):
         return outputs[0]
     compute = memory_attention_cpu if is_cpu_inference(query) else memory_attention_reference
-    return compute(query, memory, *rest, fp8, pooling)
+    return compute(query, memory, *weights, fp8=fp8, pooling=pooling)
 
 
 def add_memory_attention(
@@ -132,16 +133,16 @@ def add_memory_attention(
     Raises:
         ValueError: If the shapes do not match.
     """
-    norm = x, norm_weight, norm_bias, eps
+    norm, weights = (x, norm_weight, norm_bias, eps), KeyValueWeights(*rest)
     # The fused kernel supports memory tokens of at most 64 channels in 16 bits or 32 channels in fp32. For more
     # channels, some GPUs have too little shared memory.
     fits = memory.pages.shape[-1] * query.element_size() <= 128
-    can_join = fits and _is_row(norm, query, len(memory.page_table), len(rest[2]))
+    can_join = fits and _is_row(norm, query, len(memory.page_table), len(weights.value_weight))
     if can_join and not implementation_of("memory_attention"):
-        _check(query, memory, rest, pooling)
-        if joined := _by_kernel(query, memory, rest, norm, fp8, pooling):
+        _check(query, memory, weights, pooling)
+        if joined := _by_kernel(query, memory, weights, norm, fp8, pooling):
             return joined
-    output = memory_attention(query, memory, *rest, fp8=fp8, pooling=pooling)
+    output = memory_attention(query, memory, *weights, fp8=fp8, pooling=pooling)
     return add_layer_norm(x.expand(len(output), -1, -1) if len(x) == 1 else x, output, *norm[1:], query.dtype)
 
 
@@ -154,17 +155,17 @@ def _is_row(norm: tuple[Any, ...], query: Tensor, batch: int, channels: int) -> 
 
 
 def _by_kernel(
-    query: Tensor, memory: AttendedMemory, rest: tuple[Any, ...], norm: tuple[Any, ...], fp8: Fp8, pooling: Pooling
+    query: Tensor, memory: AttendedMemory, weights: KeyValueWeights, norm: tuple[Any, ...], fp8: Fp8, pooling: Pooling
 ) -> tuple[Tensor, Tensor] | None:
     """Returns the attention kernel's results, or None if the kernel is not used."""
     if memory.key_factors is not None or fp8 == "emulated" or (fp8 and pooling):
         return None
-    args = query, *memory[:8], *rest, *norm, bool(fp8), pooling or ""
+    args = query, *memory[:8], *weights, *norm, bool(fp8), pooling or ""
     return memory_attention_op.run(*args) if memory_attention_op.uses_kernel(*args) else None
 
 
-def _check(query: Tensor, memory: AttendedMemory, rest: tuple[Any, ...], pooling: Pooling) -> None:
-    key_weight, _, value_weight, _, cos, sin = rest
+def _check(query: Tensor, memory: AttendedMemory, weights: KeyValueWeights, pooling: Pooling) -> None:
+    key_weight, _, value_weight, _, cos, sin = weights
     (batch, heads, positions, d), (B, K) = query.shape, memory.page_table.shape
     _, n, m = memory.pages.shape
     L = memory.pointers.shape[1]

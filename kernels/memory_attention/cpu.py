@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from itertools import chain
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +11,7 @@ from torch import Tensor
 from sam2fast.kernels import _cpu
 from sam2fast.kernels._cpu import linear_in_inference as linear
 from sam2fast.kernels.memory_attention.approximations import Fp8, Pooling, pool, pooled_keys, rounded_to_fp8
-from sam2fast.kernels.memory_attention.reference import AttendedMemory, project_values
+from sam2fast.kernels.memory_attention.reference import AttendedMemory, KeyValueWeights, project_values
 
 
 def rope_attention_cpu(
@@ -31,23 +32,17 @@ def rope_attention_cpu(
 
 
 def memory_attention_cpu(
-    query: Tensor,
-    memory: AttendedMemory,
-    key_weight: Tensor,
-    key_bias: Tensor | None,
-    value_weight: Tensor,
-    value_bias: Tensor | None,
-    cos: Tensor,
-    sin: Tensor,
-    fp8: Fp8 = False,
-    pooling: Pooling = None,
+    query: Tensor, memory: AttendedMemory, *rest: Any, fp8: Fp8 = False, pooling: Pooling = None
 ) -> Tensor:
-    """Computes :func:`memory_attention_reference` only for valid tokens, in blocks of scores, without gradients."""
-    B = len(memory.page_table)
+    """Computes :func:`memory_attention_reference` only for valid tokens, in blocks of scores, without gradients.
+
+    ``rest`` consists of the fields of :class:`KeyValueWeights`.
+    """
+    weights, B = KeyValueWeights(*rest), len(memory.page_table)
     heads, N, d = query.shape[1:]
     order = torch.arange(d, device="cpu").view(-1, 2).t().flatten()  # even channels come first, see _rotate_
-    weights = key_weight.unflatten(0, (heads, d))[:, order]
-    biases = None if key_bias is None else key_bias.unflatten(0, (heads, d))[:, order]
+    key_weight = weights.key_weight.unflatten(0, (heads, d))[:, order]
+    key_bias = None if weights.key_bias is None else weights.key_bias.unflatten(0, (heads, d))[:, order]
     rotated = {}  # rotated queries by (batch index of the query, head); all objects may share queries
     width = memory.pages.shape[-1]
     out = query.new_empty(B, heads, N, width)
@@ -58,29 +53,23 @@ def memory_attention_cpu(
         row = b % len(query)
         pooled = pooling if (memory.page_table[b] >= 0).sum() > 1 else None
         for head in range(heads):
-            bias = None if biases is None else biases[head]
+            bias = None if key_bias is None else key_bias[head]
+            of_head = weights._replace(key_weight=key_weight[head], key_bias=bias)
             if (row, head) not in rotated:
-                rotated_query = _rotate_(query[row, head][:, order].float(), cos[:N], sin[:N])
+                rotated_query = _rotate_(query[row, head][:, order].float(), weights.cos[:N], weights.sin[:N])
                 rotated[row, head] = rounded_to_fp8(rotated_query) if fp8 else rotated_query
-            keys_and_values = _keys_and_values(memory, b, weights[head], bias, query.dtype, cos, sin, pooled)
+            keys_and_values = _keys_and_values(memory, b, of_head, query.dtype, pooled)
             if fp8:
                 keys_and_values = ((rounded_to_fp8(keys), values, n) for keys, values, n in keys_and_values)
             out[b, head] = attend(rotated[row, head], keys_and_values, d**-0.5, width)
-    return project_values(out, value_weight, value_bias)
+    return project_values(out, weights.value_weight, weights.value_bias)
 
 
 def _keys_and_values(
-    memory: AttendedMemory,
-    b: int,
-    weight: Tensor,
-    bias: Tensor | None,
-    dtype: torch.dtype,
-    cos: Tensor,
-    sin: Tensor,
-    pooling: Pooling,
+    memory: AttendedMemory, b: int, of_head: KeyValueWeights, dtype: torch.dtype, pooling: Pooling
 ) -> Iterator[tuple[Tensor, Tensor, float]]:
     """Yields keys, values and number of tokens per key for each valid page of object b, then for its valid pointers."""
-    n = memory.pages.shape[1]
+    n, (weight, bias, _, _, cos, sin) = memory.pages.shape[1], of_head
     cos, sin = cos[-n:], sin[-n:]
     factors = None if memory.key_factors is None else memory.key_factors[b]
     for i, (page, time) in enumerate(zip(memory.page_table[b].tolist(), memory.page_time[b].tolist(), strict=True)):

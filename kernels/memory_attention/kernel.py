@@ -22,7 +22,6 @@ import triton.language as tl
 
 from sam2fast.kernels._launch import LaunchConfig
 from sam2fast.kernels._tiles import normalized
-from sam2fast.kernels.memory_attention.specialised_kernel import _store_part
 
 # Block sizes of all kernels except the attention kernel. These kernels take little time, so one configuration is
 # enough.
@@ -174,7 +173,36 @@ def _attend_kernel(
         out_ptrs = sums + b * stride_ob + h * stride_oh + position[:, None] * stride_om + columns[None, :]
         tl.store(out_ptrs, mean.to(sums.dtype.element_ty), mask=mask[:, None] & (columns < width)[None, :])
     else:
-        _store_part(sums, log_weights, mean, highest, total, split, position, mask, N, WIDTH, WIDTH)
+        _store_part(sums, log_weights, mean, highest, total, split, position, mask, N, WIDTH)
+
+
+@triton.jit
+def _store_part(
+    sums, log_weights, mean, highest, total, split, position, mask, N,  # as in _attend_kernel
+    WIDTH: tl.constexpr,
+):  # fmt: skip
+    part = split.to(tl.int64) * tl.num_programs(2) + tl.program_id(2)
+    _store_block(sums + (part * N + position) * WIDTH, mean, mask, WIDTH, 0)
+    _store_log_weights(log_weights, highest, total, part, position, mask, N)
+
+
+@triton.jit
+def _store_block(
+    rows,  # (BLOCK_M) pointers to the first of `width` columns
+    x,  # (BLOCK_M, columns)
+    mask,  # (BLOCK_M) bool, True for rows to store
+    width,
+    FIRST: tl.constexpr,  # index of the output column that stores the first column of x
+):  # fmt: skip
+    column = FIRST + tl.arange(0, x.shape[1])
+    inside = mask[:, None] & (column < width)[None, :]
+    tl.store(rows[:, None] + column[None, :], x.to(rows.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _store_log_weights(log_weights, highest, total, part, position, mask, N):
+    log_weight = tl.where(total > 0, highest + tl.math.log2(tl.where(total > 0, total, 1.0)), float("-inf"))
+    tl.store(log_weights + part * N + position, log_weight, mask=mask)
 
 
 @triton.jit(do_not_specialize=["splits"])

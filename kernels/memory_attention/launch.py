@@ -11,6 +11,7 @@ from torch import Tensor
 from sam2fast.kernels._dispatch import count_launch, current_backend
 from sam2fast.kernels._launch import CTAS_PER_SM, FUSED, MAX_PROGRAMS, LaunchConfig, launch_config, product_precision
 from sam2fast.kernels._sdpa import CUDNN, DEFAULT, KERNEL, attention_by
+from sam2fast.kernels._tiles import padded
 from sam2fast.kernels.layer_norm_triton import launch_norm
 from sam2fast.kernels.memory_attention.approximations import NUMBERS, Pooling, rows_for
 from sam2fast.kernels.memory_attention.kernel import (
@@ -23,16 +24,8 @@ from sam2fast.kernels.memory_attention.kernel import (
     blocks,
     encode_warps,
 )
-from sam2fast.kernels.memory_attention.reference import AttendedMemory, of_keys
+from sam2fast.kernels.memory_attention.reference import AttendedMemory, KeyValueWeights, of_keys
 from sam2fast.kernels.memory_attention.rope_kernel import _encode_kernel, _rotate_kernel
-from sam2fast.kernels.memory_attention.specialised_kernel import WARPS as GROUP_WARPS
-from sam2fast.kernels.memory_attention.specialised_kernel import (
-    _attend_specialised_kernel,
-    allocate_descriptors,
-    is_described,
-    specialised_blocks,
-    specialised_stages,
-)
 
 LOG2E = math.log2(math.e)
 # Maximum bytes of keys in memory at once. If keys of all objects need more, objects are processed in groups.
@@ -108,12 +101,7 @@ class Added(NamedTuple):
 def memory_attention_triton(
     query: Tensor,
     memory: AttendedMemory,
-    key_weight: Tensor,
-    key_bias: Tensor | None,
-    value_weight: Tensor,
-    value_bias: Tensor | None,
-    cos: Tensor,
-    sin: Tensor,
+    *rest: Any,
     splits: int | None = None,
     fp8: bool = False,
     pooling: Pooling = None,
@@ -124,13 +112,15 @@ def memory_attention_triton(
     With ``added``, returns the sum of attention and residual, and writes the norm of the sum to ``added.normed``.
 
     Args:
+        rest: Fields of :class:`KeyValueWeights`.
         splits: Number of programs that share the keys of a query tile. None uses the result of :func:`splits_for`.
         fp8: If True, queries and keys are rounded to fp8. The GPU must support fp8 matrix multiplications.
         pooling: See :func:`sam2fast.kernels.memory_attention.memory_attention`.
     """
+    weights = KeyValueWeights(*(x if x is None else x.contiguous() for x in rest))  # type: ignore[arg-type]
     (B, K), (rows, H, N, d), n = memory.page_table.shape, query.shape, memory.pages.shape[1]
     dtype = query.dtype if added is None else torch.promote_types(query.dtype, added.x.dtype)
-    out = query.new_empty(B, N, value_weight.shape[0], dtype=dtype)
+    out = query.new_empty(B, N, weights.value_weight.shape[0], dtype=dtype)
     if out.numel() == 0:
         return out
     M = rows_for(K, n, pooling) + memory.pointers.shape[1]
@@ -138,30 +128,20 @@ def memory_attention_triton(
         raise ValueError(f"{M} memory tokens per object are more than the kernels can address; use fewer memories")
     launch = attention_config(query, d, memory.pages.shape[-1])
     memory = type(memory)(*(x.contiguous() for x in memory[:8]))
-    weights = [key_weight.contiguous(), _or_any(key_bias, key_weight)]
-    projection = [value_weight.contiguous(), _or_any(value_bias, value_weight)]
-    cos, sin, scale = cos.contiguous(), sin.contiguous(), LOG2E * d**-0.5
+    scale = LOG2E * d**-0.5
     count_launch("memory_attention")
     with launch.on_device(query):
         rotated = Rotated.empty(query, rows, H, N, 2 * half_of(d), fp8)
         group = _group(H * M * rotated.data.shape[-1] * rotated.data.element_size(), H)
         for start in range(0, B, group):
             some = slice(start, start + group)
-            part = memory._replace(
-                page_table=memory.page_table[some],
-                page_time=memory.page_time[some],
-                pointers=memory.pointers[some],
-                pointer_encoding=memory.pointer_encoding[some],
-                pointer_valid=memory.pointer_valid[some],
-            )
             unrotated = query if start == 0 else query[:0]  # the first group's kernels rotate all queries
-            inputs = unrotated, rotated, pooling, part, weights, key_bias is not None
-            keys, values, lengths, offsets = _encode(*inputs, cos, sin)
+            keys, values, lengths, offsets = _encode(unrotated, rotated, pooling, memory.of(some), weights)
             queries = rotated.of(some) if rows > 1 else rotated
             means = _attend(launch, queries, keys, values[:, None], lengths, scale, splits, offsets=offsets)
             assert means is not None
             of_group = None if added is None else added.of(some)
-            _combine(means, out[some].unflatten(2, (H, -1)), projection, value_bias is not None, of_group)
+            _combine(means, out[some].unflatten(2, (H, -1)), weights, of_group)
     return out
 
 
@@ -278,11 +258,6 @@ def attention_config(query: Tensor, d: int, width: int) -> LaunchConfig:
     return launch_config("memory_attention", config, query, f"{2 * half_of(d)}x{padded(width)}")
 
 
-def padded(width: int) -> int:
-    """Returns the smallest power of two >= ``width`` that ``tl.dot`` accepts as a side."""
-    return max(16, triton.next_power_of_2(width))
-
-
 def half_of(d: int) -> int:
     """Returns the number of channels of one half of a rotated head, including padding."""
     return padded(d // 2)
@@ -318,10 +293,6 @@ def _group(keys: int, heads: int) -> int:
     return group if group < 16 else group // 16 * 16
 
 
-def _or_any(bias: Tensor | None, weight: Tensor) -> Tensor:
-    return weight if bias is None else bias.contiguous()
-
-
 @functools.cache
 def _processors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
@@ -347,14 +318,7 @@ def _rotate(maps: tuple[Tensor, ...], cos: Tensor, sin: Tensor, rotated: int) ->
 
 
 def _encode(
-    query: Tensor,
-    rotated: Rotated,
-    pooling: Pooling,
-    memory: AttendedMemory,
-    weights: list[Tensor],
-    has_bias: bool,
-    cos: Tensor,
-    sin: Tensor,
+    query: Tensor, rotated: Rotated, pooling: Pooling, memory: AttendedMemory, weights: KeyValueWeights
 ) -> tuple[Rotated, Tensor, Tensor, Tensor | None]:
     """Computes keys and values of the memory, and writes rotated queries ``(objects, H, N, d)`` to ``rotated``.
 
@@ -365,6 +329,7 @@ def _encode(
     (objects, H, N, d), fp8 = query.shape, rotated.scales is not None
     HALF, WIDTH, M = half_of(d), padded(m), rows_for(K, n, pooling) + L
     keys, values = Rotated.empty(query, B, H, M, 2 * HALF, fp8), query.new_empty(B, M, WIDTH)
+    key_weight, key_bias, _, _, cos, sin = weights
     tables = of_keys(cos, n), of_keys(sin, n)
     offsets = query.new_empty(B, M, dtype=torch.float32) if pooling == "counted" else None
     lengths = torch.empty(B, dtype=torch.int32, device=query.device)
@@ -372,10 +337,10 @@ def _encode(
     tiles = max(1, K * triton.cdiv(n, ENCODE["BLOCK"]) + triton.cdiv(L, ENCODE["BLOCK"]))
     others = triton.cdiv(objects * triton.cdiv(N, ENCODE["BLOCK"]), B)  # programs that rotate queries, per object
     _encode_kernel[tiles + others, B, H](
-        *memory[:7], memory.pointer_valid.view(torch.uint8), *weights, *tables, keys.data, keys.scales_or_any,
-        values, lengths, lengths if offsets is None else offsets,
+        *memory[:7], memory.pointer_valid.view(torch.uint8), key_weight, key_weight if key_bias is None else key_bias,
+        *tables, keys.data, keys.scales_or_any, values, lengths, lengths if offsets is None else offsets,
         query, cos, sin, rotated.data, rotated.scales_or_any, objects, N, *query.stride(),
-        H, n, K, L, M, m, cos.shape[1], math.isqrt(n), HAS_BIAS=has_bias, FP8=fp8, POOLING=NUMBERS[pooling],
+        H, n, K, L, M, m, cos.shape[1], math.isqrt(n), HAS_BIAS=key_bias is not None, FP8=fp8, POOLING=NUMBERS[pooling],
         SLOTS=triton.next_power_of_2(max(1, K)), HALF=HALF, WIDTH=WIDTH, **ENCODE,
         PRECISION=product_precision(values.dtype), **encode_warps(bool(pooling), values.dtype), **FUSED,
     )  # fmt: skip
@@ -416,44 +381,31 @@ def _attend(
     value_strides = values.stride(0), values.stride(1) if values.shape[1] > 1 else 0, values.stride(2)
     all_strides = q.stride(0) if len(q) > 1 else 0, *value_strides, *strides
     is_even = lengths is None and M % launch.meta["BLOCK_N"] == 0
-    stages = specialised_stages(launch, q.device, values.dtype, WIDTH)
-    if stages and offsets is None and keys.scales is None and is_described(values):
-        allocate_descriptors(q.device)
-        _attend_specialised_kernel[tiles, splits, B * H](
-            q, k, values, k if lengths is None else lengths, sums, log_weights, *shapes, *all_strides,
-            RAGGED=lengths is not None, DIRECT=direct, EVEN=is_even, D=D, WIDTH=WIDTH, **specialised_blocks(launch),
-            num_warps=GROUP_WARPS, num_stages=stages, **FUSED,
-        )  # fmt: skip
-    else:
-        _attend_kernel[tiles, splits, B * H](
-            q, query.scales_or_any, k, keys.scales_or_any, values, k if lengths is None else lengths,
-            log_weights if offsets is None else offsets, sums, log_weights, *shapes, *all_strides,
-            FP8=keys.scales is not None, RAGGED=lengths is not None, OFFSETS=offsets is not None, DIRECT=direct,
-            PADDED=width < WIDTH, EVEN=is_even, D=D, WIDTH=WIDTH, PRECISION=product_precision(values.dtype),
-            **blocks(launch, D), **launch.options, **FUSED,
-        )  # fmt: skip
+    _attend_kernel[tiles, splits, B * H](
+        q, query.scales_or_any, k, keys.scales_or_any, values, k if lengths is None else lengths,
+        log_weights if offsets is None else offsets, sums, log_weights, *shapes, *all_strides,
+        FP8=keys.scales is not None, RAGGED=lengths is not None, OFFSETS=offsets is not None, DIRECT=direct,
+        PADDED=width < WIDTH, EVEN=is_even, D=D, WIDTH=WIDTH, PRECISION=product_precision(values.dtype),
+        **blocks(launch, D), **launch.options, **FUSED,
+    )  # fmt: skip
     return None if direct else SplitMeans(sums, log_weights, width)
 
 
 def _combine(
-    means: SplitMeans,
-    out: Tensor,
-    projection: list[Tensor] | None = None,
-    has_bias: bool = False,
-    added: Added | None = None,
+    means: SplitMeans, out: Tensor, weights: KeyValueWeights | None = None, added: Added | None = None
 ) -> None:
     """Combines the means of all splits, optionally projects the means, and writes the result ``(B, N, H, outer)``.
 
     With ``added``, the sum of the single head's result and the residual is written to ``out``.
     """
     (B, N, H, outer), (splits, _, _, WIDTH) = out.shape, means.sums.shape
-    weight, bias = projection or (means.sums, means.sums)
-    width = projection[0].shape[1] if projection else means.width
+    weight, bias = (means.sums, None) if weights is None else weights[2:4]
+    width = means.width if weights is None else weight.shape[1]
     x, norm_weight, norm_bias, eps, normed = added or (out, out, out, 0.0, out)
     columns = {} if added is None else {"COLUMNS": padded(outer)}
     _combine_kernel[triton.cdiv(N, COMBINE["BLOCK"]), B * H](
-        means.sums, means.log_weights, weight, bias, out, x, norm_weight, norm_bias, normed, H, N, width, outer, splits,
-        x.stride(0) if len(x) > 1 else 0, eps, PROJECT=projection is not None, HAS_BIAS=has_bias,
-        ADDS=added is not None, WIDTH=WIDTH, PRECISION=product_precision(normed.dtype), **(COMBINE | columns),
-        **WARPS, **FUSED,
+        means.sums, means.log_weights, weight, weight if bias is None else bias, out, x, norm_weight, norm_bias, normed,
+        H, N, width, outer, splits, x.stride(0) if len(x) > 1 else 0, eps, PROJECT=weights is not None,
+        HAS_BIAS=bias is not None, ADDS=added is not None, WIDTH=WIDTH, PRECISION=product_precision(normed.dtype),
+        **(COMBINE | columns), **WARPS, **FUSED,
     )  # fmt: skip

@@ -35,6 +35,28 @@ class AttendedMemory(NamedTuple):
     pointer_valid: Tensor  # (B, L) bool
     key_factors: Tensor | None = None  # (B, K + L), factor of each page's and pointer's tokens before key projection
 
+    def of(self, some: slice) -> "AttendedMemory":
+        """Returns the memory of the objects with indices ``some``."""
+        return self._replace(
+            page_table=self.page_table[some],
+            page_time=self.page_time[some],
+            pointers=self.pointers[some],
+            pointer_encoding=self.pointer_encoding[some],
+            pointer_valid=self.pointer_valid[some],
+            key_factors=None if self.key_factors is None else self.key_factors[some],
+        )
+
+
+class KeyValueWeights(NamedTuple):
+    """Stores arguments of :func:`sam2fast.kernels.memory_attention.memory_attention`: projections and rotations."""
+
+    key_weight: Tensor
+    key_bias: Tensor | None
+    value_weight: Tensor
+    value_bias: Tensor | None
+    cos: Tensor
+    sin: Tensor
+
 
 def unsupported_reason(query: Tensor, values: Tensor) -> str | None:
     """Returns the reason why kernels do not support queries ``(B, heads, N, d)`` and values ``(..., d_v)``, or None."""
@@ -51,7 +73,7 @@ def unsupported_reason(query: Tensor, values: Tensor) -> str | None:
     return None
 
 
-def memory_unsupported_reason(query: Tensor, pages: Tensor) -> str | None:
+def memory_unsupported_reason(query: Tensor, pages: Tensor, fp8: bool = False) -> str | None:
     """Returns the reason why kernels do not support a query and memory ``pages (P, n, m)``, or None.
 
     If all objects share queries, the kernels support any number of objects.
@@ -61,13 +83,13 @@ def memory_unsupported_reason(query: Tensor, pages: Tensor) -> str | None:
     m, widest = pages.shape[-1], WIDEST_MEMORY[query.dtype]
     if m > widest:
         return f"supports memory tokens of up to {widest} channels in {query.dtype}, got {m}"
-    return None
+    return too_old_for_fp8(query.device) if fp8 and query.is_cuda else None
 
 
 # ---- reference implementations ----
 
 
-def apply_rope(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotates the channel pairs (2i, 2i+1) of ``x (..., maps * N, d)`` in fp32; ``cos, sin (N, d / 2)``."""
     maps = x.float().unflatten(-2, (-1, cos.shape[-2]))  # (..., maps, N, d)
     even, odd = maps[..., 0::2], maps[..., 1::2]
@@ -76,14 +98,14 @@ def apply_rope(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.T
 
 
 def rope_attention_reference(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    cos: torch.Tensor,
-    sin: torch.Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    cos: Tensor,
+    sin: Tensor,
     num_unrotated_keys: int = 0,
     dropout_p: float = 0.0,
-) -> torch.Tensor:
+) -> Tensor:
     """Reference implementation of :func:`rope_attention`: rotates queries and keys, and calls torch's attention."""
     rotated, unrotated = key.split([key.shape[-2] - num_unrotated_keys, num_unrotated_keys], dim=-2)
     query = apply_rope(query, cos, sin)
@@ -93,19 +115,13 @@ def rope_attention_reference(
 
 
 def memory_attention_reference(
-    query: torch.Tensor,
-    memory: AttendedMemory,
-    key_weight: torch.Tensor,
-    key_bias: torch.Tensor | None,
-    value_weight: torch.Tensor,
-    value_bias: torch.Tensor | None,
-    cos: torch.Tensor,
-    sin: torch.Tensor,
-    fp8: Fp8 = False,
-    pooling: Pooling = None,
-) -> torch.Tensor:
-    """Reference implementation of :func:`memory_attention`: computes keys of all slots, and masks empty slots."""
-    heads, N = query.shape[1:3]
+    query: Tensor, memory: AttendedMemory, *rest: Any, fp8: Fp8 = False, pooling: Pooling = None
+) -> Tensor:
+    """Reference implementation of :func:`memory_attention`: computes keys of all slots, and masks empty slots.
+
+    ``rest`` consists of the fields of :class:`KeyValueWeights`.
+    """
+    weights, heads, N = KeyValueWeights(*rest), *query.shape[1:3]
     out_dtype = query.dtype
     (B, K), n = memory.page_table.shape, memory.pages.shape[1]
     page_valid = memory.page_table >= 0  # (B, K)
@@ -121,20 +137,21 @@ def memory_attention_reference(
     if memory.key_factors is not None:
         of_pages, of_pointers = memory.key_factors[:, :K], memory.key_factors[:, K:]
         tokens = tokens * torch.cat([of_pages.repeat_interleave(n, dim=1), of_pointers], dim=1)[..., None]
-    key = F.linear(tokens.to(key_weight.dtype), key_weight, key_bias)
+    key = F.linear(tokens.to(weights.key_weight.dtype), weights.key_weight, weights.key_bias)
     key = key.unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, heads, M, d)
     if fp8:  # queries and keys are rotated and rounded in fp32
         wide = torch.promote_types(query.dtype, torch.float32)
         query, key = query.to(wide), key.to(wide)
     if K:
-        key = torch.cat([apply_rope(key[:, :, : K * n], of_keys(cos, n), of_keys(sin, n)), key[:, :, K * n :]], dim=2)
+        rotated = apply_rope(key[:, :, : K * n], of_keys(weights.cos, n), of_keys(weights.sin, n))
+        key = torch.cat([rotated, key[:, :, K * n :]], dim=2)
 
     value = torch.cat([maps.flatten(1, 2), pointers.to(maps.dtype)], dim=1)  # (B, M, m)
     value = value.to(query.dtype)[:, None].expand(-1, heads, -1, -1)
     key = key.to(query.dtype)
     if pooling and K:
         key, value, valid, offset = with_means(key, value, page_valid, memory.pointer_valid, pooling)
-    query = apply_rope(query, cos[:N], sin[:N])
+    query = apply_rope(query, weights.cos[:N], weights.sin[:N])
     if fp8:
         query, key = rounded_to_fp8(query), rounded_to_fp8(key)
     # The query must be contiguous: for an expanded query, torch allocates an output that cuDNN rejects.
@@ -147,15 +164,15 @@ def memory_attention_reference(
     mask = valid if offset is None else torch.where(valid, offset, -torch.inf).to(query.dtype)
     out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask[:, None, None])[..., :width]
     means = torch.where(valid.any(dim=1)[:, None, None, None], out, 0).to(out_dtype)
-    return project_values(means, value_weight, value_bias)
+    return project_values(means, weights.value_weight, weights.value_bias)
 
 
-def of_keys(table: torch.Tensor, n: int) -> torch.Tensor:
+def of_keys(table: Tensor, n: int) -> Tensor:
     """Returns the rotations of a page's tokens: the last ``n`` rows of ``table``."""
     return table[len(table) - n :]
 
 
-def project_values(means: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+def project_values(means: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Projects the ``means (B, heads, N, m)`` of each head to values. Returns ``(B, N, heads * d_v)``."""
     heads = means.shape[1]
     if heads == 1:
@@ -195,17 +212,12 @@ def _memory_attention_reference(
     memory = AttendedMemory(
         pages, page_table, page_time, position_encoding, time_encoding, pointers, pointer_encoding, pointer_valid
     )
-    weights = key_weight, key_bias, value_weight, value_bias
-    output = memory_attention_reference(query, memory, *weights, cos, sin, fp8, cast(Pooling, pooling or None))
+    weights = key_weight, key_bias, value_weight, value_bias, cos, sin
+    pooled = cast(Pooling, pooling or None)
+    output = memory_attention_reference(query, memory, *weights, fp8=fp8, pooling=pooled)
     if x is None or norm_weight is None or norm_bias is None:
         return output, output.new_empty(0)
     return add_layer_norm_reference(x.expand_as(output), output, norm_weight, norm_bias, eps, query.dtype)
-
-
-def _memory_unsupported(query: Tensor, pages: Tensor, *rest: Any) -> str | None:
-    reason = memory_unsupported_reason(query, pages)
-    fp8 = rest[-2]
-    return reason or (too_old_for_fp8(query.device) if fp8 and query.is_cuda else None)
 
 
 def _prefers_torch(query: Tensor, pages: Tensor, *rest: Any) -> bool:
@@ -232,7 +244,7 @@ memory_attention_op = Op(
     "memory_attention",
     _memory_attention_reference,
     "memory_attention.launch.memory_attention_of_tensors",
-    unsupported=_memory_unsupported,
+    unsupported=lambda query, pages, *rest: memory_unsupported_reason(query, pages, rest[-2]),
     prefers_torch=_prefers_torch,
     compile_key=lambda query, pages, *rest: (query.shape[-1], pages.shape[-1], rest[-2:]),
     fake=_fake_memory,

@@ -265,16 +265,8 @@ class _CaptureOperands(TorchFunctionMode):
 def attention_operands(b: int, query: Tensor, memory: AttendedMemory, *weights_and_tables: Tensor | None) -> Operands:
     """Returns the reference implementation's operands for object ``b``, from arguments of :func:`memory_attention`."""
     one = slice(b, b + 1)
-    one_memory = memory._replace(
-        page_table=memory.page_table[one],
-        page_time=memory.page_time[one],
-        pointers=memory.pointers[one],
-        pointer_encoding=memory.pointer_encoding[one],
-        pointer_valid=memory.pointer_valid[one],
-        key_factors=None if memory.key_factors is None else memory.key_factors[one],
-    )
     with _CaptureOperands() as caught:
-        memory_attention_reference(query if len(query) == 1 else query[one], one_memory, *weights_and_tables)  # type: ignore[arg-type]
+        memory_attention_reference(query if len(query) == 1 else query[one], memory.of(one), *weights_and_tables)
     assert caught.operands is not None
     query, key, value, mask = (x[0] for x in caught.operands)
     mask = mask[0, 0]

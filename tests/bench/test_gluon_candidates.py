@@ -12,12 +12,10 @@ from candidates import gluon_memory_attention as candidate  # noqa: E402
 from gluon_machine import HazardError, OnMachine  # noqa: E402
 from kernel_records import RECORDS  # noqa: E402
 
-from sam2fast.kernels._launch import LaunchConfig  # noqa: E402
 from sam2fast.kernels.memory_attention import launch, memory_attention_reference  # noqa: E402
 from sam2fast.modeling.position_encoding import axial_rope  # noqa: E402
 from sam2fast.utils.testing import relative_error  # noqa: E402
 
-CHOSEN = LaunchConfig(candidate.META, candidate.OPTIONS)
 # Numbers of keys in the record's cases of 256 x 64 channels.
 KEYS = sorted(
     {int(case.shape.partition("x")[2]) for case in RECORDS["memory_attention"].cases
@@ -42,7 +40,8 @@ def attended(N, M, lengths, splits, dtype=torch.bfloat16):
         k[b, 0, length:] = v[b, 0, length:] = float("nan")
     table = torch.tensor(lengths, dtype=torch.int32)
     scale = launch.LOG2E / 16
-    means = launch._attend(CHOSEN, launch.Rotated(q), launch.Rotated(k), v, table, scale, splits)
+    chosen = launch.attention_config(q, 256, 64)
+    means = launch._attend(chosen, launch.Rotated(q), launch.Rotated(k), v, table, scale, splits)
     out = torch.empty(B, N, 1, 64, dtype=dtype)
     launch._combine(means, out)
     exact, torchs = torch.zeros(2, B, N, 64, dtype=torch.float64)
@@ -72,13 +71,12 @@ def test_banks_of_the_record(machine, M):
 
 
 @torch.no_grad()
-def test_the_whole_op(machine, monkeypatch):
+def test_the_whole_op(machine):
     """Through the launcher with all its kernels."""
     memory = moved(memory_of(2, 0, 1, side=9, m=64, pointers=5, dtype=torch.bfloat16), "cpu", torch.bfloat16)
     weights = [w / w.shape[-1] ** 0.5 for w in weights_of(256, 64, 1, torch.bfloat16)]
     query = random_map(3, 1, 81, 256).to(torch.bfloat16)
     arguments = query, memory, *weights, *axial_rope(256, 9, 9, 10000.0, torch.device("cpu"))
-    monkeypatch.setattr(launch, "attention_config", lambda *given: CHOSEN)
     actual = launch.memory_attention_triton(*arguments, splits=2)
     exact = written_out(*on_cpu(*arguments))
     allowed = 2 * relative_error(exact, memory_attention_reference(*arguments))

@@ -271,18 +271,21 @@ def test_torchs_kernels_are_called_whatever_torch_would_choose():
 
 
 def test_attention_is_computed_in_the_way_that_its_row_names(monkeypatch):
+    launch = pytest.importorskip("sam2fast.kernels.memory_attention.launch")
     chosen, refused = [], set()
+    in_use = launch._attend_kernel
     monkeypatch.setattr(memory_attention, "refused", refused)
 
     def call():
-        chosen.append((current_backend(), _launch.custom_rows()["memory_attention"][0].meta))
+        is_candidate = launch._attend_kernel is not in_use
+        chosen.append((current_backend(), _launch.custom_rows()["memory_attention"][0].meta, is_candidate))
 
     memory_attention.rotated_by_us(CUDNN, call, CPU)()
     monkeypatch.setattr(memory_attention, "runs_kernels", lambda device: True)
     (by_warps,) = memory_attention.by_candidate("specialised", "256x64", call, CPU).values()
     by_warps()
-    (backend, by_torch), (own, with_warps) = chosen
-    assert by_torch["SDPA"] == CUDNN and backend != "triton" == own and with_warps["SPECIALISED"] > 0
+    (backend, by_torch, *of_torch), (own, _, *of_warps) = chosen
+    assert by_torch["SDPA"] == CUDNN and backend != "triton" == own and (of_torch, of_warps) == ([False], [True])
     with pytest.raises(RefusedError, match="cuDNN refused"):
         memory_attention.rotated_by_us(CUDNN, lambda: refused.add("this shape"), CPU)()
 

@@ -57,7 +57,7 @@ def test_unsupported_inputs(triton_device):
         with pytest.raises(ValueError, match=r"expected x \(B, G, K\)"):
             grouped_mlp(*wrong)
     with backend("triton"):
-        with pytest.raises(RuntimeError, match="weights of one dtype"):
+        with pytest.raises(RuntimeError, match="matrices of one dtype"):
             grouped_mlp(x, layers[0].bfloat16(), *layers[1:])
         with pytest.raises(RuntimeError, match="float64"):
             grouped_mlp(x, *(each.double() for each in layers))

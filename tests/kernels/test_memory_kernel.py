@@ -287,6 +287,20 @@ def test_blocks_of_any_size(triton_device, monkeypatch, chunk):
         assert torch.equal(actual, launch.memory_attention_triton(*given, splits=splits))
 
 
+@pytest.mark.parametrize("splits", [1, 3])
+@torch.no_grad()
+def test_full_blocks_without_masks_give_the_same(triton_device, monkeypatch, splits):
+    """With PEELED in the row; the last block is partly filled."""
+    arguments = attention_arguments(2, 0, 1, side=5, d=64, pointers=3, rows=3, device=triton_device)
+    found = []
+    for more in ({}, {"PEELED": 1}):
+        meta = {"BLOCK_M": 16, "BLOCK_N": 16, "CHUNK": 256, **more}
+        config = Row("*", "*", "*", meta, {"num_warps": 4, "num_stages": 2})
+        monkeypatch.setattr(_launch, "custom_rows", lambda config=config: {"memory_attention": [config]})
+        found.append(launch.memory_attention_triton(*arguments, splits=splits))
+    assert relative_error(*found) < 1e-6
+
+
 @torch.no_grad()
 def test_what_the_kernels_do_not_support(triton_device):
     x, tables = random_map(1, 1, 16, 512).to(triton_device), rope(4, 512, triton_device)

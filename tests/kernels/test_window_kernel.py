@@ -142,7 +142,7 @@ def test_the_configuration_chooses_for_whole_maps(monkeypatch):
         meta = {"BLOCK_M": 64, "BLOCK_N": 64, "SDPA": prefers}
         config = Row("*", "*", "global", meta, {"num_warps": 4})
         monkeypatch.setattr(_launch, "custom_rows", lambda config=config: {"window_attention": [config]})
-        assert module.prefers_sdpa(torch.device("cpu"), torch.float32) == bool(prefers)
+        assert bool(module.sdpa_choice(torch.device("cpu"), torch.float32)) == bool(prefers)
 
 
 def test_few_queries_take_few_warps(triton_device, monkeypatch):

@@ -38,7 +38,7 @@ def attend(
         operands = _query(layer, x), memory, *layer.cross.k, *layer.cross.v
         if hook is not None:
             hook(i, *operands, *rotation)
-        out = memory_attention_cpu(*operands, *rotation, fp8, layer.pooling)
+        out = memory_attention_cpu(*operands, *rotation, fp8=fp8, pooling=layer.pooling)
         x = add_into(linear(out, layer.cross.out), x)
         x = add_into(_feed_forward(layer, x), x)
     return normalize(x, plan.norm).transpose(1, 2).unflatten(2, features.shape[-2:])
