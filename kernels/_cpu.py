@@ -12,8 +12,6 @@ import torch.nn.functional as F
 _ONEDNN_IS_FASTER = torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.backends.mkldnn.is_available()
 # Without vector instructions for bfloat16, torch multiplies bfloat16 matrices many times slower than fp32 matrices.
 EMULATES_BFLOAT16 = not (torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
-# Processors with AVX-512, but without AVX512_BF16, multiply bfloat16 matrices no faster than fp32 matrices.
-MULTIPLIES_BFLOAT16_FASTER = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()  # False in older torch
 # Minimum number of multiplications for which a 1x1 convolution is faster than ``F.linear``.
 _LARGE_PRODUCT = 2**25
 

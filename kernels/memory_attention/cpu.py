@@ -1,14 +1,11 @@
 """Computes attention with rotary positions on the CPU. Skips invalid tokens, and uses blocks that fit the cache."""
 
 from collections.abc import Iterable, Iterator
-from itertools import chain
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from sam2fast.kernels import _cpu
 from sam2fast.kernels._cpu import linear_in_inference as linear
 from sam2fast.kernels.memory_attention.approximations import Fp8, Pooling, pool, pooled_keys, rounded_to_fp8
 from sam2fast.kernels.memory_attention.reference import AttendedMemory, KeyValueWeights, project_values
@@ -116,36 +113,25 @@ Weighted = tuple[Tensor, Tensor, float]
 BLOCK = 1024
 # Lower and upper limit of sums of exponentials in a softmax. Between the limits, fp32 is accurate enough.
 SAFE_SUMS = 1e-25, 1e30
-# Distance between sampled keys. An odd distance samples different columns in the rows of a map.
-SAMPLED = 15
 
 
 def attend(query: Tensor, keys_and_values: Iterable[Weighted], scale: float, width: int) -> Tensor:
-    """Computes softmax attention of one head in blocks of scores. Sums are fp32.
+    """Computes softmax attention of one head in blocks of scores. Scores and sums of values are fp32.
 
     Torch's attention would use MKL in fp32, which is slower (see :func:`linear`), and need values as wide as keys.
-
-    If values are bf16, and the processor multiplies bf16 faster than fp32, scores are bf16. Since bf16 rounds large
-    scores coarsely, an estimate of each query's largest score is subtracted before scores are rounded.
 
     Args:
         query: Queries ``(N, d)`` fp32.
         keys_and_values: Tuples of keys ``(M, d)`` fp32, values ``(M, width)``, and number of tokens per key, with at
-            least one key in total. Tuples are consumed lazily if scores are fp32. Weights are multiplied by values in
-            the dtype of values (fp32 for fp16).
+            least one key in total. Tuples are consumed lazily. Weights are multiplied by values in the dtype of values
+            (fp32 for fp16).
         scale: Scale of the scores.
         width: Number of channels of values.
 
     Returns:
         Tensor ``(N, width)`` fp32.
     """
-    queries = [rows * scale for rows in query.split(BLOCK)]
-    iterator = iter(keys_and_values)
-    first = next(iterator)
-    keys_and_values = chain([first], iterator)
-    if first[1].dtype == torch.bfloat16 and _cpu.MULTIPLIES_BFLOAT16_FASTER:
-        queries, keys_and_values = _in_bfloat16(queries, keys_and_values)
-    blocks = [_Rows(rows, width) for rows in queries]
+    blocks = [_Rows(rows * scale, width) for rows in query.split(BLOCK)]
     for keys, values, weight in keys_and_values:
         with torch.autocast("cpu", enabled=False):  # only the iterator needs autocast, to compute keys
             for key, value in zip(keys.split(BLOCK), values.split(BLOCK), strict=True):
@@ -156,41 +142,31 @@ def attend(query: Tensor, keys_and_values: Iterable[Weighted], scale: float, wid
     return torch.cat([block.out.div_(block.total) for block in blocks])
 
 
-def _in_bfloat16(queries: list[Tensor], keys_and_values: Iterable[Weighted]) -> tuple[list[Tensor], list[Weighted]]:
-    """Casts queries and keys. Appends a channel, which subtracts the largest score of sampled keys from all scores."""
-    widened = [(F.pad(keys.bfloat16(), (0, 1), value=1.0), values, count) for keys, values, count in keys_and_values]
-    sample = torch.cat([keys[::SAMPLED] for keys, _, _ in widened])
-    queries = [F.pad(rows.bfloat16(), (0, 1)) for rows in queries]
-    for rows in queries:
-        rows[:, -1] = -linear(rows, (sample, None)).amax(dim=1)
-    return queries, widened
-
-
 class _Rows:
     """Accumulates the softmax attention of a block of queries over blocks of keys.
 
-    While sums of exponentials stay within ``SAFE_SUMS``, scores are not shifted here, which saves two passes over the
+    While sums of exponentials stay within ``SAFE_SUMS``, scores are not shifted, which saves two passes over the
     scores. Otherwise scores are shifted by the largest score of all previous blocks (online softmax).
     """
 
     def __init__(self, query: Tensor, width: int) -> None:
         self.query = query
-        self.total = query.new_zeros(len(query), 1, dtype=torch.float32)
-        self.out = query.new_zeros(len(query), width, dtype=torch.float32)
+        self.total = query.new_zeros(len(query), 1)
+        self.out = query.new_zeros(len(query), width)
         self.highest: Tensor | None = None
         self.is_empty = True
 
     def add(self, key: Tensor, value: Tensor, count: float) -> None:
         if self.highest is None:
             weights = linear(self.query, (key, None)).exp_()
-            total = self.total.add(weights.sum(dim=1, keepdim=True, dtype=torch.float32), alpha=count)
+            total = self.total.add(weights.sum(dim=1, keepdim=True), alpha=count)
             lowest, highest = map(float, total.aminmax())
             if SAFE_SUMS[0] < lowest <= highest < SAFE_SUMS[1]:
                 self.total, self.is_empty = total, False
                 self.out.add_(linear(weights.to(value.dtype), (value, None)), alpha=count)
                 return
             self.highest = self._start_shifting()
-        scores = linear(self.query, (key, None)).float()
+        scores = linear(self.query, (key, None))
         before, self.highest = self.highest, torch.maximum(self.highest, scores.amax(dim=1, keepdim=True))
         shrink = (before - self.highest).exp_()
         weights = scores.sub_(self.highest).exp_()

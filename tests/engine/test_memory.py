@@ -169,18 +169,11 @@ def assert_close_in_bfloat16(exact, expected, found, emulates):
         assert difference([y], [z]) <= max(rounding, 2e-2) and difference([x], [z]) <= 1.5 * rounding + slack
 
 
-def set_processor(monkeypatch, emulates):
-    """Makes plans compute like on a processor that emulates bfloat16, or like on this one if it has instructions."""
-    monkeypatch.setattr(_cpu, "EMULATES_BFLOAT16", emulates)
-    if emulates:
-        monkeypatch.setattr(_cpu, "MULTIPLIES_BFLOAT16_FASTER", False)
-
-
 @pytest.mark.parametrize("emulates", [True, False])
 @pytest.mark.parametrize("weights", [torch.float32, torch.bfloat16])
 def test_autocast(model, weights, emulates, monkeypatch):
     """Plans compute in its dtype what modules do, at most as far from fp32."""
-    set_processor(monkeypatch, emulates)
+    monkeypatch.setattr(_cpu, "EMULATES_BFLOAT16", emulates)
     exact = tracked(model)
     with torch.autocast("cpu", torch.bfloat16):
         assert parts_of(model) == ALL
@@ -204,7 +197,7 @@ def test_weights_made_in_inference_mode():
 
 @pytest.mark.parametrize("emulates", [True, False])
 def test_bfloat16_weights(model, emulates, monkeypatch):
-    set_processor(monkeypatch, emulates)
+    monkeypatch.setattr(_cpu, "EMULATES_BFLOAT16", emulates)
     exact = tracked(model)
     expected, found = (compute(model.to(torch.bfloat16)) for compute in (by_modules, tracked))
     assert parts_of(model) == ALL

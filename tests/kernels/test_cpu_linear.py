@@ -147,40 +147,6 @@ class TestAttend:
         with torch.no_grad():
             assert relative_error(expected, cpu.attend(query, [(key, value, 1)], 1.0, 4)) < 2e-6
 
-    # Keys of which scores are moved, and by how much. Key 107 is not in the sample.
-    @pytest.mark.parametrize(
-        ("keys", "moved"), [(slice(0), 0), (slice(100, 300), 20), (slice(100, 300), -120), (slice(107, 108), 120)]
-    )
-    def test_bfloat16_scores(self, keys, moved, monkeypatch):
-        """At most twice as far from float64 as SDPA, although bfloat16 has steps of 0.25 at scores of 40."""
-        monkeypatch.setattr(cpu, "BLOCK", 64)
-        monkeypatch.setattr(_cpu, "MULTIPLIES_BFLOAT16_FASTER", True)
-        query, key, value = (random_map(n, 16, seed=i).bfloat16() for i, n in enumerate((100, 300, 300)))
-        query[:, 0], key[:, 0] = 4, 40
-        key[keys, 0] += moved
-        exact, sdpa = (
-            F.scaled_dot_product_attention(*(x.to(dtype)[None] for x in (query, key, value)))[0]
-            for dtype in (torch.float64, torch.bfloat16)
-        )
-        pages = [(key[rows].float(), value[rows], 1.0) for rows in (slice(100), slice(100, 300))]
-        with torch.no_grad():
-            out = cpu.attend(query.float(), pages, 0.25, 16)
-        assert out.dtype == torch.float32
-        assert (out - exact).norm() <= 2 * (sdpa - exact).norm() + 1e-6
-
-    @pytest.mark.parametrize("is_faster", [True, False])
-    def test_dtype_of_scores(self, is_faster, monkeypatch):
-        """Bfloat16 on processors that multiply bfloat16 faster."""
-        monkeypatch.setattr(_cpu, "MULTIPLIES_BFLOAT16_FASTER", is_faster)
-        dtypes, product = [], cpu.linear
-        monkeypatch.setattr(cpu, "linear", lambda x, layer: dtypes.append(x.dtype) or product(x, layer))
-        query, key, value = random_map(32, 8), random_map(40, 8, seed=1), random_map(40, 4, seed=2)
-        with torch.no_grad():
-            cpu.attend(query, [(key, value, 1)], 1.0, 4)
-            assert set(dtypes) == {torch.float32}
-            cpu.attend(query, [(key, value.bfloat16(), 1)], 1.0, 4)
-        assert dtypes[2:].count(torch.float32) == (not is_faster)
-
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
     def test_half_values_of_large_scores(self, dtype):
         """Unshifted exponentials exceed the range of float16 long before SAFE_SUMS."""
