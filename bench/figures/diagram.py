@@ -39,7 +39,7 @@ ENGINE = Box(20, 100, 540, "engine/__init__.py: the switch", (
     "hooks, patches or other classes, and are no gradients needed?",
 ), "#2563eb")  # fmt: skip
 PLANS = Box(20, 226, 400, "engine/by_plan.py", (
-    "from plans: plan.py, memory_plan.py, encoders.py",
+    "from the weights in engine/plans",
 ), "#2563eb")  # fmt: skip
 CPU = Box(20, 326, 190, "engine/cpu", ("in pieces that", "fit the cache"), "#2563eb")
 GPU = Box(230, 326, 190, "engine/static", ("in few launches,", "which are recorded"), "#2563eb")
