@@ -80,7 +80,7 @@ EXTRAS = {
     "label-studio": SERVE,
     "mcp": MCP,
     "notebooks": NOTEBOOKS,
-    "interactive-demo": SERVE,  # as the original calls it
+    "interactive-demo": SERVE,  # as the official package calls it
     "docs": DOCS,
     "test": TEST,
     "dev": [*TEST, "ruff>=0.9", "mypy>=1.13", "types-tqdm", "import-linter>=2.6", "codespell>=2.4", "pre-commit>=3"],

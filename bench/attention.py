@@ -43,7 +43,7 @@ def published_object(
     *shared: Tensor,  # weight and bias of keys, then of values, and the tables of the rotation
     attend: Callable[[Tensor, Tensor, Tensor], Any] = F.scaled_dot_product_attention,
 ) -> Tensor:
-    """Attention of one object as the original formulates it, with values projected for every token: ``(1, N, d)``."""
+    """Attention of one object in the official formulation, with values projected for every token: ``(1, N, d)``."""
     key_weight, key_bias, value_weight, value_bias, cos, sin = shared
     dtype, rotated, N, n = query.dtype, maps.shape[0] * maps.shape[1], query.shape[2], maps.shape[1]
     encoded = (maps + position_encoding + time[:, None]).flatten(0, 1)

@@ -4,9 +4,9 @@
 
 A run of a subject is a process. It imports, builds the model, reads a clip, tracks one object, and writes a PNG mask
 for each frame. ``track`` and ``vos`` are sam2fast's commands; ``track`` also fills holes in masks. ``official`` makes
-the calls of the original's ``tools/vos_inference.py`` for one video: a folder of JPEG files, under bfloat16 autocast on
-a GPU. Subjects run alternately. A first run compiles kernels, unless an earlier process compiled them. Without PyAV,
-only folders of JPEG files are read.
+the calls of the official ``tools/vos_inference.py`` for one video: a folder of JPEG files, under bfloat16 autocast on a
+GPU. Subjects run alternately. A first run compiles kernels, unless an earlier process compiled them. Without PyAV, only
+folders of JPEG files are read.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Custom memory attention: values projected before the weighted sum, as in the original, or after it, as here.
+"""Custom memory attention: values projected before the weighted sum, as in the official package, or after it, as here.
 
     python examples/own_attention.py
 

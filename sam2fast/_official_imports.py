@@ -1,4 +1,4 @@
-"""Makes the original's module names importable: ``sam2fast.utils.misc``, and ``sam2.utils.misc`` after ``as_sam2``.
+"""Makes the official module names importable: ``sam2fast.utils.misc``, and ``sam2.utils.misc`` after ``as_sam2``.
 
 Also makes earlier names of our modules, classes and functions importable. From the package, this module imports only
 ``_official_names`` and ``compat.moved_names``, so that any module can import this module.
@@ -23,7 +23,7 @@ _CALLED = {"sam2.utils.misc": "load_video_frames"}
 
 
 def official_name(module: str) -> str:
-    """Returns the name of a module in the original: ``sam2.utils.misc`` for ``sam2fast.utils.misc``."""
+    """Returns the official name of a module: ``sam2.utils.misc`` for ``sam2fast.utils.misc``."""
     package, dot, rest = module.partition(".")
     return f"sam2{dot}{rest}" if package == "sam2fast" else module
 
@@ -40,7 +40,7 @@ def _current_name(module: str) -> str | None:
 
 
 def _other_attribute(module: str, name: str) -> Any:
-    """Returns an attribute that the original's module has, or that our module had, under the attribute's other name."""
+    """Returns an attribute that the official module has, or that our module had, under the attribute's other name."""
     source = NAMES.get(official_name(module), {}).get(name) or RENAMED.get(module, {}).get(name)
     if source is None:
         raise AttributeError(f"module {module!r} (sam2fast's) has no attribute {name!r}")
@@ -122,7 +122,7 @@ class _MovedModule:
 
 
 class OfficialModules:  # has no base class, because importing importlib.abc takes longer than the rest of this module
-    """Finder and loader of the original's modules below ``package``. Each module is an :class:`Alias`.
+    """Finder and loader of the official modules below ``package``. Each module is an :class:`Alias`.
 
     Importing an official module without a counterpart raises an ImportError that names a replacement. Modules under
     earlier names of ``sam2fast`` are our modules themselves.

@@ -1,4 +1,4 @@
-"""Maps the original's modules, names, configurations and checkpoints to those of sam2fast."""
+"""Maps official modules, names, configurations and checkpoints to their counterparts in sam2fast."""
 
 from typing import NamedTuple
 
@@ -87,7 +87,7 @@ _STREAM = (
 )
 _VOLUME = "it belongs to MedSAM2; here build_sam2_video_predictor(...).init_state(frames) takes arrays and tensors"
 
-# Name without a counterpart, from the original or a popular fork -> message of the ImportError.
+# Name without a counterpart, from the official package or a popular fork -> message of the ImportError.
 ABSENT = {
     "sam2.build_sam.build_sam2_object_tracker": _STREAM,
     "sam2.build_sam.build_sam2_video_predictor_npz": _VOLUME,

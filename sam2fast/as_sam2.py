@@ -2,7 +2,7 @@
 
 The import registers sam2fast's modules under the official names. Classes keep their ``__module__``, so pickles refer
 to sam2fast and load without this module. ``sam2.__path__`` and ``sam2.__file__`` point to sam2fast. The folder
-``configs`` has the same relative path as in the original.
+``configs`` has the same relative path as in the official package.
 """
 
 import importlib.util
@@ -23,9 +23,9 @@ class _Sam2(OfficialModules):
     """Finder of ``sam2`` and all submodules of ``sam2`` in sam2fast."""
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        if fullname == "training.model.sam2":  # the original's class would inherit from our modules
+        if fullname == "training.model.sam2":  # the official class would inherit from our modules
             raise ImportError(
-                f"{fullname}: the original's training code does not run on sam2fast; use `sam2fast train`, which reads "
+                f"{fullname}: the official training code does not run on sam2fast; use `sam2fast train`, which reads "
                 "its configurations, or sam2fast.training.model.SAM2Train"
             )
         if ours := _our_spec(fullname):
@@ -39,7 +39,7 @@ class _Sam2(OfficialModules):
         return alias
 
     def exec_module(self, module: ModuleType) -> None:
-        """Initializes Hydra with the configurations when ``sam2`` is imported, as in the original."""
+        """Initializes Hydra with the configurations when ``sam2`` is imported, as in the official package."""
         if module.__name__ == "sam2":
             from hydra import initialize_config_module
             from hydra.core.global_hydra import GlobalHydra
@@ -56,7 +56,7 @@ class _Sam2(OfficialModules):
 
 
 class _RootFiles(FileReader):
-    """Reader of the files of ``sam2``. As in the original, names of SAM 2's configurations may omit the folder."""
+    """Reads the files of ``sam2``. As in the official package, names of SAM 2's configurations may omit the folder."""
 
     def files(self) -> Any:
         return MultiplexedPath(self.path, files("sam2fast.configs") / "sam2")
@@ -69,6 +69,6 @@ def _our_spec(official: str) -> ModuleSpec | None:
 
 if "sam2" in sys.modules:
     raise ImportError(
-        "the original sam2 is already imported; `import sam2fast.as_sam2` must come before anything that imports it"
+        "the official package is already imported; `import sam2fast.as_sam2` must come before anything that imports it"
     )
 sys.meta_path.insert(0, _Sam2("sam2"))

@@ -52,7 +52,7 @@ class SAM2AutomaticMaskGenerator(AMGHooks):
 
     Prompts the model with a grid of points over the image, filters low-quality masks, and removes duplicates by
     non-maximum suppression (NMS). Names, defaults, results and their order match
-    ``sam2.automatic_mask_generator.SAM2AutomaticMaskGenerator``. A subclass may override the original's methods. The
+    ``sam2.automatic_mask_generator.SAM2AutomaticMaskGenerator``. A subclass may override the official methods. The
     class is thread-safe: calls from several threads run one after another.
 
     Args:
@@ -77,7 +77,7 @@ class SAM2AutomaticMaskGenerator(AMGHooks):
         use_m2m: If True, refines each mask by one more prediction with the mask as a prompt.
         multimask_output: If True, predicts three masks per point instead of one.
         progress: If True, shows a progress bar. A function is called with (points done, total) after each batch.
-        **kwargs: Ignored, as in the original.
+        **kwargs: Ignored, as in the official package.
 
     Raises:
         ValueError: If a parameter is invalid.

@@ -32,10 +32,11 @@ from sam2fast.utils.thread_guard import limit_threads_after_fork
 # ImportError that names a replacement. With a module-level `__getattr__`, `hasattr` would raise this error, too.
 __path__: list[str] = []
 
-# The original's table: Hugging Face id -> (configuration, checkpoint file).
+# The official table: Hugging Face id -> (configuration, checkpoint file).
 HF_MODEL_ID_TO_FILENAMES = {name: (release.config, release.checkpoint) for name, release in SAM2.items()}
 
-# Overrides for apply_postprocessing. As in the original, these overrides replace the caller's values of the same keys.
+# Overrides for apply_postprocessing. As in the official package, these overrides replace the caller's values of the
+# same keys.
 IMAGE_POSTPROCESSING = (
     "++model.sam_mask_decoder_extra_args.dynamic_multimask_via_stability=true",
     "++model.sam_mask_decoder_extra_args.dynamic_multimask_stability_delta=0.05",
@@ -67,8 +68,8 @@ def build_sam2(
 
     Args:
         config_file: Name or path of a configuration. See :func:`sam2fast.config.load_config`.
-        ckpt_path: ``.pt`` or ``.safetensors`` file with weight names of the original or of transformers, or a folder
-            that contains such a file (see :func:`sam2fast.checkpoints.find_weights`). ``sam2fast/mini`` and
+        ckpt_path: ``.pt`` or ``.safetensors`` file with weight names of the official package or of transformers, or a
+            folder that contains such a file (see :func:`sam2fast.checkpoints.find_weights`). ``sam2fast/mini`` and
             ``sam2fast/nano`` are the weights in the package. None leaves the weights untrained. If the file has only
             the weights for images, a message is logged.
         device: Device of the model. ``auto`` selects CUDA if available, else MPS, else the CPU.
@@ -85,7 +86,7 @@ def build_sam2(
             See :func:`sam2fast.checkpoints.load_partial`.
         image_size: Side of the model's square input in pixels, a multiple of 32 (28 for SAM 3). None uses the value of
             ``hydra_overrides_extra`` or the configuration. For mini, the default is 768.
-        **kwargs: Ignored, as in the original, so that model and predictor can share arguments.
+        **kwargs: Ignored, as in the official package, so that model and predictor can share arguments.
 
     Raises:
         FileNotFoundError: If the configuration or checkpoint does not exist.
@@ -219,7 +220,7 @@ def _pretrained(
         if config_file is None:
             config_file, overrides = choose_config(ckpt_path, kwargs.get("ckpt_prefix", ""))
     return {
-        # As in the original, the default device is CUDA. Embedded models should run on every machine.
+        # As in the official package, the default device is CUDA. Embedded models should run on every machine.
         **({"device": "auto"} if named in EMBEDDED else {}),
         "config_file": config_file,
         "ckpt_path": ckpt_path,
@@ -230,7 +231,7 @@ def _pretrained(
 
 def _named(model_id: str | Path) -> str | None:
     """Converts a name of a published or embedded model to the model's id. Returns None for other names."""
-    # Ids take precedence over paths: the original supports only ids, and sam2fast/nano is also a folder of a checkout.
+    # Ids take precedence over paths: the official package supports only ids, and a checkout has a folder sam2fast/nano.
     if model_id in EMBEDDED or model_id in RELEASES:
         return str(model_id)
     return None if isinstance(model_id, Path) or os.path.exists(model_id) else id_of(model_id)
@@ -331,7 +332,7 @@ def cast_weights(model: SAM2Base, dtype: torch.dtype | None) -> SAM2Base:
 
 
 def _load_checkpoint(model: nn.Module, ckpt_path: str | Path | None) -> None:
-    """Loads a checkpoint into a model, as the original's ``_load_checkpoint``. Does nothing if the path is None.
+    """Loads a checkpoint into a model, as the official ``_load_checkpoint``. Does nothing if the path is None.
 
     Raises:
         FileNotFoundError, CheckpointError, ImportError: If the file cannot be read, or does not fit the model.

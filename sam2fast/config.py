@@ -89,7 +89,7 @@ def load_config(name: str | Path, overrides: Sequence[str] = ()) -> DictConfig:
         name: Official name (``configs/sam2.1/sam2.1_hiera_t.yaml``, with or without ``configs/`` and ``.yaml``), last
             part of an official name (``sam2_hiera_t.yaml``), or path of a YAML file. Some names of forks are supported,
             such as ``configs/samurai/sam2.1_hiera_t.yaml`` and ``sam2.1_hiera_t_512``. If Hydra was initialised with a
-            folder or module, a configuration of this name there takes precedence, as in the original.
+            folder or module, a configuration of this name there takes precedence, as in the official package.
         overrides: Changes of the configuration. ``key=value`` changes a key, ``+key=value`` adds a key, ``++key=value``
             changes or adds a key, ``~key`` deletes a key.
 
@@ -128,7 +128,7 @@ def finish_config(config: DictConfig, name: str | Path, overrides: Sequence[str]
         for override in overrides:
             _apply(config, _parse(override))
         if any(isinstance(x, str) and "${" in x for x in _nested(OmegaConf.to_container(config))):
-            # OmegaConf.resolve cannot store lists, such as the result of the original's ${range:3}.
+            # OmegaConf.resolve cannot store lists, such as the result of ${range:3} in official recipes.
             for key, value in cast("dict[Any, Any]", OmegaConf.to_container(config, resolve=True)).items():
                 config[key] = value
     return config
@@ -153,7 +153,7 @@ def _composed(name: str) -> DictConfig | None:
     if os.path.isabs(name) or not hydra.is_initialized():
         return None
     sources = [source for source in hydra.config_loader().get_sources() if source.provider == "main"]
-    # Skips the source `sam2`: `import sam2` initialises Hydra with configurations of the original or of sam2fast.
+    # Skips the source `sam2`: `import sam2` initialises Hydra with the configurations of either package.
     if not any(source.path != "sam2" and source.is_config(name) for source in sources):
         return None
     return cast(DictConfig, OmegaConf.create(OmegaConf.to_container(compose(name))))
@@ -221,8 +221,8 @@ def _apply(config: DictConfig, override: Override) -> None:
 def build_from_config(node: DictConfig, allow_targets: Sequence[str] = (), targets: Collection[str] = TARGETS) -> Any:
     """Instantiates a configuration node with ``_target_`` keys.
 
-    Targets of the original (``sam2.modeling...``) are mapped to our classes. Targets that are not allowed raise an
-    error, so that a YAML file cannot call arbitrary functions.
+    Targets of the official package (``sam2.modeling...``) are mapped to our classes. Targets that are not allowed raise
+    an error, so that a YAML file cannot call arbitrary functions.
 
     Args:
         node: Node with a ``_target_``. Nested nodes are built first.

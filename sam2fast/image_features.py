@@ -18,7 +18,7 @@ __all__ = ["Features"]
 
 FACTS = "sam2fast_features"  # key of the metadata in a safetensors file
 VERSION = 1
-EMBEDDING, LEVELS = "image_embed", "high_res_feats"  # keys as in the original
+EMBEDDING, LEVELS = "image_embed", "high_res_feats"  # keys as in the official package
 
 
 class Features:

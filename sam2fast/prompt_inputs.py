@@ -53,7 +53,7 @@ def check_points(
 
 
 class PromptWarning:
-    """Warns once about prompts that show no object. As in the original, the model predicts masks for such prompts."""
+    """Warns once about prompts that show no object. As in the official package, the model predicts masks for them."""
 
     def __init__(self) -> None:
         self._has_warned = False
@@ -204,7 +204,7 @@ def ragged_lengths(value: Any) -> list[int] | None:
 def check_counts(**prompts: Any) -> None:
     """Checks that all prompts have the same number of objects. Ignores prompts that are None.
 
-    As in the original, one ``mask_input`` may be used for all points and boxes.
+    As in the official package, one ``mask_input`` may be used for all points and boxes.
 
     Raises:
         ValueError: If the numbers of objects differ.

@@ -53,7 +53,7 @@ class SAM2ImagePredictor:
         mask_threshold: Threshold that converts mask logits to binary masks.
         max_hole_area: Maximum area of holes to fill, in low-resolution pixels. 0 fills no holes.
         max_sprinkle_area: Maximum area of sprinkles to remove, in low-resolution pixels. 0 removes no sprinkles.
-        **kwargs: Ignored, as in the original.
+        **kwargs: Ignored, as in the official package.
 
     Attributes:
         fast: Use of CUDA graphs, see :class:`~sam2fast.tracking.predictor_methods.PredictorMethods`.
@@ -71,7 +71,7 @@ class SAM2ImagePredictor:
     ) -> None:
         self.model = sam_model
         self.mask_threshold = mask_threshold
-        # A custom model may lack these attributes, because the original's predictor does not read them.
+        # A custom model may lack these attributes, because the official predictor does not read them.
         mean, std = getattr(sam_model, "pixel_mean", MEAN), getattr(sam_model, "pixel_std", STD)
         areas = max_hole_area, max_sprinkle_area
         self._transforms = SAM2Transforms(sam_model.image_size, mask_threshold, *areas, mean, std)
@@ -193,14 +193,15 @@ class SAM2ImagePredictor:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Predicts masks for the given input prompts, using the current image.
 
-        A call takes one prompt or a batch of B prompts, as arrays, tensors or lists. B may be 0. As in the original, a
-        point outside the image or a call without prompts returns masks. The predictor warns once about such calls.
+        A call takes one prompt or a batch of B prompts, as arrays, tensors or lists. B may be 0. As in the official
+        package, a point outside the image or a call without prompts returns masks. The predictor warns once about such
+        calls.
 
         Args:
             point_coords: Points (x, y) in pixels of the image, ``(N, 2)`` or ``(B, N, 2)``. If a list has one list
                 per object, N may differ. Such a list gives the results of one call per object.
             point_labels: Labels ``(N)`` or ``(B, N)``: 1 foreground, 0 background, -1 padding, 2 and 3 box corners (top
-                left, bottom right). As in the original, padding changes the masks slightly.
+                left, bottom right). As in the official package, padding changes the masks slightly.
             box: Box ``(4)`` or boxes ``(B, 4)``, XYXY in pixels of the image.
             mask_input: Low-resolution logits ``(1, 4h, 4h)`` or ``(B, 1, 4h, 4h)``, typically the third result of a
                 previous call. h is the side of the embedding. Other square logits up to 256x256 are resized, because
@@ -209,7 +210,7 @@ class SAM2ImagePredictor:
                 three masks are better than one.
             return_logits: If True, returns unthresholded mask logits. Requires ``output_mode="float"``.
             normalize_coords: If False, the coordinates are in [0, 1] instead of in pixels.
-            output_mode: Format of the masks. ``float`` returns fp32, as in the original. ``bool`` returns bool.
+            output_mode: Format of the masks. ``float`` returns fp32, as in the official package. ``bool`` returns bool.
                 ``coco_rle`` returns an array ``(C)`` of COCO's compressed run lengths, and creates no full-size masks
                 in memory. ``low_res`` returns bool ``(C, 4h, 4h)``, without resizing.
             features: Result of :meth:`encode` to use instead of the current image. Any number of threads may call

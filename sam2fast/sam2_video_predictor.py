@@ -36,7 +36,7 @@ class SAM2VideoPredictor(PrivateMethods, PredictorMethods[VideoState], SAM2Base)
     """Tracks objects through videos. The predictor is the model. :meth:`init_state` returns the state of one video.
 
     Names, defaults, results and their order match ``sam2.sam2_video_predictor.SAM2VideoPredictor``. If a user replaced
-    a private method, ``flow_of`` returns the original's control flow, which calls the method, and otherwise None.
+    a private method, ``flow_of`` returns the official control flow, which calls the method, and otherwise None.
 
     Args:
         fill_hole_area: Maximum area of holes to fill, in low-resolution pixels. 0 fills no holes.
@@ -44,7 +44,7 @@ class SAM2VideoPredictor(PrivateMethods, PredictorMethods[VideoState], SAM2Base)
         clear_non_cond_mem_around_input: If True, a prompt removes the object's results on tracked frames up to
             ``num_maskmem`` strides away, since the masks on these frames may be wrong.
         add_all_frames_to_correct_as_cond: If True, corrected frames become conditioning frames, and later passes keep
-            the corrected masks. If False, the next pass overwrites a corrected mask, as in the original.
+            the corrected masks. If False, the next pass overwrites a corrected mask, as in the official package.
         **kwargs: Arguments of :class:`~sam2fast.modeling.sam2_base.SAM2Base`.
 
     Attributes:
@@ -107,7 +107,7 @@ class SAM2VideoPredictor(PrivateMethods, PredictorMethods[VideoState], SAM2Base)
             axis: Axis of a volume, see :func:`sam2fast.video_io.open_volume`.
 
         Returns:
-            State of the video, which is an argument of the other methods. The state also has the keys of the original's
+            State of the video, which is an argument of the other methods. The state also has the keys of the official
             ``inference_state``.
 
         Raises:
@@ -225,7 +225,7 @@ class SAM2VideoPredictor(PrivateMethods, PredictorMethods[VideoState], SAM2Base)
             frame_idx, obj_id, normalize_coords: See :meth:`add_new_points_or_box`.
 
         Raises:
-            RuntimeError: If the session is the original's dict. :meth:`add_new_points_or_box` lists other errors.
+            RuntimeError: If the session is the official dict. :meth:`add_new_points_or_box` lists other errors.
         """
         state, frame = inference_state, frame_number(frame_idx, inference_state.num_frames, "frame_idx")
         flow_of(self, state, "propose_masks")
@@ -315,7 +315,7 @@ class SAM2VideoPredictor(PrivateMethods, PredictorMethods[VideoState], SAM2Base)
         Raises:
             TypeError, ValueError: If ``inference_state`` is not a session, belongs to another model, or ids are empty.
             RuntimeError: If an object is unknown or has no conditioning frames, there are no objects, or ids come with
-                the original's dict. The session stays unchanged.
+                the official dict. The session stays unchanged.
         """
         ids = None if obj_ids is None else plain_ids(obj_ids)
         flow = flow_of(self, inference_state, None if ids is None else "obj_ids")
@@ -378,11 +378,11 @@ class SAM2VideoPredictor(PrivateMethods, PredictorMethods[VideoState], SAM2Base)
         Args:
             start_frame_idx: First frame to track, by default the earliest conditioning frame.
             max_frame_num_to_track: Maximum number of frames to track after the first frame, by default all.
-            reverse: If True, tracks backwards in time. As in the original, frame 0 as start yields nothing.
+            reverse: If True, tracks backwards in time. As in the official package, frame 0 as start yields nothing.
             return_scores: If True, yields a fourth element, :class:`TrackScores`.
             progress: If True, shows a bar on stderr. A function such as ``tqdm.notebook.tqdm`` wraps the frame indices.
             encode_ahead: Number of frames to encode as one batch, by default 4 on CUDA and 1 on other devices.
-            output: Format of the masks. ``"logits"`` matches the original. Other formats take less memory and time:
+            output: Format of the masks. ``"logits"`` is the official format. Other formats take less memory and time:
                 ``"bool"``, ``"bits"`` (eight pixels per byte, see :func:`sam2fast.kernels.mask_ops.unpack_masks`), and
                 ``"low_res"`` (the model's logits ``(objects, 1, 4h, 4h)``, which may overlap).
             lag: Number of frames by which results are delayed. With 1 or more, masks and scores are copied to the CPU
@@ -429,7 +429,7 @@ class SAM2VideoPredictor(PrivateMethods, PredictorMethods[VideoState], SAM2Base)
 
 
 class SAM2VideoPredictorVOS(SAM2VideoPredictor):
-    """:class:`SAM2VideoPredictor` that logs why CUDA graphs cannot be used. In the original, this class is compiled."""
+    """:class:`SAM2VideoPredictor` that logs why CUDA graphs cannot be used. The official class is compiled."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -49,8 +49,8 @@ def to_pixels(image: ImageLike) -> Tensor:
     channels, drops alpha, and converts 16 bits to 8. Applies the EXIF orientation of files. If a file of more than 8
     bits uses only part of the range (microscopes, X-rays, satellites), the values are scaled. A log message gives the
     scale. For files with several pages or bands, the message gives the selected page and bands. See
-    :func:`~sam2fast.io.image_files.read_image`. As in the original, arrays and PIL images are not scaled. If values of
-    an array or PIL image seem to have another range, a warning is given.
+    :func:`~sam2fast.io.image_files.read_image`. As in the official package, arrays and PIL images are not scaled. If
+    values of an array or PIL image seem to have another range, a warning is given.
 
     Raises:
         ImageError: If the image is empty or unreadable, or has an unsupported shape, dtype or range of values.

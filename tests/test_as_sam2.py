@@ -177,7 +177,7 @@ PATCH_SCRIPT = """
 
 
 def test_hydra_finds_the_configurations_and_what_is_set_in_a_module_is_set_in_ours():
-    """As with the original, in the same script; what is not looked up here gives a warning."""
+    """As with the official package, in the same script; what is not looked up here gives a warning."""
     support, script = str(Path(oracle.__file__).parent), textwrap.dedent(HYDRA_SCRIPT) + textwrap.dedent(PATCH_SCRIPT)
     expected = run(f"import sys; sys.path.append({support!r}); import oracle\n" + script)
     done = run("import sam2fast.as_sam2\n" + script)
@@ -202,7 +202,7 @@ def test_refused(script, message):
     assert done.returncode == 1 and message in done.stderr
 
 
-# Names of other packages that the original's modules only import.
+# Names of other packages that the official modules only import.
 OTHER_PACKAGES = {
     "sam2.automatic_mask_generator": {"batched_nms", "box_area"},  # torchvision; ours is sam2fast.kernels.nms
     "sam2.build_sam": {"compose", "instantiate"},  # hydra, which ours does not initialise
@@ -265,7 +265,7 @@ NAMES_SCRIPT = """
 
 
 def official_names() -> dict[str, dict[str, Any]]:
-    """All names in the original's modules, except modules and typing, including private functions."""
+    """All names in the official modules, except modules and typing, including private functions."""
     names: dict[str, dict[str, Any]] = {}
     for info in pkgutil.walk_packages(sam2.__path__, "sam2."):
         if info.name in ABSENT:

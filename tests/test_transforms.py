@@ -1,4 +1,4 @@
-"""Accepted images, refused images, and numerical agreement with the original."""
+"""Accepted images, refused images, and numerical agreement with the official package."""
 
 import io
 import re
@@ -91,7 +91,7 @@ def test_path_and_string(tmp_path):
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_exif_orientation_is_applied_to_paths_bytes_and_files(tmp_path, kind):
-    """An opened image is used unchanged, as in the original; Pillow itself rotates TIFF."""
+    """An opened image is used unchanged, as in the official package; Pillow itself rotates TIFF."""
     path, exif = tmp_path / "rotated", Image.Exif()
     exif[0x0112] = 6  # rotate by 90 degrees clockwise to view
     Image.fromarray(RGB).save(path, kind, exif=exif)

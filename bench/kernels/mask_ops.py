@@ -1,4 +1,4 @@
-"""Masks on their way to the image's size, beside the way that the original takes."""
+"""Masks on their way to the image's size, beside the official implementation."""
 
 import itertools
 import math
@@ -57,7 +57,7 @@ def upsampled(logits: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def counted_at_full_size(logits: Tensor, size: tuple[int, int]) -> list[Tensor]:
-    """Pixels above 1 and above -1, and boxes of the masks, from their logits at full size: as the original does it."""
+    """Counts pixels above 1 and above -1, and finds boxes, from logits at full size, as the official package does."""
     values = upsampled(logits, size)
     counts = [(values > level).sum(-1, dtype=torch.int16).sum(-1, dtype=torch.int32) for level in (1.0, -1.0)]
     masks = values > 0

@@ -1,4 +1,4 @@
-"""Run lengths of masks, beside the way that the original takes."""
+"""Run lengths of masks, beside the official implementation."""
 
 import itertools
 import sys
@@ -32,7 +32,7 @@ RUNS = 1000  # of a mask, for the table of work
 
 
 def run_lengths_one_by_one(masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Counts and offsets as the original finds them: all changes together, then the runs of each mask."""
+    """Counts and offsets as the official package finds them: all changes together, then the runs of each mask."""
     N, H, W = masks.shape
     columns = masks.permute(0, 2, 1).flatten(1)
     changes = (columns[:, 1:] ^ columns[:, :-1]).nonzero()
@@ -177,7 +177,7 @@ def launched() -> Iterator[Call]:
 
 
 RECORD = Record(
-    # The masks of a photograph by the dozen; what takes the original's way seconds is for GPUs.
+    # The masks of a photograph by the dozen; cases that take the official package seconds are for GPUs.
     cases=[
         *(
             make(count, PHOTOGRAPH, device)

@@ -25,7 +25,7 @@ _SCRATCH = functools.cache(lambda: tempfile.TemporaryDirectory(prefix="suite-"))
 
 @functools.cache
 def checkpoint_of(size: str, image_size: int) -> str:
-    """A file of the tame weights that everybody loads, in the original's form, made by our package.
+    """A file of the tame weights that everybody loads, in the official form, made by our package.
 
     Raises:
         MissingError: it cannot be used here.

@@ -105,7 +105,7 @@ def replacing(path: Path, overwrite: bool) -> Iterator[Path]:
 def write_official(
     weights: Mapping[str, Tensor], path: Path, overwrite: bool = False, made_from: Record | None = None
 ) -> None:
-    """Writes a ``.pt`` file with the weights under ``model``, as in the original. See :func:`write_transformers`."""
+    """Writes a ``.pt`` file with the weights under ``model``, as in official files. See :func:`write_transformers`."""
     with replacing(path, overwrite) as partial:
         with partial.open("wb") as file:
             # Tensors are cloned, since torch.save would write the whole storage of a view.

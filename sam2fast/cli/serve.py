@@ -55,7 +55,7 @@ class OriginType(click.ParamType):
 class ServeCommand:
     """Serve the web demo: click on objects in a video, track them, download the masks.
 
-    Serves the front end and the API of the original demo until Ctrl-C. docs/serve.md describes the API with examples,
+    Serves the front end and the API of the official demo until Ctrl-C. docs/serve.md describes the API with examples,
     containers, and precautions for a server that other people can reach.
     """
 
@@ -108,7 +108,7 @@ class ServeCommand:
         type=click.Choice(["24", "source"]),
         default="source",
         callback=lambda ctx, option, fps: None if fps == "source" else int(fps),
-        help="Frames per second of uploads: the source's rate, up to 60, or 24 as in the original demo.",
+        help="Frames per second of uploads: the source's rate, up to 60, or 24 as in the official demo.",
     )
     allow_origins: tuple[str, ...] = option(
         "--allow-origin",

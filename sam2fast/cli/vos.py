@@ -41,7 +41,7 @@ REASONS = {
 class VosCommand:
     """Track the objects of a data set's videos from given masks, and write a PNG for every frame.
 
-    Compatible with the original's tools/vos_inference.py in options and files: DAVIS, MOSE, LVOS, YouTube-VOS, SA-V.
+    Compatible with the official tools/vos_inference.py in options and files: DAVIS, MOSE, LVOS, YouTube-VOS, SA-V.
 
     \b
     Writes to the output folder
@@ -103,8 +103,8 @@ class VosCommand:
     model: ModelOptions = shared(partial(model_options, many_devices=True))
     strategy: str = shared(strategy_option)
     ray_options: RayOptions = shared(runner_options)
-    config: str | None = option("--sam2_cfg", metavar="NAME", help="The original name of --model.")
-    weights: Path | None = option("--sam2_checkpoint", metavar="FILE", help="The original name of --checkpoint.")
+    config: str | None = option("--sam2_cfg", metavar="NAME", help="The official name of --model.")
+    weights: Path | None = option("--sam2_checkpoint", metavar="FILE", help="The official name of --checkpoint.")
     at_once: int = option(
         type=click.IntRange(1),
         default=1,
@@ -271,8 +271,8 @@ def _results(
         yield from run_vos(jobs, runner, build, is_spread=is_spread)
 
 
-def _one_of(ours: T | None, theirs: T | None, name: str, original: str) -> T | None:
+def _one_of(ours: T | None, theirs: T | None, name: str, official: str) -> T | None:
     """Returns the value of an option with two names."""
     if ours is not None and theirs is not None:
-        raise click.UsageError(f"{name} and {original} are the same option; give one of them")
+        raise click.UsageError(f"{name} and {official} are the same option; give one of them")
     return theirs if ours is None else ours

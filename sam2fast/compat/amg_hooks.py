@@ -1,4 +1,4 @@
-"""Implements overridable methods of the original's automatic mask generator."""
+"""Implements overridable methods of the official automatic mask generator."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 
 class AMGHooks:
-    """Mixin of the automatic mask generator, with the original's overridable methods.
+    """Mixin of the automatic mask generator, with the official overridable methods.
 
     The generator calls a method of this mixin only if the method is overridden, and otherwise runs faster code. As in
-    the original, the generator never calls :meth:`postprocess_small_regions`.
+    the official package, the generator never calls :meth:`postprocess_small_regions`.
     """
 
     if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class AMGHooks:
     def postprocess_small_regions(mask_data: MaskData, min_area: int, nms_thresh: float) -> MaskData:
         """Removes small holes and islands from masks of the image's size, then removes duplicates by NMS.
 
-        ``generate`` does not call this method, as in the original.
+        ``generate`` does not call this method, as in the official package.
 
         Args:
             mask_data: Data with ``rles`` (uncompressed) and ``boxes``, modified in place.

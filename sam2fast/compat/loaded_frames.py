@@ -23,7 +23,7 @@ def replaced_loader(current: Loader) -> Loader | None:
 
 
 def load_frames(load: Loader, video_path: Any, model: SAM2Base, offload: bool, asynchronous: bool) -> Frames:
-    """Loads frames with a user's function, called as in the original. Passes mean and std unless they are SAM 2's."""
+    """Loads frames with a user's function, called as in the official package. Passes non-default mean and std."""
     mean, std = model.pixel_mean, model.pixel_std
     images, height, width = load(
         video_path=video_path,

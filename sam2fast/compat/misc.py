@@ -40,7 +40,7 @@ def get_connected_components(mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def get_sdpa_settings() -> tuple[bool, bool, bool]:
-    """Returns the original's flags: old GPU, flash attention, math kernel. sam2fast ignores these flags."""
+    """Returns the official flags: old GPU, flash attention, math kernel. sam2fast ignores these flags."""
     if not torch.cuda.is_available():
         return True, False, True
     major = torch.cuda.get_device_properties(0).major
@@ -62,7 +62,7 @@ class AsyncVideoFrameLoader(Sequence[Tensor]):
 
     Access to a frame that cannot be read raises ``VideoError``, while other frames stay readable.
 
-    Source: ``sam2.utils.misc.AsyncVideoFrameLoader``. Unlike this class, the original class decodes and keeps all
+    Source: ``sam2.utils.misc.AsyncVideoFrameLoader``. Unlike this class, the official class decodes and keeps all
         frames, and computes in fp64.
 
     Args:

@@ -1,4 +1,4 @@
-"""Runs the original's algorithm: object by object, on nested dicts, with the predictor's private methods.
+"""Runs the official algorithm: object by object, on nested dicts, with the predictor's private methods.
 
 Source: ``sam2.sam2_video_predictor.SAM2VideoPredictor``.
 """
@@ -23,17 +23,17 @@ Answer = tuple[int, list[Any], Tensor]
 
 
 class OfficialFlow:
-    """Implements the predictor's public methods by its private methods, for a session that is the original's dict.
+    """Implements the predictor's public methods by its private methods, for a session that is the official dict.
 
     Raises:
-        RuntimeError: If the session's strategy is not SAM 2's rule, since the original's methods support no other
+        RuntimeError: If the session's strategy is not SAM 2's rule, since the official methods support no other
             strategy.
     """
 
     def __init__(self, predictor: Any, state: VideoState) -> None:
         if not isinstance(state.strategy, Sam2):
             raise RuntimeError(
-                f"the strategy {type(state.strategy).__name__} has no effect on a session that is the original's dict; "
+                f"the strategy {type(state.strategy).__name__} has no effect on a session that is the official dict; "
                 "with keys of inference_state or overridden private methods use strategy='sam2'"
             )
         self._predictor, self._state = predictor, state
@@ -162,7 +162,7 @@ class OfficialFlow:
                 key = KINDS[conditioning]
                 for frame, output in new[key].items():
                     if output["maskmem_features"] is None and predictor.num_maskmem:
-                        # Upsamples masks to the size of the model's input, as in the original.
+                        # Upsamples masks to the size of the model's input, as in the official package.
                         masks = output["pred_masks"].to(state["device"])
                         output["maskmem_features"], output["maskmem_pos_enc"] = predictor._run_memory_encoder(
                             inference_state=state,

@@ -1,4 +1,4 @@
-"""Implements helper functions of the original that sam2fast itself does not use, with the same arguments and results.
+"""Implements official helper functions that sam2fast itself does not use, with the same arguments and results.
 
 ``as_sam2`` registers these functions under the official module names.
 """

@@ -1,4 +1,4 @@
-"""Detects predictor methods that a user replaced, and calls these methods directly or through the original's flow."""
+"""Detects predictor methods that a user replaced, and calls these methods directly or through the official flow."""
 
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
@@ -16,7 +16,7 @@ from sam2fast.tracking.tracker import Tracker
 
 Predictor = TypeVar("Predictor", bound=SAM2Base)
 
-# Methods that only the original's flow calls.
+# Methods that only the official flow calls.
 OF_THE_FLOW = (
     "track_step",
     "forward_image",
@@ -52,7 +52,7 @@ CALLED_ELSEWHERE = (
 
 _of_the_flow = attrgetter(*OF_THE_FLOW)
 
-# Maps a method to a method that it calls in the original. In sam2fast, one kernel replaces caller and callee.
+# Maps a method to a method that it calls in the official package. In sam2fast, one kernel replaces caller and callee.
 CALLED_BY = {"_get_orig_video_res_output": "_apply_non_overlapping_constraints"}
 
 _originals: dict[str, Any] = {}  # sam2fast's methods by name, before any patch
@@ -81,7 +81,7 @@ def override(predictor: SAM2Base, name: str) -> Callable[..., Any] | None:
 
 
 def overridden(predictor: SAM2Base) -> str | None:
-    """Returns the name of a custom encoder or of the first overridden method of the original's flow, else None."""
+    """Returns the name of a custom encoder or of the first overridden method of the official flow, else None."""
     if not isinstance(_uncompiled(predictor.memory_encoder), MemoryEncoder):
         return "memory_encoder"
     encoder = _uncompiled(predictor.image_encoder)
@@ -99,15 +99,15 @@ def _uncompiled(module: Any) -> Any:
 
 
 def flow_of(predictor: SAM2Base, state: VideoState, unsupported: str | None = None) -> OfficialFlow | None:
-    """Returns the original's flow if the session is the original's dict, else None.
+    """Returns the official flow if the session is the official dict, else None.
 
-    If a private method is overridden, converts the session to the original's dict first.
+    If a private method is overridden, converts the session to the official dict first.
 
     Args:
-        unsupported: Name of a requested option or method that the original's flow lacks.
+        unsupported: Name of a requested option or method that the official flow lacks.
 
     Raises:
-        RuntimeError: If the session is the original's dict and ``unsupported`` is not None.
+        RuntimeError: If the session is the official dict and ``unsupported`` is not None.
     """
     if state.official is None:
         name = overridden(predictor)
@@ -116,14 +116,14 @@ def flow_of(predictor: SAM2Base, state: VideoState, unsupported: str | None = No
         state.to_official(f"{type(predictor).__name__}.{name} is overridden")
     if unsupported is not None:
         raise RuntimeError(
-            f"{unsupported} is not supported: this session is the original's dict, since one of its keys was used or a "
+            f"{unsupported} is not supported: this session is the official dict, since one of its keys was used or a "
             "private method is overridden"
         )
     return OfficialFlow(predictor, state)
 
 
 def check_stream(predictor: SAM2Base) -> None:
-    """Raises ``TypeError`` if a method of the original's flow, which streams never call, is overridden."""
+    """Raises ``TypeError`` if a method of the official flow, which streams never call, is overridden."""
     name = overridden(predictor)
     if name is not None:
         raise TypeError(
@@ -143,7 +143,7 @@ def answers_of(
     output: Output,
     obj_ids: Collection[Any] | None = None,
 ) -> Iterator[tuple[Any, ...]]:
-    """Yields the results of one pass. If the session is the original's dict, the original's flow computes results."""
+    """Yields the results of one pass. If the session is the official dict, the official flow computes results."""
     unsupported = "return_scores=True" if return_scores else None if obj_ids is None else "obj_ids"
     flow = flow_of(predictor, state, unsupported)
     if flow is None:

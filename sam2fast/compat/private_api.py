@@ -1,7 +1,7 @@
-"""Implements the private methods of the original's video predictor, for sessions that are the original's nested dicts.
+"""Implements the private methods of the official video predictor, for sessions that are the official nested dicts.
 
 sam2fast calls the methods only if a method is overridden (see :mod:`~sam2fast.compat.overridden`), or if a session was
-converted to the original's dict. Most calls are in :mod:`~sam2fast.compat.official_flow`, object by object.
+converted to the official dict. Most calls are in :mod:`~sam2fast.compat.official_flow`, object by object.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from sam2fast.tracking.step import fill_holes
 
 
 class PrivateMethods(SAM2Base):
-    """Mixin with the private methods of the original's video predictor: the same names, arguments and results."""
+    """Mixin with the private methods of the official video predictor: the same names, arguments and results."""
 
     fill_hole_area: float
     non_overlap_masks: bool
@@ -71,7 +71,7 @@ class PrivateMethods(SAM2Base):
     def _consolidate_temp_output_across_obj(
         self, inference_state: VideoState, frame_idx: int, is_cond: bool, consolidate_at_video_res: bool = False
     ) -> dict[str, Tensor]:
-        """Returns the latest mask logits of objects on a frame, by the original's key; -1024 if there is no result."""
+        """Returns the latest mask logits of objects on a frame, by the official key; -1024 if there is no result."""
         state, low = inference_state, self.sam_prompt_encoder.mask_input_size
         size = (state["video_height"], state["video_width"]) if consolidate_at_video_res else low
         count = self._get_obj_num(state)
@@ -114,7 +114,7 @@ class PrivateMethods(SAM2Base):
         run_mem_encoder: bool,
         prev_sam_mask_logits: Tensor | None = None,
     ) -> tuple[dict[str, Any], Tensor]:
-        """Returns the original's output dict on a frame, and mask logits. Points with a mask raise ``ValueError``."""
+        """Returns the official output dict on a frame, and mask logits. Points with a mask raise ``ValueError``."""
         if point_inputs is not None and mask_inputs is not None:
             raise ValueError("give points or a mask, not both")
         _, _, features, positions, sizes = self._get_image_feature(inference_state, frame_idx, batch_size)
@@ -178,5 +178,5 @@ class PrivateMethods(SAM2Base):
 
 
 def _stored(session: Mapping[str, Any], memory: Tensor | None) -> Any:
-    """Moves a memory to the session's storage device. Unlike in the original, memories are not rounded to bfloat16."""
+    """Moves a memory to the session's storage device. Unlike official memories, it is not rounded to bfloat16."""
     return None if memory is None else memory.to(session["storage_device"])

@@ -1,4 +1,4 @@
-"""Makes a session usable as the original's ``inference_state``, and checks sessions that are passed to methods."""
+"""Makes a session usable as the official ``inference_state``, and checks sessions that are passed to methods."""
 
 import logging
 from collections.abc import Callable, Iterator, MutableMapping
@@ -27,17 +27,17 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 class VideoState(VideoSession, MutableMapping[str, Any]):
     """Stores a video, objects and memories, but not the model. Returned by ``init_state``.
 
-    A session is also a mapping with the keys of the original's ``inference_state``. Reading or assigning a key of
-    prompts, results or features converts the session to the original's nested dicts. After the conversion, methods read
+    A session is also a mapping with the keys of the official ``inference_state``. Reading or assigning a key of
+    prompts, results or features converts the session to the official nested dicts. After the conversion, methods read
     and write the nested dicts, and track object by object. Reading keys that only describe the video and the objects
     does not convert the session.
 
     Args:
-        as_dict: Function that converts a session to the original's nested dicts.
+        as_dict: Function that converts a session to the official nested dicts.
 
     Attributes:
-        official: The original's dict after the conversion, else None. After the conversion, ``objects``, ``features``
-            and ``bank`` are empty.
+        official: The official dict after the conversion, else None. After the conversion, ``objects``, ``features`` and
+            ``bank`` are empty.
     """
 
     as_dict: Callable[["VideoState"], dict[str, Any]] = field(kw_only=True)
@@ -45,7 +45,7 @@ class VideoState(VideoSession, MutableMapping[str, Any]):
 
     @classmethod
     def of_dict(cls, session: MutableMapping[str, Any]) -> "VideoState":
-        """Returns a session that reads and writes a caller's dict with the original's keys.
+        """Returns a session that reads and writes a caller's dict with the official keys.
 
         Raises:
             TypeError: If the dict lacks keys.
@@ -54,7 +54,7 @@ class VideoState(VideoSession, MutableMapping[str, Any]):
         if missing:
             raise TypeError(
                 f"inference_state is a dict without {', '.join(map(repr, missing))}; expected the session that "
-                "init_state() returned, or a dict with the keys of the original's inference_state"
+                "init_state() returned, or a dict with the keys of the official inference_state"
             )
         state = cls.__new__(cls)
         attributes = {"official": session, "frames": session.get("images"), "max_history": None, "strategy": SAM2}
@@ -75,15 +75,15 @@ class VideoState(VideoSession, MutableMapping[str, Any]):
 
     @property
     def storage_device(self) -> torch.device:
-        """Device on which the original stores results."""
+        """Device on which the official package stores results."""
         return torch.device("cpu") if self.offload_state_to_cpu else self.device
 
     def to_official(self, reason: str) -> MutableMapping[str, Any]:
-        """Converts the session to the original's dict, and returns this dict. Logs the ``reason``."""
+        """Converts the session to the official dict, and returns this dict. Logs the ``reason``."""
         if self.official is None:
             inexact = self.bank.approximations.named()
             _log.warning(
-                "%s: from now on the session is the original's dict and tracks object by object, which is slower%s",
+                "%s: from now on the session is the official dict and tracks object by object, which is slower%s",
                 reason,
                 f", and without its approximations {inexact}" if inexact else "",
             )
@@ -93,17 +93,17 @@ class VideoState(VideoSession, MutableMapping[str, Any]):
         return self.official
 
     def clear(self) -> None:
-        """Removes all objects and memories, or all entries of the original's dict."""
+        """Removes all objects and memories, or all entries of the official dict."""
         if self.official is None:
             super().clear()
         else:
             self.official.clear()
 
     def check_saveable(self) -> None:
-        """Raises :class:`StateError` if the session was converted to the original's dict."""
+        """Raises :class:`StateError` if the session was converted to the official dict."""
         if self.official is not None:
             raise StateError(
-                "this session is the original's dict, since one of its keys was used or a private method is "
+                "this session is the official dict, since one of its keys was used or a private method is "
                 "overridden: save it with pickle, or copy it with copy.deepcopy"
             )
 
@@ -130,7 +130,7 @@ class VideoState(VideoSession, MutableMapping[str, Any]):
         return any(key == known for known in self)
 
     def copy(self) -> dict[str, Any]:
-        """Returns a shallow copy of the original's dict, like ``dict(state)``, which shares the nested dicts."""
+        """Returns a shallow copy of the official dict, like ``dict(state)``, which shares the nested dicts."""
         return dict(self)
 
     def __repr__(self) -> str:
@@ -181,13 +181,13 @@ PER_OBJECT = (
     "temp_output_dict_per_obj",
     "frames_tracked_per_obj",
 )
-# Keys in the original's order. `dict(state)` reads the keys in this order. Keys that convert the session precede the
-# ids, so that `dict(state)` gets the original's dicts of ids instead of the read-only views above.
+# Keys in the official order. `dict(state)` reads the keys in this order. Keys that convert the session precede the
+# ids, so that `dict(state)` gets the official dicts of ids instead of the read-only views above.
 OFFICIAL_KEYS = (*_VIDEO, *PER_OBJECT[:2], "cached_features", "constants", *_IDS, *PER_OBJECT[2:])
 
 
 def official_session(model: SAM2Base) -> Callable[[VideoState], dict[str, Any]]:
-    """Returns a function that holds no model, and converts sessions to the original's ``inference_state``."""
+    """Returns a function that holds no model, and converts sessions to the official ``inference_state``."""
     of_memory: Any = getattr(model.memory_encoder, "position_encoding", None)
     if model.spatial_perceiver is not None:
         of_memory = model.spatial_perceiver.encode_positions
@@ -215,7 +215,7 @@ def official_session(model: SAM2Base) -> Callable[[VideoState], dict[str, Any]]:
                 i: {t: {"reverse": r} for t, r in o.reverse.items()} for i, o in enumerate(objects)
             },
         }
-        for frame, features in state.features.awaited():  # keeps only the last frame, as in the original
+        for frame, features in state.features.awaited():  # keeps only the last frame, as in the official package
             levels = [*features.high_res, features.embedding]
             encodings = [of_image(x).to(x.dtype) for x in levels]
             image = state.frames[frame].to(state.device)[None]
@@ -266,10 +266,10 @@ def _output(state: VideoState, result: FrameResult, positions: list[Tensor]) -> 
 
 
 def check_session(model: SAM2Base, session: Any) -> VideoState:
-    """Checks that a session fits the model, and returns the session. Wraps a caller's dict with the original's keys.
+    """Checks that a session fits the model, and returns the session. Wraps a caller's dict with the official keys.
 
     Raises:
-        TypeError: If ``session`` is neither a session nor a dict with the original's keys.
+        TypeError: If ``session`` is neither a session nor a dict with the official keys.
         ValueError: If the session was opened with other weights, or on another device.
     """
     if isinstance(session, MutableMapping) and not isinstance(session, VideoState):

@@ -96,7 +96,7 @@ def get_checkpoint(
 
 
 def get_from_hub(name: str) -> Path:
-    """Returns the checkpoint of one of Meta's models by ``huggingface_hub.hf_hub_download``, as in the original.
+    """Returns the checkpoint of one of Meta's models by ``hf_hub_download``, as in the official package.
 
     Local files outside of the hub's cache and a mirror take precedence. If huggingface_hub is not installed or its
     download fails, calls :func:`get_checkpoint`. Other errors are raised, for example errors of a user's replacement of

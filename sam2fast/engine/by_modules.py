@@ -1,7 +1,7 @@
 """Computes the four parts of a model by calling their modules. See :class:`Engine`.
 
-In tracking, modified modules are called once per object, as in the original. Unmodified modules are called once for all
-objects. Memory attention is always called once per object.
+In tracking, modified modules are called once per object, as in the official package. Unmodified modules are called once
+for all objects. Memory attention is always called once per object.
 """
 
 from collections.abc import Callable

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sam2fast.modeling.hiera_block import MultiScaleAttention, MultiScaleBlock  # noqa: F401  (imported from here in the original)
+from sam2fast.modeling.hiera_block import MultiScaleAttention, MultiScaleBlock  # noqa: F401  (official import path)
 from sam2fast.modeling.tables import specialize
 
 

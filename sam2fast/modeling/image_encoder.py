@@ -15,7 +15,7 @@ from sam2fast.modeling.vit import RoPEViT, ViT
 class FpnNeck(nn.Module):
     """Projects each level of the trunk to ``d_model`` channels and adds coarser levels to finer levels.
 
-    ``convs[0]`` projects the coarsest level, as in the original.
+    ``convs[0]`` projects the coarsest level, as in the official package.
 
     Source: ``sam2.modeling.backbones.image_encoder.FpnNeck``.
     """

@@ -1,4 +1,4 @@
-"""Defines ``track_step`` and related methods with the original's signatures. Outputs of frames are nested dicts.
+"""Defines ``track_step`` and related methods with the official signatures. Outputs of frames are nested dicts.
 
 The functions are methods of :class:`~sam2fast.modeling.sam2_base.SAM2Base`, so ``self`` is a ``SAM2Base``. Training and
 programs that run the model frame by frame call these methods. The predictors compute the same results in batches.

@@ -61,9 +61,9 @@ class MaskChooser(Protocol):
 
 
 class SAM2Base(nn.Module):
-    """SAM 2 model without a predictor. Constructor arguments, defaults and state-dict names match the original.
+    """SAM 2 model without a predictor. Constructor arguments, defaults and state-dict names match the official class.
 
-    Source: ``sam2.modeling.sam2_base.SAM2Base``. The original class and the YAML configurations document arguments.
+    Source: ``sam2.modeling.sam2_base.SAM2Base``. The official class and the YAML configurations document arguments.
 
     Args:
         pixel_mean, pixel_std: Mean and standard deviation per channel, to normalise pixels in [0, 1].
@@ -135,7 +135,7 @@ class SAM2Base(nn.Module):
         if fixed_no_obj_ptr and not (pred_obj_scores and use_obj_ptrs_in_encoder):
             raise ValueError("fixed_no_obj_ptr needs pred_obj_scores and use_obj_ptrs_in_encoder")
 
-        self.image_encoder = image_encoder  # optimizer states depend on the order of modules, as in the original
+        self.image_encoder = image_encoder  # optimizer states depend on the official order of modules
         if use_obj_ptrs_in_encoder:
             self.mask_downsample = nn.Conv2d(1, 1, kernel_size=4, stride=4)
         self.memory_attention = memory_attention
@@ -282,8 +282,8 @@ class SAM2Base(nn.Module):
             multimask_output: If True, predicts three masks, and selects the mask with the highest predicted IoU.
 
         Returns:
-            The original's seven results: mask logits ``(B, M, 4H, 4W)``, mask logits at input size, IoUs ``(B, M)``,
-            the selected mask ``(B, 1, 4H, 4W)``, at input size, object pointers ``(B, C)``, object scores ``(B, 1)``.
+            The official seven results: mask logits ``(B, M, 4H, 4W)``, mask logits at input size, IoUs ``(B, M)``, the
+            selected mask ``(B, 1, 4H, 4W)``, at input size, object pointers ``(B, C)``, object scores ``(B, 1)``.
         """
         masks, ious, tokens, scores = self._decode(
             backbone_features, point_inputs, mask_inputs, high_res_features, multimask_output
@@ -382,7 +382,7 @@ class SAM2Base(nn.Module):
             prompt: dict[str, Any] = {"mask_inputs": small, "high_res_features": high_res_features}
             if above == 0:
                 *_, pointer, _ = self._forward_sam_heads(backbone_features=backbone_features, **prompt)
-            else:  # the original's _forward_sam_heads has no argument presence
+            else:  # the official _forward_sam_heads has no argument presence
                 pointer = self.predict_objects(backbone_features, **prompt, presence=above).pointer
         if self.pred_obj_scores and self.use_obj_ptrs_in_encoder:
             pointer = self._mix_in_absence(pointer, not_empty)

@@ -164,7 +164,7 @@ class FeatureCache:
         Args:
             changes: Number of module changes so far.
             only_last: If True, stores features of only one frame from now on, so that modules are called as often as in
-                the original.
+                the official package.
         """
         self._only_last = only_last
         if changes != self._changes:

@@ -100,7 +100,7 @@ class ObjectResults(Generic[Result]):
                 results[frame] = encoded[id(result)]
         self.new_tracked.clear()
         self.new_conditioning.clear()
-        # Drops tracked results on conditioning frames, even results of newer corrections, as in the original.
+        # Drops tracked results on conditioning frames, even results of newer corrections, as in the official package.
         for frame in self.conditioning:
             self.tracked.pop(frame, None)
 
@@ -159,7 +159,8 @@ def frames_of_pass(
     Args:
         start: First frame. If None, the pass starts at the earliest conditioning frame of the objects.
         count: Maximum number of frames after ``start``. If None, the pass ends with the video.
-        reverse: If True, the pass goes backward in time. A backward pass from frame 0 is empty, as in the original.
+        reverse: If True, the pass goes backward in time. A backward pass from frame 0 is empty, as in the official
+            package.
     """
     if start is None:
         start = min(t for o in objects for t in o.conditioning)

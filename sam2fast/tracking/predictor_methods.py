@@ -1,4 +1,4 @@
-"""Predictor methods that the original does not have: CUDA graphs, streams and saved states."""
+"""Predictor methods that the official package does not have: CUDA graphs, streams and saved states."""
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -35,7 +35,7 @@ State = TypeVar("State", bound=VideoSession)
 
 
 class PredictorMethods(TrackingModel, Generic[State]):
-    """SAM 2 with the methods of sessions that the original does not have."""
+    """SAM 2 with the methods of sessions that the official package does not have."""
 
     propagate_in_video: Callable[..., Iterator[tuple[Any, ...]]]
     propagate_in_video_preflight: Callable[..., None]
@@ -120,15 +120,15 @@ class PredictorMethods(TrackingModel, Generic[State]):
             Results as in ``propagate_in_video``.
 
         Raises:
-            RuntimeError: If the session is the original's dict. Call ``propagate_in_video`` with and without
-                ``reverse`` instead. For other errors see ``propagate_in_video``.
+            RuntimeError: If the session is the official dict. Call ``propagate_in_video`` with and without ``reverse``
+                instead. For other errors see ``propagate_in_video``.
         """
         selected = {} if obj_ids is None else {"obj_ids": plain_ids(obj_ids)}
         self.propagate_in_video_preflight(inference_state, **selected)
         objects: Mapping[Any, TrackedObject] = requested(getattr(inference_state, "objects", {}), **selected)
         if not objects:
             raise RuntimeError(
-                "this session is the original's dict, which propagate_both does not support: call propagate_in_video, "
+                "this session is the official dict, which propagate_both does not support: call propagate_in_video, "
                 "and again with reverse=True"
             )
         begins = {obj_id: min(tracked.conditioning) for obj_id, tracked in objects.items()}
@@ -217,7 +217,7 @@ class PredictorMethods(TrackingModel, Generic[State]):
         The file stores a memory, a low-resolution mask and a pointer per object and frame, like the session.
 
         Raises:
-            StateError: If an id is neither a string nor an integer, or the session is the original's dict.
+            StateError: If an id is neither a string nor an integer, or the session is the official dict.
             TypeError: If ``inference_state`` is not a session.
             OSError: If the file cannot be written.
         """
@@ -274,7 +274,7 @@ class PredictorMethods(TrackingModel, Generic[State]):
 
         Raises:
             StateError: If the predictors' weights differ, an id is neither a string nor an integer, or the session is
-                the original's dict.
+                the official dict.
         """
         packed = saved_state.packed(inference_state)
         frames = copy.copy(inference_state.frames)

@@ -268,8 +268,8 @@ def _as_numbers(mask: Any) -> Tensor:
         raise ValueError("the mask holds NaN or infinite values")
     if array.dtype.kind in "if" and ((array < 0) | (array % 1 != 0)).any():
         warnings.warn(
-            "the mask has negative or fractional values; every nonzero pixel counts as the object, as in the original; "
-            "pass mask > 0 for logits, or mask > 0.5 for probabilities",
+            "the mask has negative or fractional values; every nonzero pixel counts as the object, as in the official "
+            "package; pass mask > 0 for logits, or mask > 0.5 for probabilities",
             stacklevel=2,
         )
     return torch.from_numpy(array.astype(bool, order="C"))

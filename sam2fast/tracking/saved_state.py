@@ -132,7 +132,7 @@ def packed(state: VideoSession) -> PackedState:
     """Copies the objects of a session to the CPU.
 
     Raises:
-        StateError: If an id is neither a string nor an integer, or the session is the original's dict.
+        StateError: If an id is neither a string nor an integer, or the session is the official dict.
         TypeError: If ``state`` is not a session.
     """
     check_kind(state)

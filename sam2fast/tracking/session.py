@@ -106,7 +106,7 @@ class TrackedObject(ObjectResults[FrameResult]):
 class VideoSession:
     """Stores a video, its objects and their memories, but not the model.
 
-    Predictors return a subclass with the original's keys, :class:`~sam2fast.compat.video_state.VideoState`.
+    Predictors return a subclass with the official keys, :class:`~sam2fast.compat.video_state.VideoState`.
 
     Args:
         frames: Frames of the video.
@@ -164,7 +164,7 @@ class VideoSession:
         self.objects, self.obj_ids, self.exempt = objects, ids, exempt
 
     def clear(self) -> None:
-        """Removes all objects and their memories. Empties the list of ids in place, as in the original."""
+        """Removes all objects and their memories. Empties the list of ids in place, as in the official package."""
         bank = self.bank.emptied()  # comes first, since allocating the bank may fail
         self.objects, self.obj_ids[:], self.bank, self.exempt = {}, [], bank, frozenset()
 

@@ -152,7 +152,7 @@ def is_compiled(model: SAM2Base) -> bool:
     """Returns True if a part that computes all objects as one batch is compiled on CUDA.
 
     Users compile by :func:`sam2fast.deploy.compilation.compile_model`, ``part.compile()``, ``part =
-    torch.compile(part)``, or ``part.forward = torch.compile(part.forward)``, as the original's compiled predictor does.
+    torch.compile(part)``, or ``part.forward = torch.compile(part.forward)``, as the official compiled predictor does.
     """
     if model.device.type != "cuda":
         return False
@@ -253,7 +253,7 @@ def encode_masks(
     """Encodes low-resolution masks ``(B, 1, h, w)`` with scores ``(B, 1)`` as memories ``(B, C_mem, H, W)``.
 
     Masks with True in ``as_prompt (B, 1)`` are made binary, like masks of prompts. The option
-    ``non_overlap_masks_for_mem_enc`` has no effect, since the original's predictor encodes objects one by one.
+    ``non_overlap_masks_for_mem_enc`` has no effect, since the official predictor encodes objects one by one.
     """
     if as_prompt is not None:
         large = model.masks_for_memory(masks)

@@ -113,7 +113,7 @@ class Classes:
             return [self.mapped(child, f"{key}.{i}") for i, child in enumerate(value)]
         if isinstance(value, str) and value.startswith("training/assets/") and not Path(value).exists():
             text = (
-                f"{value} is a file of the original's repository: give its path, or null for everything (in Meta's "
+                f"{value} is a file of the official repository: give its path, or null for everything (in Meta's "
                 f"files by dataset.{key.rpartition('.')[2]}=...)"
             )
             self._notes.add(TO_DO, key, text)
@@ -176,6 +176,6 @@ class Classes:
                 out[name] = self._counted_once(out[name], f"{key}.{name}", repeated)
         if target == CLIPS and not repeated and out.get("multiplier", 1) != 1:
             out["multiplier"] = 1
-            text = "1, since in the original it has no effect without a RepeatFactorWrapper"
+            text = "1, since in the official package it has no effect without a RepeatFactorWrapper"
             self._notes.add(CHANGED, f"{key}.multiplier", text)
         return out

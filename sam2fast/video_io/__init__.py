@@ -1,6 +1,6 @@
 """Decodes videos, with random access by :func:`open_frames`, or as a stream of frames by :func:`read_frames`.
 
-Source: ``sam2.utils.misc.load_video_frames``. The original decodes the whole video first.
+Source: ``sam2.utils.misc.load_video_frames``. The official function decodes the whole video first.
 """
 
 from sam2fast.video_io.frames import Frames

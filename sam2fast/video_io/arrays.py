@@ -137,7 +137,7 @@ def to_rgb_image(image: ImageLike, index: int, scale: FrameScale | None = None) 
 
 
 def resized(image: Image.Image, size: int) -> Tensor:
-    """Resizes an RGB image to ``(size, size, 3)`` uint8 with PIL's default filter, as in the original."""
+    """Resizes an RGB image to ``(size, size, 3)`` uint8 with PIL's default filter, as in the official package."""
     return torch.from_numpy(np.array(image.resize((size, size))))
 
 

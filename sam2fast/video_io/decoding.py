@@ -1,4 +1,4 @@
-"""Decodes packets to frames, and converts frames to RGB pixels exactly like decord, the original's reader."""
+"""Decodes packets to frames, and converts frames to RGB pixels exactly like decord, the official package's reader."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress

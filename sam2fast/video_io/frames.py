@@ -21,7 +21,7 @@ FrameLike: TypeAlias = ImageLike | StreamFrame
 class Frames:
     """Frames of a video, decoded on access. Thread-safe.
 
-    Replaces the tensor ``inference_state["images"]`` of the original: supports ``len``, ``shape``, ``dtype``,
+    Replaces the tensor ``inference_state["images"]`` of the official package: supports ``len``, ``shape``, ``dtype``,
     iteration, and indexing by integers and slices. Created by :func:`~sam2fast.video_io.open_frames`.
 
     Attributes:

@@ -24,7 +24,7 @@ from sam2fast.transforms import ImageLike, read_file_image
 from sam2fast.video_io.arrays import LOGGED, ArrayFrames, FrameScale, Window, log_once, resized, to_rgb_image
 from sam2fast.video_io.video_types import NoFramesError, VideoError, check_size
 
-JPEG_SUFFIXES = (".jpg", ".jpeg", ".JPG", ".JPEG")  # the original's list
+JPEG_SUFFIXES = (".jpg", ".jpeg", ".JPG", ".JPEG")  # the official list
 # Types of frame files by suffixes. The type with the most files gives the frames. If several types tie, the first type
 # gives the frames.
 KINDS = (
@@ -89,7 +89,7 @@ def split_frames(folder: Path) -> tuple[list[Path], list[str]]:
         raise NoFramesError(
             f"no images found in {folder}; expected files such as 00000.jpg ({', '.join(sum(KINDS, ()))})"
         )
-    # If the original reads some of the files, uses only the files that the original reads.
+    # If the official package reads some of the files, uses only these files.
     chosen = [name for name in chosen if name.endswith(JPEG_SUFFIXES)] or chosen
     others = {*sum(kinds, []), *(name for name in names if is_video_file(name))} - {*chosen}
     paths = [folder / name for name in chosen]
@@ -210,8 +210,8 @@ class ImageSource(Source):
 class ImageFiles(ImageSource):
     """Frames of image files, in the order of the paths.
 
-    The EXIF orientation is ignored, as in the original. The first file with a readable header determines the size.
-    Alpha is dropped. Values of more than 8 bits are scaled to 8 bits, with one scale for all files.
+    The EXIF orientation is ignored, as in the official package. The first file with a readable header determines the
+    size. Alpha is dropped. Values of more than 8 bits are scaled to 8 bits, with one scale for all files.
 
     Raises:
         VideoError: If no file has a readable header.

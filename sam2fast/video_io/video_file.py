@@ -27,8 +27,8 @@ _abandoned: list[object] = []
 class VideoFile(Source):
     """Decodes frames of a video file, from the keyframe before the requested frame on.
 
-    Frames are upright, numbered in presentation order, and equal bit by bit to frames of decord, the original's reader.
-    Only mirrored videos differ: decord ignores the mirroring. Files without presentation times (.avi) or with
+    Frames are upright, numbered in presentation order, and equal bit by bit to frames of decord, the official package's
+    reader. Only mirrored videos differ: decord ignores the mirroring. Files without presentation times (.avi) or with
     inconsistent packets are decoded once when they are opened. If the decoded frames have no usable times, each step
     backward decodes from the beginning. A truncated file has the frames that can be read; see ``truncated``. libavcodec
     conceals other damage.

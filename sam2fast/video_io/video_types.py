@@ -19,7 +19,7 @@ class VideoError(FixableError, ValueError):
 
 
 class NoFramesError(VideoError, RuntimeError):
-    """Raised if a video has no frames. The class is also a ``RuntimeError``, as in the original."""
+    """Raised if a video has no frames. The class is also a ``RuntimeError``, as in the official package."""
 
 
 def require_pyav(action: str = "reading") -> None:

@@ -1,4 +1,4 @@
-"""``sam2fast.amg`` against ``sam2.utils.amg``, live, and on empty inputs, where the original fails."""
+"""``sam2fast.amg`` against ``sam2.utils.amg``, live, and on empty inputs, where the official package fails."""
 
 import copy
 import sys
@@ -127,7 +127,7 @@ def logits_of_all_levels() -> torch.Tensor:
 CROP, IMAGE = [7, 30, 50, 60], [0, 0, 300, 200]
 SHAPES, KINDS = ((0,), (5,), (5, 3)), (torch.int64, torch.float32)
 RUN_LENGTHS = official.mask_to_rle_pytorch(blobs(7, 23, 31))
-# Arguments of each function for which it returns what the original returns.
+# Arguments of each function for which it returns what the official package returns.
 CALLS: dict[str, list[tuple[Any, ...]]] = {
     "build_point_grid": [(1,), (2,), (7,), (32,)],
     "build_all_layer_point_grids": [(32, 0, 1), (32, 2, 2), (10, 1, 3), (9, 2, 1.5)],
@@ -172,7 +172,7 @@ CALLS: dict[str, list[tuple[Any, ...]]] = {
 
 @pytest.fixture
 def cv2(monkeypatch) -> None:
-    """OpenCV's function that the original uses, by scipy."""
+    """OpenCV's function that the official package uses, by scipy."""
 
     def connected_components_with_stats(
         mask: np.ndarray, connectivity: int
@@ -199,7 +199,7 @@ def test_as_the_original(name):
 
 
 def test_empty_inputs():
-    """Also those for which the original fails."""
+    """Also those for which the official package fails."""
     for shape in ((0, 5, 4), (3, 0, 4), (3, 5, 0)):
         boxes = amg.batched_mask_to_box(torch.zeros(shape, dtype=torch.bool))
         np.testing.assert_array_equal(official.batched_mask_to_box(torch.zeros(shape, dtype=torch.bool)), boxes)

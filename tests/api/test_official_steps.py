@@ -1,4 +1,4 @@
-"""Programs that call the model frame by frame or override its methods, as with the original."""
+"""Programs that call the model frame by frame or override its methods, as with the official package."""
 
 import pytest
 import torch

@@ -10,7 +10,7 @@ from sam2fast.compat.overridden import OF_THE_FLOW
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "migration.md"
 
-NOT_SO_THERE = "the annotation of the original is not what it returns"
+NOT_SO_THERE = "the annotation of the official package is not what it returns"
 ANY_DEVICE = "the default is the current device, not one that may not be there"
 NARROWER = "the same object under a narrower type"
 # Intended differences and their reasons; docs/migration.md documents them.

@@ -1,4 +1,4 @@
-"""Programs that use sam2 give the original's masks through ``as_sam2``: ``make test-clients``."""
+"""Programs that use sam2 give the official masks through ``as_sam2``: ``make test-clients``."""
 
 import os
 import subprocess
@@ -26,7 +26,7 @@ def official_target(ours: str) -> str:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """With a clip, and nano for the original."""
+    """With a clip, and nano for the official package."""
     folder = tmp_path_factory.mktemp("client")
     np.save(folder / "frames.npy", np.stack(video_frames(6)))
     lines = shipped_configs()["nano/sam2fast_nano"].read_text(encoding="utf-8").splitlines()

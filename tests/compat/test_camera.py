@@ -109,7 +109,7 @@ def test_arrays_are_resized_as_by_opencv(size, side):
 
 
 def forks_answers(official, frames, folder):
-    """The forks' masks by the original's methods: resized by OpenCV, and tracked with the forks' memories."""
+    """The forks' masks by the official methods: resized by OpenCV, and tracked with the forks' memories."""
     state = official.init_state(str(jpeg_folder(folder, frames[:1])))
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     pixels = [torch.from_numpy(cv2.resize(frame, (SMALL, SMALL)) / 255).float() for frame in frames]

@@ -1,4 +1,4 @@
-"""``sam2.utils.misc`` compared with the original."""
+"""``sam2.utils.misc`` compared with the official package."""
 
 import warnings
 

@@ -1,4 +1,4 @@
-"""Overridden private methods, and sessions as the original's dict (``video_state``), on the same weights."""
+"""Overridden private methods, and sessions as the official dict (``video_state``), on the same weights."""
 
 import copy
 import pickle
@@ -18,7 +18,7 @@ from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.transforms import SAM2Transforms
 from sam2fast.utils.testing import relative_error
 
-# The original calls one that it does not define.
+# The official package calls one that it does not define.
 DEFINED = [name for name in OF_THE_FLOW if name != "_clear_obj_non_cond_mem_around_input"]
 
 
@@ -280,7 +280,7 @@ def test_saving_and_scores_are_refused(models, folder, tmp_path):
     s = Session(ours, folder)
     s.points(0, 1, (60, 40, 1))
     s.state["constants"]
-    with pytest.raises(ValueError, match="this session is the original's dict"):
+    with pytest.raises(ValueError, match="this session is the official dict"):
         ours.save_state(s.state, tmp_path / "file")
     with pytest.raises(RuntimeError, match="return_scores=True"):
         list(ours.propagate_in_video(s.state, return_scores=True, progress=False))
@@ -305,7 +305,7 @@ def test_the_image_predictor_calls_forward_image(models, where, monkeypatch):
 
 
 def own_dict(model, images):
-    """A session as programs build it that hold frames in memory: a dict with the original's keys."""
+    """A session as programs build it that hold frames in memory: a dict with the official keys."""
     session = {"images": images, "num_frames": len(images), "video_height": 90, "video_width": 120, "obj_ids": []}
     session |= {key: torch.device("cpu") for key in ("device", "storage_device")}
     names = ("point_inputs", "mask_inputs", "output_dict", "temp_output_dict", "frames_tracked")

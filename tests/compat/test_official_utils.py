@@ -1,4 +1,4 @@
-"""Small functions that other code imports, compared with the original's."""
+"""Small functions that other code imports, compared with the official functions."""
 
 import oracle  # noqa: F401  (makes the official package importable)
 import pytest

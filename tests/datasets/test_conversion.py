@@ -216,7 +216,7 @@ def test_what_a_palette_cannot_hold(video, error, message, to, tmp_path):
 
 @pytest.mark.parametrize("overlaps, winner, loser", [("smaller-id", 1, 2), ("larger-area", 2, 1)])
 def test_resolved_overlaps_are_reported(overlaps, winner, loser, tmp_path):
-    """By id, as in the original's VOS tool, or by area."""
+    """By id, as in the official VOS tool, or by area."""
     put(tmp_path / "a", "coco-jsonl", overlapping(np.s_[:9, :9], np.s_[5:20, 5:20]))
     done = convert(tmp_path / "a", "coco-jsonl", tmp_path / "b", "davis", "heap", overlaps=overlaps)
     assert done.lost == {"00004": [loser]}

@@ -1,4 +1,4 @@
-"""SA-V's annotation files, and the counterpart of the original's class."""
+"""SA-V's annotation files, and the counterpart of the official class."""
 
 import inspect
 import json
@@ -184,7 +184,7 @@ def test_borders(pyplot):
     show_anns([], [])
     with_lines, without = (np.asarray(image.get_array()) for image in pyplot.gca().images)
     dark = (with_lines == (0.05, 0.05, 0.05, 1)).all(-1)
-    # A line is 4 pixels wide in the original, and 5 here, since its width is odd.
+    # A line is 4 pixels wide in the official class, and 5 here, since its width is odd.
     assert dark[150, 98:103].all() and not dark[150, [97, 103]].any()
     assert dark[150, 137:142].all() and not dark[150, 136] and not dark[150, 142:158].any()
     assert not (without[..., 3] == 1).any()

@@ -1,4 +1,4 @@
-"""The operations of the original demo's front end, replayed in its order, from its own origin."""
+"""The operations of the official demo's front end, replayed in its order, from its own origin."""
 
 import json
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ MUTATIONS = {
 }
 
 
-class OriginalFrontend:
+class OfficialFrontend:
     """Sends Relay's requests: named operations with their input in one variable."""
 
     def __init__(self, http: Any) -> None:
@@ -70,7 +70,7 @@ class OriginalFrontend:
         return self.post("/graphql", data=form, content_type="multipart/form-data").get_json()["data"]["uploadVideo"]
 
     def track(self, session: str, start: int) -> Iterator[dict[str, Any]]:
-        """The bodies of the stream, one at a time, by the rules of the original's parser."""
+        """The bodies of the stream, one at a time, by the rules of the official parser."""
         body = {"session_id": session, "start_frame_index": start}
         answer = self.post("/propagate_in_video", json=body, buffered=False)
         assert answer.content_type.startswith("multipart/x-savi-stream; boundary=")
@@ -103,8 +103,8 @@ def predictor(nano_predictor):
 
 
 @pytest.fixture
-def frontend(make_server) -> OriginalFrontend:
-    return OriginalFrontend(make_server(allow_origins=(ORIGIN,)).test_client())
+def frontend(make_server) -> OfficialFrontend:
+    return OfficialFrontend(make_server(allow_origins=(ORIGIN,)).test_client())
 
 
 def test_a_visit_from_the_default_video_to_the_last_correction(frontend, clip_file):

@@ -1,4 +1,4 @@
-"""Compares exports that users write with ``torch.jit``, ``torch.export`` and ``torch.onnx`` with the original's."""
+"""Compares exports that users write with ``torch.jit``, ``torch.export`` and ``torch.onnx`` with official exports."""
 
 import copy
 
@@ -56,7 +56,7 @@ class Decoder(nn.Module):
 
 @pytest.fixture(scope="module")
 def pair():
-    """The original and this package's model."""
+    """The official model and this package's model."""
     return build_pair("sam2.1_t", [f"++model.image_size={SIDE}", *NARROW])
 
 
@@ -75,7 +75,7 @@ def module_and_inputs(model, part, seed=0):
 @pytest.mark.parametrize("exporter", OTHER_EXPORTERS)
 @torch.no_grad()
 def test_programs(pair, exporter, part):
-    """Tests that programs compute the original's results, and that the exported model still runs afterwards."""
+    """Tests that programs compute the official results, and that the exported model still runs afterwards."""
     official, ours = copy.deepcopy(pair)
     module, inputs = module_and_inputs(ours, part)
     program = OTHER_EXPORTERS[exporter](module, inputs)
@@ -92,7 +92,7 @@ def test_programs(pair, exporter, part):
 @pytest.mark.parametrize("is_dynamo", [False, True], ids=["traced", "dynamo"])
 @torch.no_grad()
 def test_onnx_graphs(pair, is_dynamo, part, tmp_path):
-    """Tests that graphs compute the original's results, and store at most 1 MB more constants, without tables."""
+    """Tests that graphs compute the official results, and store at most 1 MB more constants, without tables."""
     expected = constants = None
     for name, model in zip(("official", "ours"), pair, strict=True):
         module, inputs = module_and_inputs(copy.deepcopy(model), part)

@@ -23,7 +23,7 @@ def stage(written_stage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.fixture
 def official_names_free() -> Iterator[None]:
-    """Removes the imported original, so that ``import sam2fast.as_sam2`` can register its names."""
+    """Removes the imported official package, so that ``import sam2fast.as_sam2`` can register its names."""
 
     def take() -> dict[str, ModuleType]:
         names = [name for name in sys.modules if name.split(".")[0] == "sam2" or name == "sam2fast.as_sam2"]

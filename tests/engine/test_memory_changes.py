@@ -90,7 +90,7 @@ def test_what_downsamples_given_masks(model):
 
 @torch.no_grad()
 def test_what_projects_distances(model):
-    """It is called for all pointers at once, once changed object by object, as in the original."""
+    """It is called for all pointers at once, once changed object by object, as in the official package."""
     seen, valid = [], torch.tensor([[True, False, True], [False] * 3, [True] * 3])
     given = torch.arange(9.0).view(3, 3), valid, 20
     before = engine_for(model).encode_distances(*given)

@@ -68,7 +68,7 @@ def test_very_short_videos(tmp_path, frames, skip):
 
 
 def test_an_object_that_is_never_shown(tmp_path):
-    """The original fails here in the layout of SA-V."""
+    """The official package fails here in the layout of SA-V."""
     truth, pred = sets.write_sets(tmp_path, "sav")
     masks, _ = sets.hard_case()
     sets.write_sav(truth / "video0", masks * 0, [4])
@@ -309,7 +309,7 @@ class TestWhichVideos:
         scores = evaluate_folders(truth, pred, strict=True)  # one entry on one side, three on the other
         assert scores.videos == expected and scores.truth == truth / "Annotations"
         (truth / "video0").mkdir()
-        assert evaluate_folders(truth, pred).videos == expected, "as in the original, the numbers of entries differ"
+        assert evaluate_folders(truth, pred).videos == expected, "in official code, the numbers of entries differ"
         (truth / "video0").rmdir()
         for name in ("JPEGImages", "ImageSets"):
             (truth / name).mkdir()

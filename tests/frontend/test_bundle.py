@@ -13,7 +13,7 @@ from sam2fast.demo.server.graphql_api import make_schema
 
 ROOT = Path(__file__).parents[2]
 BUNDLE, SOURCES = ROOT / "sam2fast" / "demo" / "server" / "static", ROOT / "frontend"
-ORIGINAL = Path(__file__).parents[1] / "demo" / "schema.graphql"
+OFFICIAL = Path(__file__).parents[1] / "demo" / "schema.graphql"
 LARGEST = 450_000  # bytes of all scripts and styles, compressed
 # XML namespaces, and URLs in messages for developers: nothing is loaded from them.
 NAMESPACES = (
@@ -31,7 +31,7 @@ def scripts_and_styles() -> list[Path]:
     return [file for file in (BUNDLE / "assets").iterdir() if file.suffix in (".js", ".css")]
 
 
-@pytest.mark.parametrize("file", [SOURCES / "schema.graphql", ORIGINAL], ids=["the page's", "the original demo's"])
+@pytest.mark.parametrize("file", [SOURCES / "schema.graphql", OFFICIAL], ids=["the page's", "the original demo's"])
 def test_schema_of_the_server(file):
     def comparable(sdl: str) -> str:
         undescribed = re.sub(r'"""(?:.|\n)*?"""', "", sdl)

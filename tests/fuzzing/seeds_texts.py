@@ -124,7 +124,7 @@ def models() -> Iterator[bytes]:
 
 
 def recipes() -> Iterator[bytes]:
-    """Our recipe, the original's, and a short one for their distinction."""
+    """Our recipe, the official recipe, and a short one for their distinction."""
     shipped = shipped_recipes()
     for name in ("nano/sam2fast_nano_own_masks", "sam2.1_training/sam2.1_hiera_b+_lora"):
         yield shipped[name].read_bytes()

@@ -1,4 +1,4 @@
-"""Run lengths: the CPU implementation, the reference and the kernel against a slow definition and the original."""
+"""Run lengths: the CPU implementation, the reference and the kernel against a slow definition and the official code."""
 
 import itertools
 from functools import partial

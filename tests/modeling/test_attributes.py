@@ -1,4 +1,4 @@
-"""The attributes of all modules are the original's, and setting one has the original's effect."""
+"""All modules have the official attributes, and setting one has the official effect."""
 
 import copy
 from functools import partial

@@ -54,7 +54,7 @@ def pairwise(models):
 
 
 def models_of(name):
-    """Returns the model of the expected fp32 results (for SAM 2, the original) and, twice, the model to compile."""
+    """Returns the model of the expected fp32 results (SAM 2: the official model) and, twice, the model to compile."""
     if name == "sam2":
         reference, model = build_pair("sam2.1_t", ["++model.image_size=128", *NARROW])
         return reference, model, model
@@ -152,7 +152,7 @@ def test_a_compiled_whole_model_segments(way):
 
 @pytest.mark.parametrize("part", ["image_encoder", "memory_encoder"])
 def test_a_wrapped_encoder_tracks_all_objects_at_once(part, tmp_path, caplog):
-    """Tests that a video session does not become the original's dict, and that a stream opens."""
+    """Tests that a video session does not become the official dict, and that a stream opens."""
     video, records = jpeg_folder(tmp_path / "video", clip(3)), []
     for is_wrapped in (False, True):
         predictor = mini_predictor()

@@ -242,7 +242,7 @@ class TestForeignTargets:
 
     @pytest.fixture
     def own_package(self, tmp_path, monkeypatch):
-        """Subclasses of the original's model and of ours."""
+        """Subclasses of the official model and of ours."""
         (tmp_path / "own_models.py").write_text(
             "import sam2.modeling.sam2_base, sam2fast.modeling.sam2_base\n"
             "class Official(sam2.modeling.sam2_base.SAM2Base): pass\n"
@@ -254,7 +254,7 @@ class TestForeignTargets:
 
     @pytest.mark.parametrize("allowed", ["own_models", "own_models.", "own_models.Ours"])
     def test_a_subclass_of_the_model(self, own_package, allowed):
-        """It is built as the original builds one of its own."""
+        """It is built as the official package builds its own subclass."""
         target, common = "++model._target_=own_models.", {"device": "cpu", "apply_postprocessing": False}
         with NothingDrawn():
             expected = official_build_sam2(TINY, hydra_overrides_extra=[f"{target}Official"], **common)

@@ -1,4 +1,4 @@
-"""What users wrap, hook, patch and replace in the network takes effect as in the original, on the same weights."""
+"""Wrapped, hooked, patched and replaced modules take effect as in the official package, on the same weights."""
 
 import copy
 import types

@@ -66,7 +66,7 @@ def test_memory_attention_at_full_size(check_itself):
 
 
 def test_memory_attention_to_pointers_only(pair):
-    """The original cannot; an object without spatial memory must still be tracked."""
+    """The official model fails here; an object without spatial memory must still be tracked."""
     with torch.no_grad():
         assert memory_attention_call(SIDE, 0, 12)(pair[1]).isfinite().all()
 

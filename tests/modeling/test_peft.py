@@ -1,4 +1,4 @@
-"""LoRA by peft on the original's model and on ours, and its files, which are also those of our adapters."""
+"""LoRA by peft on the official model and on ours, and its files, which our adapters also write."""
 
 import pytest
 import torch
@@ -60,7 +60,7 @@ def gradients(model):
 
 
 def test_lora_on_every_linear_layer(models, peft):
-    """It takes effect in each, learns as in the original, and is merged by peft."""
+    """It takes effect in each, learns as in the official package, and is merged by peft."""
     before, layers = results(models[1]), linear_layers(models[0])
     assert layers == linear_layers(models[1]) and len(layers) > 90
     conf = peft.LoraConfig(r=4, lora_alpha=8, target_modules=layers)

@@ -126,7 +126,7 @@ def test_only_remaining_masks_are_processed(owner, function, options, monkeypatc
 
 @pytest.mark.parametrize(("crops", "m2m"), [(0, False), (1, True), (2, False)])
 def test_no_mask_passes(crops, m2m):
-    """With crops the original fails here."""
+    """With crops the official package fails here."""
     assert pair({"pred_iou_thresh": 2.0, "crop_n_layers": crops, "use_m2m": m2m})[1].generate(image(60, 80)) == []
 
 
@@ -314,7 +314,7 @@ def test_invalid_parameters(options, word):
 
 @pytest.mark.parametrize("factor", [1, 2])
 def test_crop_layers_that_are_raised_after_the_construction(factor):
-    """Which is an IndexError in the original: the records are those of the constructor."""
+    """The official package raises an IndexError. Here, records equal the records with layers from the constructor."""
     options, done = LOOSE | {"crop_n_points_downscale_factor": factor}, []
     expected, raised = pair(options | {"crop_n_layers": 2})[1], pair(options)[1]
     before = raised.generate(image(150, 200))

@@ -1,4 +1,4 @@
-"""Prompts that show no object give the original's masks, and one warning for each predictor."""
+"""Prompts that show no object give the official masks, and one warning for each predictor."""
 
 import warnings
 

@@ -107,7 +107,7 @@ def test_rows_fill_a_bucket_for_compiled_parts(video):
         uncompile(predictor)
     part = predictor.memory_encoder
     for how in ("its forward", "itself", "a module around it"):
-        if how == "its forward":  # as the original's VOS predictor does
+        if how == "its forward":  # as the official VOS predictor does
             part.forward = torch.compile(part.forward, backend="eager")
         elif how == "itself":
             part.compile(backend="eager")

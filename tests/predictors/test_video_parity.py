@@ -227,7 +227,7 @@ def assert_parity(name, videos):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_cases_are_tame(name, videos):
-    """Tests that the original agrees with itself, within a third of the tolerance, to explain failures above."""
+    """Tests that the official model agrees with itself, within a third of the tolerance, to explain failures above."""
     run_official(pair_of(name)[0], videos(CASES[name][1]), CASES[name][0])
 
 

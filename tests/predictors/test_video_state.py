@@ -1,4 +1,4 @@
-"""Guarantees besides numbers: bounded memory, views, options, calls in any order; defects of the original are gone."""
+"""Guarantees besides numbers: bounded memory, views, options, calls in any order, no official defects."""
 
 import copy
 
@@ -252,7 +252,7 @@ def test_a_pass_needs_an_object(video_predictor, video):
 
 
 def test_a_video_of_one_frame(video_predictor, tmp_path):
-    """Clicking again after propagation divides by zero in the original, and empties the mask."""
+    """Clicking again after propagation divides by zero in the official package, and empties the mask."""
     s = Session(video_predictor, jpeg_folder(tmp_path, clip(1)))
     s.points(0, 1, (60, 40, 1))
     s.propagate()

@@ -1,4 +1,4 @@
-"""Automatic masks with random options: parity with the original, invariants of records, invalid options."""
+"""Automatic masks with random options: parity with the official package, invariants of records, invalid options."""
 
 from inspect import signature
 from typing import Any
@@ -67,7 +67,7 @@ def assert_records(records: list[dict[str, Any]], options: dict[str, Any], size:
 @examples(8)
 @given(OPTIONS, SIZES, st.sampled_from([2, 100]))
 def test_records_as_the_original(options, size, levels):
-    """With and without crops, in images of any size; if the original fails, only the invariants are checked."""
+    """With and without crops, in images of any size; if the official package fails, only the invariants are checked."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(amg_parameters, "CPU_PROMPTS", 1000)
         records = records_of(SAM2AutomaticMaskGenerator, options, size, levels)

@@ -1,4 +1,4 @@
-"""Prompts on images: parity with the original, equal results for all input types, errors for everything else."""
+"""Prompts on images: parity with the official package, equal results for all input types, errors for all else."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -146,7 +146,7 @@ def assert_answer(answer: Any, count: int | None, options: dict[str, bool], size
 def test_as_the_original(pair, rgb, data):
     size = rgb.shape[:2]
     prompt = data.draw(prompts(size, MASK_SIDE))
-    assume(prompt.count == 1 or set(prompt.arrays) != {"mask_input"})  # the original fails
+    assume(prompt.count == 1 or set(prompt.arrays) != {"mask_input"})  # the official package fails
     answers = []
     for predictor in pair:
         predictor.set_image(rgb)

@@ -104,7 +104,7 @@ CALLABLES = [
 
 @pytest.mark.parametrize("target", CALLABLES)
 def test_targets(target: str, canary: Path, tmp_path: Path):
-    """In configurations of models and of trainings, also under the original's names, and in overrides."""
+    """In configurations of models and of trainings, also under the official names, and in overrides."""
     call = f"{{_target_: {target}, _args_: ['touch {canary}']}}"
     model, training = tmp_path / "model.yaml", tmp_path / "training.yaml"
     for place in ("image_encoder", "more"):

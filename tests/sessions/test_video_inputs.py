@@ -231,7 +231,7 @@ def test_arrays_of_logits_or_probabilities_give_a_warning(mask: Any) -> None:
     message = r"every nonzero pixel counts as the object.*mask > 0 for logits, or mask > 0.5 for probabilities"
     with pytest.warns(UserWarning, match=message):
         found = predictor.add_new_mask(state, 1, "new", mask)[2]
-    assert torch.equal(found, everything)  # as the original
+    assert torch.equal(found, everything)  # as in the official package
 
 
 @pytest.mark.filterwarnings("error")

@@ -275,7 +275,7 @@ def test_copies_of_predictors_keep_their_strategy(predictor):
 def test_a_session_as_the_originals_dict_has_no_strategy(predictor, frames):
     state = predictor.init_state(str(frames), strategy="samurai")
     assert len(state["output_dict_per_obj"]) == 0
-    with pytest.raises(RuntimeError, match="the strategy Samurai has no effect on a session that is the original's"):
+    with pytest.raises(RuntimeError, match="the strategy Samurai has no effect on a session that is the official dict"):
         predictor.add_new_points_or_box(state, 0, 0, **PROMPTS[0])
 
 

@@ -58,7 +58,7 @@ def tensors_in(results: Any) -> list[torch.Tensor]:
 
 
 def inputs_of(model: Any, part: str, count: int = 1, side: int = 128) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Returns random arguments of a part's ``forward``, in the original's form, for ``count`` images or objects.
+    """Returns random arguments of a part's ``forward``, in the official form, for ``count`` images or objects.
 
     Args:
         side: Side of the images in pixels. The prompt encoder and the mask decoder have only the model's size.

@@ -45,5 +45,5 @@ vos_raw_dataset = Official("training.dataset.vos_raw_dataset")
 
 
 def official_clips(raw: Any) -> list[Any]:
-    """All of each video, as the original's ``VideoDatapoint``; masks are uint8."""
+    """All of each video, as the official ``VideoDatapoint``; masks are uint8."""
     return list(vos_dataset.VOSDataset([], False, raw, vos_sampler.EvalSampler(), 1))

@@ -1,4 +1,4 @@
-"""The fused step on outputs in the original's format."""
+"""The fused step on outputs in the official format."""
 
 import torch
 
@@ -30,7 +30,7 @@ def memory_of(model, output_dict, frame, num_frames):
 
 
 def fused_step(model, image, output_dict, frame, num_frames, fp8=False):
-    """One object on a frame ``image (1, 3, S, S)``: its mask, pointer and memory under the original's keys."""
+    """One object on a frame ``image (1, 3, S, S)``: its mask, pointer and memory under the official keys."""
     *high_res, embedding = model.encode_image(image)
     features = FrameFeatures(embedding, high_res)
     found = predict(model, features, memory_of(model, output_dict, frame, num_frames), False, fp8=fp8)

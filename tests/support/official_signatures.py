@@ -1,4 +1,4 @@
-"""Names and signatures of the original, and how ours differ."""
+"""Names and signatures of the official package, and how ours differ."""
 
 import importlib
 import inspect
@@ -18,7 +18,7 @@ SPECIAL = ("__call__", "__getitem__", "__setitem__", "__delitem__", "__len__")
 
 
 class Member(NamedTuple):
-    """A function, class or method of the original, and its counterpart."""
+    """A function, class or method of the official package, and its counterpart."""
 
     name: str  # such as sam2.build_sam.build_sam2
     official: Any
@@ -32,7 +32,7 @@ def official_modules() -> list[str]:
 
 
 def members() -> Iterator[Member]:
-    """Everything that the original's modules define, methods included."""
+    """Everything that the official modules define, methods included."""
     for name in official_modules():
         for attribute, value in vars(importlib.import_module(name)).items():
             if getattr(value, "__module__", None) != name:
@@ -64,7 +64,7 @@ def kind(value: Any) -> str:
 
 
 def differences(official: Any, ours: Any) -> list[str]:
-    """Differences by which a call written for the original could fail or change its meaning."""
+    """Differences by which a call written for the official package could fail or change its meaning."""
     if kind(official) != kind(ours):
         return [f"a {kind(ours)} instead of a {kind(official)}"]
     if isinstance(official, property) or kind(official) == "value":
@@ -120,7 +120,7 @@ def _same_default(theirs: Any, ours: Any) -> bool:
 
 
 def _return_form(annotation: Any) -> str | None:
-    """What is returned, however it is spelled; None where the original does not say."""
+    """What is returned, however it is spelled; None where the official package does not say."""
     if annotation is inspect.Signature.empty:
         return None
     text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)

@@ -20,7 +20,7 @@ from sam2fast.training.config import TRAINING_TARGETS
 from sam2fast.training.data.batch import ClipBatch
 from sam2fast.training.model import ClipPrediction, SAM2Train
 
-# Side of the input; small, since the original is slow in fp64.
+# Side of the input; small, since the official model is slow in fp64.
 SIZE = 64
 # Nothing that draws from the global generator.
 DETERMINISTIC = (
@@ -43,14 +43,14 @@ def build_training_pair(config: str = "nano/sam2fast_nano") -> tuple[Any, SAM2Tr
 
 
 def with_official_targets(node: Any) -> Any:
-    """A configuration of ours that the original's classes are built from."""
+    """A configuration of ours that the official classes are built from."""
     if isinstance(node, dict):
         return {k: official_target(v) if k == "_target_" else with_official_targets(v) for k, v in node.items()}
     return [with_official_targets(child) for child in node] if isinstance(node, list) else node
 
 
 def official_target(target: str) -> str:
-    """The original's name of a class of ours."""
+    """The official name of a class of ours."""
     if target == "sam2fast.training.model.SAM2Train":
         return "training.model.sam2.SAM2Train"
     renamed = {ours: f"{module}.{name}" for module, names in NAMES.items() for name, ours in names.items()}
@@ -83,7 +83,7 @@ def batch_of_discs(
 
 
 def official_batch(batch: ClipBatch) -> Any:
-    """The parts of the original's ``BatchedVideoDatapoint`` that its model reads."""
+    """The parts of the official ``BatchedVideoDatapoint`` that its model reads."""
     mean = torch.tensor([0.485, 0.456, 0.406])
     std = torch.tensor([0.229, 0.224, 0.225])
     images = ((batch.frames.float() / 255 - mean) / std).permute(1, 0, 4, 2, 3)  # video-major
@@ -105,7 +105,7 @@ def injected_prompts(prediction: ClipPrediction) -> Iterator[None]:
                 continue
             new = prompt["point_coords"][:, seen:], prompt["point_labels"][:, seen:]
             seen = prompt["point_labels"].shape[1]
-            # The original draws what starts a track for all frames before the first is tracked.
+            # The official model draws what starts a track for all frames before the first is tracked.
             (first if step == 0 else later).append(new)
     queue: list[tuple[Tensor, Tensor]] = first + later
     draw = Mock(side_effect=queue)

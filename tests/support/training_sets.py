@@ -29,7 +29,7 @@ def clips_of(raw: NamedVideoDataset) -> list[Clip]:
 
 
 def assert_same_clip(clip: Clip, datapoint: Any) -> None:
-    """A clip of ours and a datapoint of the original's: frames, object ids and masks."""
+    """A clip of ours and an official datapoint: frames, object ids and masks."""
     assert len(clip.frames) == len(datapoint.frames) > 0
     for t, frame in enumerate(datapoint.frames):
         assert np.array_equal(clip.frames[t], np.asarray(frame.data))

@@ -1,4 +1,4 @@
-"""Small data sets of videos with masks, and the original's VOS inference with any predictor."""
+"""Small data sets of videos with masks, and the official VOS inference with any predictor."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -62,7 +62,7 @@ def davis_folder(folder: Path, per_object: bool = False) -> None:
         write_masks(folder / "Annotations" / name, discs, per_object, palette().tobytes())
 
 
-class TheOriginal:
+class OfficialInference:
     """``tools/vos_inference.py`` on one video, in fp32."""
 
     def __init__(

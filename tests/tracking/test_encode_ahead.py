@@ -86,7 +86,7 @@ def test_tracking_goes_on_before_an_answer_is_given(fast, video):
 
 
 def test_cached_features_are_waited_for(fast, video):
-    """The features that the original's dict gets may still be on their way; none are computed again."""
+    """The features that the official dict gets may still be on their way; none are computed again."""
     s, waits = Session(fast, video), []
     fast.fast = False
     cache = s.state.features

@@ -75,5 +75,5 @@ def test_errors(predictor, state):
     with pytest.raises(TypeError, match="expected the session"):
         predictor.propose_masks(None, 0, 1, [ON_SQUARE], [1])
     assert state["output_dict_per_obj"] == {}
-    with pytest.raises(RuntimeError, match="propose_masks is not supported: this session is the original's dict"):
+    with pytest.raises(RuntimeError, match="propose_masks is not supported: this session is the official dict"):
         predictor.propose_masks(state, 0, 1, [ON_SQUARE], [1])

@@ -147,7 +147,7 @@ def test_errors_change_nothing(predictor, method, obj_ids, error, message):
 def test_the_originals_dict_is_refused(predictor, method):
     state = prompted(predictor, [3])
     new = state["temp_output_dict_per_obj"][0]["cond_frame_outputs"]
-    with pytest.raises(RuntimeError, match="obj_ids is not supported: this session is the original's dict"):
+    with pytest.raises(RuntimeError, match="obj_ids is not supported: this session is the official dict"):
         list(getattr(predictor, method)(state, obj_ids=[3]) or ())
     assert [*new] == [1]
 
@@ -157,12 +157,12 @@ def test_a_session_that_becomes_the_originals_dict_meanwhile(predictor):
     tracking = predictor.propagate_in_video(state, progress=False, obj_ids=[3])
     next(tracking)
     assert state["output_dict_per_obj"]
-    with pytest.raises(RuntimeError, match="obj_ids is not supported: this session is the original's dict"):
+    with pytest.raises(RuntimeError, match="obj_ids is not supported: this session is the official dict"):
         next(tracking)
 
 
 def test_overridden_methods(predictor, monkeypatch):
-    """Methods with the original's signatures still work, and methods with ``obj_ids`` get the ids."""
+    """Methods with the official signatures still work, and methods with ``obj_ids`` get the ids."""
     calls, kind = [], type(predictor)
     preflight, propagate = kind.propagate_in_video_preflight, kind.propagate_in_video
 

@@ -54,7 +54,7 @@ class Number:
 
 
 class Listed(list):
-    """For the original's loader."""
+    """For the official loader."""
 
     def __getitem__(self, index):
         return super().__getitem__(int(index))
@@ -132,7 +132,7 @@ def official_epoch(mixed, epoch):
 
 
 def test_phases_go_through_everything_once(monkeypatch):
-    """In three epochs of nearly the same size, as in the original; the order differs."""
+    """In three epochs of nearly the same size, as in the official package; the order differs."""
     sources = [ClipSource(vos(23), 2), ClipSource(RepeatFactorWrapper(vos(10, 2, 100)), 1)]
     loader = ClipLoader(sources, phases_per_epoch=3, drop_last=False)
     rounds = []

@@ -1,4 +1,4 @@
-"""SA-V's layout: the same videos, frames, objects and masks as the original's data set, also from video files."""
+"""SA-V's layout: the same videos, frames, objects and masks as the official data set, also from video files."""
 
 import gc
 import os

@@ -1,4 +1,4 @@
-"""Images with masks in JSON files: SA-1B as the original's data set reads it, COCO as pycocotools does."""
+"""Images with masks in JSON files: SA-1B as the official data set reads it, COCO as pycocotools does."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""Sampling of prompts by the original's functions, compared with the original's."""
+"""Sampling of prompts, compared with the official functions."""
 
 import sys
 from types import ModuleType
@@ -38,7 +38,7 @@ def test_boxes(arguments):
 @pytest.mark.parametrize("count", [0, 1, 5])
 @pytest.mark.parametrize("with_guess", [True, False])
 def test_random_errors(count, with_guess):
-    """Every click is at a pixel where the original may click, with the same label."""
+    """Every click is at a pixel where the official code may click, with the same label."""
     truth = random_blobs(20, seed=2)
     guess = random_blobs(20, seed=3) if with_guess else None
     if guess is not None:

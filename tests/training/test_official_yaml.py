@@ -178,7 +178,7 @@ def test_weights_that_a_file_lacks_may_be_drawn(strict, tmp_path):
 
 
 def test_other_data_sets(tmp_path):
-    """As the original's README mixes them: images beside videos, one with and one without repeat factors."""
+    """As the official README mixes them: images beside videos, one with and one without repeat factors."""
     train = their_content()["trainer"]["data"]["train"]
     videos = train["datasets"][0]
     images = copy.deepcopy(videos["dataset"]["datasets"][0])
@@ -203,7 +203,7 @@ def test_other_data_sets(tmp_path):
     raw = sources[0].dataset.video_dataset
     assert raw._target_ == "sam2fast.training.data.json_datasets.SA1BRawDataset" and raw.mask_area_frac_thresh == 0.9
     assert sources[0].dataset.multiplier == 1 and sources[1].dataset.dataset.datasets[0].multiplier == 2
-    assert "changed: trainer.data.train.datasets.0.multiplier: 1, since in the original" in "\n".join(said)
+    assert "changed: trainer.data.train.datasets.0.multiplier: 1, since in the official package" in "\n".join(said)
     assert config.trainer.data.val.datasets[0].key == "mose"
     assert "changed: trainer.data.val: a validation gives J, F and J&F" in "\n".join(said)
 
@@ -252,7 +252,7 @@ def test_refusals(key, value, message, tmp_path):
 
 
 def test_lists_that_are_computed(tmp_path):
-    """As Hydra resolves them in the original; OmegaConf.resolve refuses them."""
+    """As Hydra resolves them in the official package; OmegaConf.resolve refuses them."""
     config, _ = theirs_with(tmp_path, trainer__checkpoint__save_list="${range:3}")
     assert config.trainer.checkpoint.save_list == [0, 1, 2]
 

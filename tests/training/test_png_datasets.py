@@ -1,4 +1,4 @@
-"""Masks as PNG files: videos as the original's data sets read them, and images with labels or folders of masks."""
+"""Masks as PNG files: videos as the official data sets read them, and images with labels or folders of masks."""
 
 import shutil
 from pathlib import Path
@@ -230,7 +230,7 @@ class TestMaskFolders:
         clip = sample(self.open(root), 1)
         assert np.array_equal(clip.frames[0], np.asarray(turned)) and not np.array_equal(clip.frames[0], lying)
         assert np.array_equal(clip.masks[0, 0], np.asarray(labels) == 9)
-        # Other data sets ignore EXIF orientation, as the original does.
+        # Other data sets ignore EXIF orientation, as the official package does.
         assert np.array_equal(read_frame(path), np.asarray(lying)) and read_frame_size(path) == (HEIGHT, WIDTH)
 
     @pytest.mark.parametrize(

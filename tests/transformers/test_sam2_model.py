@@ -50,7 +50,7 @@ PROMPTS: dict[str, dict[str, Any]] = {
         "point_labels": [1, 0],
     },
     "mask and point": {"point_coords": [[480, 400]], "point_labels": [1], "mask_input": _mask_logits()},
-    # A mask alone: our predictor, as the original, adds no point; transformers adds this one.
+    # A mask alone: our predictor, like the official predictor, adds no point; transformers adds this one.
     "mask and padding point": {"point_coords": [[0, 0]], "point_labels": [-1], "mask_input": _mask_logits()},
     "three prompts": {"point_coords": [[[500, 375]], [[90, 80]], [[800, 910]]], "point_labels": [[1], [1], [1]]},
 }

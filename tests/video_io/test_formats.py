@@ -163,7 +163,7 @@ def test_orientation(source, orientation, tmp_path):
 
 
 def test_other_angles_are_upright():
-    """As in the original; FFmpeg's program would add black corners."""
+    """As in the official package; FFmpeg's program would add black corners."""
     data = bytearray(with_matrix(encode("libx264", "mp4", count=1, draw=lambda _: drawing(5)), Orientation()))
     struct.pack_into(">5i", data, data.index(b"tkhd") + 44, -46341, 46341, 0, -46341, -46341)  # 135 degrees
     with read_frames(bytes(data), SIZE) as reader:

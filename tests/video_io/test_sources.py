@@ -1,4 +1,4 @@
-"""Folders of images and images in memory, by random access and as streams; folders compared with the original."""
+"""Folders of images and images in memory, by random access and as streams; folders compared with the official code."""
 
 import logging
 import os
@@ -111,7 +111,7 @@ class TestFolder:
         assert (len(frames), frames.height, frames.width) == (5, 64, 80)
 
     def test_another_size_affects_only_its_frame(self, folder):
-        """The original resizes every image silently, and its masks have the last one's size."""
+        """The official function resizes every image silently, and its masks have the last one's size."""
         Image.fromarray(random_image(60, 90)).save(folder / "10.JPG", "JPEG")
         assert_damaged(lambda: folder, 2, VideoError, "frame 2 is 90x60 pixels, but the video is 80x64")
 

@@ -27,7 +27,7 @@ export function sendingError(error: unknown): ApiError {
 /** The error for a message of the server; `code` if the server sends one. */
 export function serverError(text: string, code?: unknown): ApiError {
   const message = asSentence(text);
-  // The original sends no codes.
+  // The official server sends no codes.
   if (code === "NO_SESSION" || /cannot find session/i.test(message)) return new ApiError("session", message);
   if (code === "BUSY" || code === "DISK_FULL") return new ApiError("busy", message);
   return new ApiError(code === "INTERNAL" ? "failed" : "refused", message);

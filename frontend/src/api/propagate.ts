@@ -17,7 +17,7 @@ export interface Track {
 
 interface Body {
   frame_index: number;
-  /** The original's server sends no scores. */
+  /** The official server sends no scores. */
   results: {
     object_id: number;
     mask: { size: [number, number]; counts: string };

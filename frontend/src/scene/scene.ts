@@ -42,7 +42,7 @@ export interface Scene {
 
 export const NO_PROMPT: Prompt = { points: [], box: null, mask: null };
 
-/** The colours of the original's demo. The server has the same table for its overlay videos. */
+/** The colours of the official demo. The server has the same table for its overlay videos. */
 export const COLOURS = [
   "#3880f3",
   "#f0aa19",

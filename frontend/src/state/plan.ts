@@ -36,7 +36,7 @@ export function makeTrack(plan: Plan, scene: Scene, masks: Masks, frame: number,
   if (objects.length === 0) return null;
   const common = { objects: objects.map(({ id }) => id), total: end - first + 1 };
   if (plan.extent === "all") return { ...common, start, direction: "both", end: null };
-  // Backwards from the first frame the server, like the original's, tracks nothing.
+  // Backwards from the first frame the server, like the official server, tracks nothing.
   if (plan.extent === "backward" && end > 0) return { ...common, start: end, direction: "backward", end: null };
   return { ...common, start: first, direction: "forward", end };
 }

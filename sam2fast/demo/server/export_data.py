@@ -24,7 +24,7 @@ from sam2fast.results.image_writers import TOLERANCE
 
 DEFAULT_RATE = 24.0
 
-# The colours of objects in overlays. Source: the original's demo; the page has the same table in
+# The colours of objects in overlays. Source: the official demo; the page has the same table in
 # ``frontend/src/scene/scene.ts``.
 COLOURS: tuple[Colour, ...] = (
     (0x38, 0x80, 0xF3),

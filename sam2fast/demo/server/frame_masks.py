@@ -1,7 +1,7 @@
 """The masks of one frame as run lengths, and as a part of the stream of tracked frames.
 
-The stream is the original demo's, with two more keys for each object: ``iou`` and ``object_score``.
-Source: ``demo/backend/server/app.py`` and ``inference/multipart.py`` of the original.
+The stream is the official demo's, with two more keys for each object: ``iou`` and ``object_score``.
+Source: ``demo/backend/server/app.py`` and ``inference/multipart.py`` of the official repository.
 """
 
 import json

@@ -1,6 +1,6 @@
 """The GraphQL schema, its resolvers, and its HTTP view at /graphql.
 
-Source: ``demo/backend/server/schema.py`` of the original.
+Source: ``demo/backend/server/schema.py`` of the official repository.
 """
 
 import json
@@ -167,7 +167,7 @@ def make_schema() -> DemoSchema:
 
 
 class DemoView(GraphQLView):
-    """Strawberry's view without queries by GET, as in the original; created for each request."""
+    """Strawberry's view without queries by GET, as in the official demo; created for each request."""
 
     def __init__(self, schema: DemoSchema, service: DemoService, uploads: Uploads) -> None:
         super().__init__(

@@ -1,6 +1,6 @@
-"""The types of the GraphQL schema; the schema is the original demo's.
+"""The types of the GraphQL schema; the schema is the official demo's.
 
-Source: ``demo/backend/server/data/data_types.py`` and ``schema.py`` of the original.
+Source: ``demo/backend/server/data/data_types.py`` and ``schema.py`` of the official repository.
 """
 
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ class Video(relay.Node):
 
     @strawberry.field(description="Address of an image of its first frame.")
     def poster_url(self) -> str:
-        """On this server; without a poster the address ends in ``None``, as in the original."""
+        """On this server; without a poster the address ends in ``None``, as in the official demo."""
         return f"{self.base_url}/{quote(str(self.poster_path))}"
 
     @classmethod

@@ -37,7 +37,7 @@ MODELS: Mapping[str, OfferedModel] = {
     ),
     "tiny": OfferedModel("SAM 2.1 tiny", 156, "Meta's smallest model."),
     "small": OfferedModel("SAM 2.1 small", 184, "Little slower than tiny, a little better."),
-    "base_plus": OfferedModel("SAM 2.1 base+", 324, "The original demo's default. Meant for a GPU."),
+    "base_plus": OfferedModel("SAM 2.1 base+", 324, "The official demo's default. Meant for a GPU."),
     "large": OfferedModel("SAM 2.1 large", 898, "Meta's best model, and the slowest. Meant for a GPU."),
 }
 STRATEGIES: Mapping[str, str] = {  # those that can show each frame when it is tracked

@@ -1,4 +1,4 @@
-"""Real clips for the gallery: those of the original demo, downloaded when a user asks for them."""
+"""Clips of the official demo for the gallery, downloaded when a user asks for them."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +13,7 @@ URL = f"https://raw.githubusercontent.com/facebookresearch/sam2/{COMMIT}/demo/da
 
 
 class RealClip(NamedTuple):
-    """A file of the original's gallery, its size and its hash."""
+    """A file of the official demo's gallery, its size and its hash."""
 
     name: str
     size: int

@@ -73,7 +73,7 @@ class DemoService:
     def track(self, session_id: str, plan: TrackPlan, direction: Direction = "both") -> Iterator[FrameMasks]:
         """Tracks objects from a frame to the video's end, then back from that frame to the beginning.
 
-        The start frame comes twice unless it is the first, as in the original. The session's running track is
+        The start frame comes twice unless it is the first, as in the official demo. The session's running track is
         cancelled. Errors of the request are raised at once, not with the first frame.
 
         Args:

@@ -42,7 +42,7 @@ BOXES = [[20, 20, 70, 60], [50, 30, 100, 80]]
 
 @pytest.fixture(scope="module")
 def pair():
-    """Returns nano's modules of the original and ours."""
+    """Returns nano's official modules and ours."""
     pair = build_video_pair("sam2.1_t", NANO_LAYERS)
     weights = {name: tensor.float() for name, tensor in read_checkpoint(nano.WEIGHTS).items()}
     for model in pair:

@@ -66,7 +66,7 @@ class Clicked(NamedTuple):
 
 
 def click_by_click(predictor: Any, truth: np.ndarray, feed_back: bool) -> Clicked:
-    """One object, as in a script with the original."""
+    """One object, as in a script with the official package."""
     mask, logits, found = np.zeros_like(truth), None, Clicked([], [], [], [], 0.0)
     for k in range(CLICKS):
         x, y, label = deepest(truth, mask)

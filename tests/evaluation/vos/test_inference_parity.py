@@ -1,4 +1,4 @@
-"""The files of :func:`track_job` against those of the official predictor with the original's rules."""
+"""Compares the files of :func:`track_job` with files of the official predictor by the official rules."""
 
 import dataclasses
 from pathlib import Path
@@ -10,7 +10,7 @@ from file_contents import files_of
 from parity import NARROW
 from PIL import Image
 from video import SMALL, build_video_pair, float32_memory
-from vos_sets import TheOriginal, odd_colours, write_masks, write_video
+from vos_sets import OfficialInference, odd_colours, write_masks, write_video
 
 from sam2fast.evaluation.vos import VosJob, VosSettings, track_job
 
@@ -49,7 +49,7 @@ def compare(predictors: Any, video: Path, folder: Path, settings: VosSettings) -
     late_objects, _ = options.pop("late_objects"), options.pop("ignored_labels")
     found = {path: Image.open(folder / "out/a" / path) for path in files_of(folder / "out/a")}
     with float32_memory():
-        expected = list(TheOriginal(official, video, folder / "masks", **options).images(late_objects))
+        expected = list(OfficialInference(official, video, folder / "masks", **options).images(late_objects))
     assert sorted(found) == sorted(path for path, _, _ in expected)
     assert done.frames == len({Path(path).name for path in found})
     shown: set[int] = set()
