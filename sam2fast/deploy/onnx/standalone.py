@@ -11,7 +11,7 @@ SOURCES = (
     _PACKAGE / "utils" / "numbers.py",
     _PACKAGE / "io" / "file_records.py",
     _PACKAGE / "modeling" / "memory_selection.py",
-    _PACKAGE / "tracking" / "records.py",
+    _PACKAGE / "tracking" / "object_results.py",
     _PACKAGE / "tracking" / "together_rules.py",
     *(_RUNTIME / f"{name}.py" for name in ("manifest", "arrays", "together", "prompts", "frames", "graphs", "images")),
     *(_RUNTIME / f"{name}.py" for name in ("objects", "videos")),
