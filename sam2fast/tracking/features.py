@@ -137,14 +137,12 @@ class FeatureCache:
         fields = frame.index, frame.time, frame.height, frame.width, frame._pixels
         return EncodedFrame(*fields, features, model, dtype, self._changes)
 
-    def read(self, frames: Sequence[int]) -> list[FrameFeatures] | None:
-        """Returns features of ``frames``, or None if a frame is not cached. Marks the frames as most recently used.
+    def read(self, frames: Sequence[int]) -> list[FrameFeatures]:
+        """Returns features of cached ``frames``. Marks the frames as most recently used.
 
         The current CUDA stream waits until the features are computed.
         """
         dtype, result = autocast_dtype(self._device), []
-        if any((t, dtype) not in self.kept for t in frames):
-            return None
         for t in frames:
             features = self.kept[t, dtype]
             self.kept.move_to_end((t, dtype))

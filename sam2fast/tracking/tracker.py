@@ -164,12 +164,9 @@ class Tracker:
                 self._encode(state, missing, ahead=True, padded=count if is_end else 0)
 
     def _features(self, state: VideoSession, frames: Sequence[int]) -> list[FrameFeatures]:
-        features = state.features.read(frames)
-        if features is None:
+        if state.features.missing(frames):
             self._encode(state, frames)
-            features = state.features.read(frames)
-            assert features is not None
-        return features
+        return state.features.read(frames)
 
     def _encode(self, state: VideoSession, frames: Sequence[int], ahead: bool = False, padded: int = 0) -> None:
         state.features.encode(frames, lambda new: self.steps.encode(state.frames, new, ahead, padded))
