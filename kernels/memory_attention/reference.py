@@ -143,8 +143,8 @@ def memory_attention_reference(
         wide = torch.promote_types(query.dtype, torch.float32)
         query, key = query.to(wide), key.to(wide)
     if K:
-        rotated = apply_rope(key[:, :, : K * n], of_keys(weights.cos, n), of_keys(weights.sin, n))
-        key = torch.cat([rotated, key[:, :, K * n :]], dim=2)
+        cos, sin = of_keys(weights.cos, n), of_keys(weights.sin, n)
+        key = torch.cat([apply_rope(key[:, :, : K * n], cos, sin), key[:, :, K * n :]], dim=2)  # frees the old keys
 
     value = torch.cat([maps.flatten(1, 2), pointers.to(maps.dtype)], dim=1)  # (B, M, m)
     value = value.to(query.dtype)[:, None].expand(-1, heads, -1, -1)
