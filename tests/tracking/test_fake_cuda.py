@@ -297,7 +297,7 @@ def test_tables_have_to_be_pinned(cuda, predictor, monkeypatch):
     seen, *_ = steady_frames(cuda, predictor, 1, 1)
     (fault,) = seen.faults
     assert fault.kind == "pageable copy" and fault.place.startswith("sam2fast/engine/replay.py:")
-    with pytest.raises(AssertionError, match=r"recorded\.py:\d+ _copy: x\.copy_"):
+    with pytest.raises(AssertionError, match=r"replay\.py:\d+ _copy: x\.copy_"):
         seen.check()
 
 
