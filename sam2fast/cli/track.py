@@ -140,6 +140,9 @@ class TrackCommand:
         help="For volumes: the values that become black and white.  [default: the first that DICOM states, else the "
         "percentiles 0.5 and 99.5]",
     )
+    tone_map: bool = option(
+        cls=RareOption, help="For HDR videos (PQ or HLG): map colours to standard dynamic range; needs PyAV 16."
+    )
     formats: tuple[str, ...] = option(
         "--format",
         type=FormatsType(FORMATS),
@@ -196,7 +199,9 @@ class TrackCommand:
         options = {one.name: getattr(self, one.name) for one in fields(TrackRequest) if one.name in vars(self)}
         requests = {}
         for source in sources:
-            video = VideoSource.of(source, self.stream)._replace(axis=self.axis, window=self.window)
+            video = VideoSource.of(source, self.stream)._replace(
+                axis=self.axis, window=self.window, tone_map=self.tone_map
+            )
             request = TrackRequest(video, prompts, **options)
             if self.boxes_file is not None:
                 request = self._with_boxes(request, len(sources), box_settings, left_out)

@@ -18,13 +18,17 @@ from sam2fast.tracking.approximations import Approximations
 
 
 class VideoSource(NamedTuple):
-    """A video: a file, a folder of images, a URL or a camera. ``axis`` and ``window`` are options of a volume."""
+    """A video: a file, a folder of images, a URL or a camera.
+
+    ``axis`` and ``window`` are options of a volume, ``tone_map`` is an option of a video file.
+    """
 
     text: str
     camera: int | None = None
     label: str | None = None  # address or ``-`` of a video that is first copied to a local file
     axis: str | None = None
     window: tuple[float, float] | None = None
+    tone_map: bool = False
 
     @classmethod
     def of(cls, source: InputSource, is_streamed: bool) -> "VideoSource":
@@ -64,6 +68,10 @@ class VideoSource(NamedTuple):
     @property
     def to_open(self) -> Any:
         """The argument for :func:`sam2fast.video_io.read_frames` and ``init_state``. For a volume, the open volume."""
+        from sam2fast.video_io import ToneMapped
+
+        if self.tone_map:
+            return ToneMapped(self.text)
         if self.is_volume:
             return _open_volume(self.text, self.axis or "axial", self.window)
         return self.text if self.camera is None else self.camera

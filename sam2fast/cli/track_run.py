@@ -133,6 +133,8 @@ def _made_from(
     options |= {"approximate": request.approximations.named(), **model["options"]}
     if request.source.is_volume:
         options |= {"axis": request.source.axis or "axial", "window": request.source.window}
+    if request.source.tone_map:
+        options["tone_map"] = True
     boxes = {} if request.detections is None else request.detections.as_json()
     content = {"boxes": boxes.pop("sha256")} if boxes else {}
     return {**model, **video, "prompts": prompts, **content, "options": {**options, **boxes}}

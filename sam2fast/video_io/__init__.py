@@ -6,7 +6,7 @@ Source: ``sam2.utils.misc.load_video_frames``. The official function decodes the
 from sam2fast.video_io.frames import Frames
 from sam2fast.video_io.opening import open_frames
 from sam2fast.video_io.reading import FrameReader, StreamFrame, read_frames
-from sam2fast.video_io.video_types import NoFramesError, VideoError
+from sam2fast.video_io.video_types import NoFramesError, ToneMapped, VideoError
 from sam2fast.video_io.volumes import Volume, open_volume
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Frames",
     "NoFramesError",
     "StreamFrame",
+    "ToneMapped",
     "VideoError",
     "Volume",
     "open_frames",

@@ -4,7 +4,7 @@ import errno
 import functools
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,7 +16,7 @@ from av.error import FFmpegError
 from av.video.stream import VideoStream
 
 from sam2fast.utils.cores import available_cores
-from sam2fast.video_io.video_types import NoFramesError, VideoError
+from sam2fast.video_io.video_types import NoFramesError, ToneMapped, VideoError
 
 # Timeouts in seconds for the connection and for the next frame.
 TIMEOUTS = (20.0, 30.0)
@@ -39,6 +39,7 @@ class VideoInput:
         form: FFmpeg's name of the format, if FFmpeg cannot detect it.
         options: FFmpeg's options.
         is_file: True if the video can be opened again from its beginning.
+        is_tone_mapped: True if HDR frames are mapped to standard dynamic range.
     """
 
     name: str
@@ -46,10 +47,13 @@ class VideoInput:
     form: str | None = None
     options: Mapping[str, str] = field(default_factory=dict)
     is_file: bool = True
+    is_tone_mapped: bool = False
 
     @staticmethod
     def of_file(file: Any) -> "VideoInput":
         """Describes a file by path, bytes or a binary file object. Raises ``TypeError`` for text file objects."""
+        if isinstance(file, ToneMapped):
+            return replace(VideoInput.of_file(file.video), is_tone_mapped=True)
         if isinstance(file, bytes | bytearray | memoryview):
             return VideoInput(f"the video of {len(file)} bytes", bytes(file))
         if isinstance(file, str | Path):

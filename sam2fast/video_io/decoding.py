@@ -1,11 +1,14 @@
 """Decodes packets to frames, and converts frames to RGB pixels exactly like decord, the official package's reader."""
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from fractions import Fraction
 from itertools import pairwise
+from threading import Lock
 from typing import Any, NamedTuple, TypeAlias
 
+import av
 import numpy as np
 import torch
 from av import Packet, VideoFrame
@@ -15,8 +18,14 @@ from av.filter import Graph
 from av.video.stream import VideoStream
 from torch import Tensor
 
+from sam2fast.video_io.containers import VideoInput
+from sam2fast.video_io.video_types import VideoError
+
 Layout: TypeAlias = tuple[int, int, str]  # width, height and pixel format of a frame
 
+HDR_TRANSFERS = {16: "PQ", 18: "HLG"}  # by FFmpeg's number of the transfer function
+TONE_MAPPING = ":out_transfer=bt709:out_primaries=bt709:intent=perceptual"  # options of FFmpeg's scaler
+TONE_MAPPING_FILTERS = (11, 0, 0)  # version of libavfilter in FFmpeg 8.0, the first with these options
 OFF_AXIS = 1 / 57  # tangent of one degree; a smaller tilt of a display matrix is ignored
 
 
@@ -126,28 +135,34 @@ class Orientation(NamedTuple):
 class Scaler:
     """Rotates frames upright and resizes frames with swscale's bilinear filter, bit by bit like decord.
 
-    Several threads may convert frames at the same time. Each has its own graph of filters. A graph reuses the memory of
-    pixels that are no longer needed.
+    Several threads may convert frames at the same time. Each has its own graph of filters, except with tone mapping. A
+    graph reuses the memory of pixels that are no longer needed.
 
     Args:
         size: Side S of the square, or None to keep the size of each frame.
+        maps_tones: If True, maps HDR frames to standard dynamic range.
     """
 
-    def __init__(self, size: int | None, orientation: Orientation) -> None:
+    def __init__(self, size: int | None, orientation: Orientation, maps_tones: bool = False) -> None:
         self._scale = "iw:ih" if size is None else f"{size}:{size}"
+        # Bilinear is the default in decord's FFmpeg, while today's default is bicubic.
+        self._scale += ":flags=bilinear" + TONE_MAPPING * maps_tones
         self._orientation = orientation
         self._idle: list[tuple[Layout, Graph]] = []
+        # FFmpeg takes seconds to prepare tone mapping, so all threads share one graph.
+        self._turn: AbstractContextManager[Any] = Lock() if maps_tones else nullcontext()
 
     def __call__(self, frame: VideoFrame) -> Tensor:
         """Returns the pixels of a frame, ``(S, S, 3)`` uint8 RGB."""
         layout, known, graph = (frame.width, frame.height, frame.format.name), None, None
-        with suppress(IndexError):
-            known, graph = self._idle.pop()
-        if graph is None or layout != known:
-            graph = self._build(frame)
-        graph.push(frame)
-        pixels = graph.pull().to_ndarray()
-        self._idle.append((layout, graph))
+        with self._turn:
+            with suppress(IndexError):
+                known, graph = self._idle.pop()
+            if graph is None or layout != known:
+                graph = self._build(frame)
+            graph.push(frame)
+            pixels = graph.pull().to_ndarray()
+            self._idle.append((layout, graph))
         # The decoder may need the pixels of a frame that no filter has changed.
         return torch.from_numpy(pixels.copy() if frame.format.name == "rgb24" else pixels)
 
@@ -158,9 +173,33 @@ class Scaler:
         unit = Fraction(1)
         source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=unit)
         upright = [graph.add(*one) for one in self._orientation.filters]
-        # Bilinear is the default in decord's FFmpeg, while today's default is bicubic.
-        scale = graph.add("scale", f"{self._scale}:flags=bilinear")
+        scale = graph.add("scale", self._scale)
         for one, next_one in pairwise([source, *upright, scale, graph.add("format", "rgb24"), graph.add("buffersink")]):
             one.link_to(next_one)
         graph.configure()
         return graph
+
+
+def maps_tones(video: VideoInput, frame: VideoFrame) -> bool:
+    """Returns True if a video's HDR frames are mapped to standard range. Warns of HDR that is not mapped.
+
+    Args:
+        frame: First frame of the video.
+
+    Raises:
+        VideoError: If the installed FFmpeg cannot map tones.
+    """
+    # ``color_trc`` exists from PyAV 14 on.
+    transfer = HDR_TRANSFERS.get(getattr(frame, "color_trc", 0))
+    if transfer is None:
+        return False
+    if not video.is_tone_mapped:
+        warnings.warn(
+            f"{video.name} is an HDR video ({transfer}) and is decoded without tone mapping, so colours are dull and "
+            "masks may be worse: map tones with ToneMapped(video) or `sam2fast track --tone-map`",
+            stacklevel=2,
+        )
+        return False
+    if av.library_versions["libavfilter"] < TONE_MAPPING_FILTERS:
+        raise VideoError(f"mapping the tones of {video.name} needs PyAV 16 or later; this is PyAV {av.__version__}")
+    return True

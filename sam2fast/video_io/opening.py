@@ -12,12 +12,11 @@ import torch
 from torch import Tensor
 
 from sam2fast.io.images import numbered_files_hint
-from sam2fast.transforms import ImageLike
+from sam2fast.transforms import FileLike, ImageLike
 from sam2fast.video_io.arrays import ARRAY_SHAPES, ArrayFrames, Window, check_window
 from sam2fast.video_io.frames import Frames
 from sam2fast.video_io.sources import (
     BufferedImages,
-    FileLike,
     ImageFiles,
     ImageList,
     Source,
@@ -26,10 +25,10 @@ from sam2fast.video_io.sources import (
     frame_files,
     open_pages,
 )
-from sam2fast.video_io.video_types import VideoError, require_pyav
+from sam2fast.video_io.video_types import ToneMapped, VideoError, require_pyav
 from sam2fast.video_io.volumes import Axis, Volume, is_volume, open_volume
 
-VideoLike: TypeAlias = FileLike | Sequence[ImageLike] | Iterator[ImageLike] | np.ndarray | Tensor
+VideoLike: TypeAlias = FileLike | ToneMapped | Sequence[ImageLike] | Iterator[ImageLike] | np.ndarray | Tensor
 # Matches at least two characters before the colon, since a single character is a Windows drive.
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 __all__ = ["VideoLike", "open_frames"]
@@ -47,13 +46,17 @@ class SourceKind(Enum):
 
 
 def source_kind(source: Any) -> SourceKind:
-    """Returns the type of a video source.
+    """Returns the type of a video source. A :class:`ToneMapped` video is a file.
 
     Raises:
         FileNotFoundError: If a path does not exist.
-        VideoError: If a path is not accessible.
+        VideoError: If a path is not accessible, or tone mapping is requested for a source that is not a file.
         TypeError: If the source has none of these types.
     """
+    if isinstance(source, ToneMapped):
+        if source_kind(source.video) is not SourceKind.FILE:
+            raise VideoError("tones are mapped only in video files, given by a path, bytes, or a binary file object")
+        return SourceKind.FILE
     if isinstance(source, str) and ADDRESS.match(source):
         return SourceKind.ADDRESS
     if isinstance(source, str | Path):
@@ -108,7 +111,7 @@ def open_frames(
             - a folder of image files, see :func:`~sam2fast.video_io.sources.frame_files`;
             - a video file of any format that FFmpeg reads, an animated WebP, or a TIFF with several pages: its path,
               its bytes, or a binary file object. The file object is read from the beginning, and must not be used
-              meanwhile;
+              meanwhile. :class:`~sam2fast.video_io.ToneMapped` maps the tones of a video file;
             - a list of images, as for :func:`~sam2fast.transforms.to_pixels`;
             - an array or tensor, see :class:`~sam2fast.video_io.arrays.ArrayFrames`;
             - an iterator of images. The iterator is exhausted immediately, and each frame takes S * S * 3 bytes;

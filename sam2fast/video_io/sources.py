@@ -12,7 +12,7 @@ from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from PIL import Image
@@ -20,9 +20,9 @@ from torch import Tensor
 
 from sam2fast.io.image_files import FileImage, as_rgb, read_header, read_image, read_image_size
 from sam2fast.io.images import IMAGE_READ_ERRORS, is_video_file, open_image, skipped_note
-from sam2fast.transforms import ImageLike, read_file_image
+from sam2fast.transforms import FileLike, ImageLike, read_file_image
 from sam2fast.video_io.arrays import LOGGED, ArrayFrames, FrameScale, Window, log_once, resized, to_rgb_image
-from sam2fast.video_io.video_types import NoFramesError, VideoError, check_size
+from sam2fast.video_io.video_types import NoFramesError, ToneMapped, VideoError, check_size
 
 JPEG_SUFFIXES = (".jpg", ".jpeg", ".JPG", ".JPEG")  # the official list
 # Types of frame files by suffixes. The type with the most files gives the frames. If several types tie, the first type
@@ -36,7 +36,6 @@ CINEMA_SUFFIXES = (".exr", ".dpx")
 STATELESS = (np.ndarray, Tensor, str, Path, bytes)  # types of images that several threads may read at once
 
 Pixels: TypeAlias = Tensor | Callable[[], Tensor]
-FileLike: TypeAlias = str | Path | bytes | bytearray | memoryview | BinaryIO
 _log = logging.getLogger(__name__)
 
 
@@ -343,10 +342,10 @@ def _open_webp(file: FileLike) -> Image.Image:
     return open_image(file, ("WEBP",))
 
 
-def open_pages(file: FileLike, image_size: int, window: Window | None = None) -> ImageSource | None:
+def open_pages(file: FileLike | ToneMapped, image_size: int, window: Window | None = None) -> ImageSource | None:
     """Opens a TIFF file or an animated WebP with several images. Returns None for other files."""
     for source in (TiffPages, AnimatedImage):
-        if source.has_several(file):
+        if not isinstance(file, ToneMapped) and source.has_several(file):
             return source(file, image_size, window)
     return None
 

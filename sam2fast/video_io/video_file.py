@@ -12,7 +12,7 @@ from av.error import FFmpegError
 from torch import Tensor
 
 from sam2fast.video_io.containers import VideoInput
-from sam2fast.video_io.decoding import Orientation, Packets, Scaler, decode
+from sam2fast.video_io.decoding import Orientation, Packets, Scaler, decode, maps_tones
 from sam2fast.video_io.sources import Source
 from sam2fast.video_io.timeline import Timeline, read_timeline
 from sam2fast.video_io.video_types import NoFramesError, VideoError, check_size
@@ -59,7 +59,7 @@ class VideoFile(Source):
             raise NoFramesError(f"no frame of {video.name} can be decoded")
         self._held = first
         self._orientation = Orientation.of(first[1])
-        self._scaler = Scaler(image_size, self._orientation)
+        self._scaler = Scaler(image_size, self._orientation, maps_tones(video, first[1]))
         self.height, self.width = self._orientation.size(first[1])
 
     def __reduce__(self) -> tuple[object, ...]:

@@ -16,7 +16,7 @@ from av.video.stream import VideoStream
 
 from sam2fast.utils.cores import available_cores
 from sam2fast.video_io.containers import VideoInput, reason
-from sam2fast.video_io.decoding import Orientation, Packets, Scaler, decode
+from sam2fast.video_io.decoding import Orientation, Packets, Scaler, decode, maps_tones
 from sam2fast.video_io.read_ahead import Resizer, read_ahead
 from sam2fast.video_io.timeline import Clock, has_times, stated_rate
 from sam2fast.video_io.truncation import missing_frames, stated_frames
@@ -74,7 +74,7 @@ class DecodedStream:
             careful = careful or not expected.are_known
             # Frame threading also adds latency.
             stream.thread_type = "SLICE" if careful else "AUTO"
-            make, index = _FrameBuilder(self._image_size, Clock(container, stream)), 0
+            make, index = _FrameBuilder(self._video, self._image_size, Clock(container, stream)), 0
             errors: list[FFmpegError] = []
             for frame in decode(stream, expected, errors.append if careful else _raised):
                 if expected.lacks_before(frame) or not (careful or expected.are_known):
@@ -165,15 +165,16 @@ class _Expected:
 class _FrameBuilder:
     """Converts decoded frames to stream frames."""
 
-    def __init__(self, image_size: int, clock: Clock) -> None:
+    def __init__(self, video: VideoInput, image_size: int, clock: Clock) -> None:
         self.orientation = Orientation()
-        self._image_size, self._clock = image_size, clock
+        self._video, self._image_size, self._clock = video, image_size, clock
         self._scalers: tuple[Scaler, Scaler] | None = None
 
     def __call__(self, index: int, frame: VideoFrame, resizer: Resizer | None) -> StreamFrame:
         if self._scalers is None:
             self.orientation = Orientation.of(frame)
-            self._scalers = Scaler(self._image_size, self.orientation), Scaler(None, self.orientation)
+            made = self.orientation, maps_tones(self._video, frame)
+            self._scalers = Scaler(self._image_size, *made), Scaler(None, *made)
         height, width = self.orientation.size(frame)
         to_square, to_rgb = self._scalers
         square = partial(to_square, frame)

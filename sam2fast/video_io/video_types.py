@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sam2fast.transforms import FileLike
 from sam2fast.utils.errors import FixableError, requires
 
 PROBE_SIZE = 32  # side of the model's input if only frames at the video's size are read
@@ -20,6 +21,19 @@ class VideoError(FixableError, ValueError):
 
 class NoFramesError(VideoError, RuntimeError):
     """Raised if a video has no frames. The class is also a ``RuntimeError``, as in the official package."""
+
+
+@dataclass(frozen=True)
+class ToneMapped:
+    """Argument of ``open_frames`` and ``read_frames``: a video file with HDR frames mapped to standard dynamic range.
+
+    Frames of other videos are unchanged. Needs PyAV 16 or later. The preparation takes seconds of processor time.
+
+    Attributes:
+        video: Path, bytes, or binary file object.
+    """
+
+    video: FileLike
 
 
 def require_pyav(action: str = "reading") -> None:
