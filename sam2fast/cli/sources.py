@@ -19,12 +19,19 @@ import click
 from sam2fast.cli.left_out import LeftOut
 from sam2fast.cli.user_errors import USER_ERRORS, ErrorReport, UserError, as_user_error, format_error
 from sam2fast.io.file_records import file_sha256
-from sam2fast.io.images import IMAGE_READ_ERRORS, SUFFIXES, files_of_kind, numbered_files_hint, open_image
+from sam2fast.io.images import (
+    CINEMA_SUFFIXES,
+    IMAGE_READ_ERRORS,
+    SUFFIXES,
+    files_of_kind,
+    is_animation,
+    numbered_files_hint,
+    open_image,
+)
 from sam2fast.io.tiff_header import read_tiff_header
 
 STDIN, CAMERA = "-", "camera:"
 IMAGE_SUFFIXES = (*SUFFIXES, ".gif")  # suffixes of images in folders; an animation stands for its first image
-PAGED_SUFFIXES = (".webp", ".tif", ".tiff")  # images that may have the frames of a video
 VOLUME_SUFFIXES = (".nii", ".nii.gz", ".dcm")
 TIMEOUT = 30.0  # maximum seconds to connect to an address, and between bytes
 MOST_BYTES, MOST_SECONDS = 4 << 30, 3600.0  # maximum bytes and seconds of a download
@@ -145,18 +152,18 @@ def list_sources(texts: Sequence[str], list_folder: ListFolder, unit: str) -> tu
 
 
 def _is_image(path: Path) -> bool:
-    """Returns True if the file has an image's suffix and only one image."""
+    """Returns True if a file has an image's suffix and a header that states one image."""
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES or path.is_dir():
         return False
-    if suffix not in PAGED_SUFFIXES:
+    if suffix in CINEMA_SUFFIXES:
         return True
     try:
         with path.open("rb") as file:
             if header := read_tiff_header(file):
                 return len(header.images) == 1
         with open_image(path) as image:
-            return getattr(image, "n_frames", 1) == 1
+            return not is_animation(image)
     except IMAGE_READ_ERRORS:
         return False  # the error is reported when the file is opened as a video
 

@@ -19,6 +19,8 @@ from sam2fast.io.atomic import annotate_oserror
 
 # Lower-case suffixes of image files that are read from a folder.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".heic", ".heif", ".avif", ".exr", ".dpx")
+CINEMA_SUFFIXES = (".exr", ".dpx")
+ANIMATED_FORMATS = ("PNG", "WEBP", "AVIF", "GIF")  # Pillow's names
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm")
 MAX_NAMED = 5  # maximum number of names in a note on skipped files
 # Refused formats. For EPS, Pillow calls Ghostscript, and for WMF, Windows. IPTC contains images of any format. For PSD,
@@ -68,6 +70,11 @@ def numbered_files_hint(path: str | Path) -> str:
     if not re.search(r"%[0-9]*d|#", path.name):
         return ""
     return f"; numbered files are read from their folder: give {str(path.parent)!r}"
+
+
+def is_animation(image: Image.Image) -> bool:
+    """Returns True if an open image has several frames in time. MPO and HEIC files have several views of one scene."""
+    return image.format in ANIMATED_FORMATS and getattr(image, "n_frames", 1) > 1
 
 
 def most_pixels() -> float:

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from sam2fast.io.image_files import FileImage, as_rgb, read_header, read_image, read_image_size
-from sam2fast.io.images import IMAGE_READ_ERRORS, is_video_file, open_image, skipped_note
+from sam2fast.io.images import CINEMA_SUFFIXES, IMAGE_READ_ERRORS, is_video_file, open_image, skipped_note
 from sam2fast.transforms import FileLike, ImageLike, read_file_image
 from sam2fast.video_io.arrays import LOGGED, ArrayFrames, FrameScale, Window, log_once, resized, to_rgb_image
 from sam2fast.video_io.video_types import NoFramesError, ToneMapped, VideoError, check_size
@@ -31,7 +31,6 @@ KINDS = (
     *((".jpg", ".jpeg"), (".png",), (".webp",), (".tif", ".tiff"), (".bmp",), (".heic", ".heif"), (".avif",)),
     *((".exr",), (".dpx",)),
 )
-CINEMA_SUFFIXES = (".exr", ".dpx")
 
 STATELESS = (np.ndarray, Tensor, str, Path, bytes)  # types of images that several threads may read at once
 

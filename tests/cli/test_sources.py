@@ -214,11 +214,12 @@ def test_a_pattern_of_numbers_names_the_folder(run, track, tmp_path, pattern):
 
 def test_a_file_of_several_images_is_a_video(track, tmp_path):
     first, *others = [Image.fromarray(frame) for frame in moving_shapes.make_frames(3)]
-    for name in ("pages.tif", "animation.webp"):
-        first.save(tmp_path / name, save_all=True, append_images=others)
+    moved = ("animation.png", "PNG"), ("animation.avif", "AVIF"), ("webp.jpg", "WEBP"), ("gif.png", "GIF")
+    for name, kind in (("pages.tif", "TIFF"), ("animation.webp", "WEBP"), *moved):
+        first.save(tmp_path / name, kind, save_all=True, append_images=others, duration=100)
         result = track(tmp_path / name, *ONE, "--format", "json", "--out", tmp_path / f"out-{name}")
         assert result.exit_code == 0 and "3 frames tracked" in result.stdout, result.stderr
-        first.save(tmp_path / name)
+        first.save(tmp_path / name, kind)
         assert "is an image" in assert_one_line(track(tmp_path / name, *ONE))
 
 

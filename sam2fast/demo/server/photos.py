@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 from sam2fast.demo.server.demo_errors import BadPhotoError, message_without_path
 from sam2fast.demo.server.jobs import Report, ignore_progress
 from sam2fast.io.image_files import as_rgb, has_eight_bits, read_header, read_image, read_image_size
-from sam2fast.io.images import AVIF_BRANDS, HEIF_BRANDS, IMAGE_READ_ERRORS, open_image
+from sam2fast.io.images import AVIF_BRANDS, HEIF_BRANDS, IMAGE_READ_ERRORS, is_animation, open_image
 from sam2fast.io.tiff_header import SIGNATURES as TIFF_SIGNATURES
 
 # The files that are accepted; AVIF needs Pillow 11.3, HEIF needs pillow-heif.
@@ -97,8 +97,7 @@ def store_photo(source: Path, target: Path, report: Report = ignore_progress) ->
                 check_pixels(image.width, image.height)
                 kind = image.format or ""
                 is_upright = image.getexif().get(_ORIENTATION, 1) == 1
-                is_still = kind == "MPO" or getattr(image, "n_frames", 1) == 1
-                is_kept = kind in _KEPT and is_upright and is_still and has_eight_bits(source)
+                is_kept = kind in _KEPT and is_upright and not is_animation(image) and has_eight_bits(source)
                 steps = 1 if is_kept else 3
                 image.load()  # a damaged file is refused now
             if is_kept:
