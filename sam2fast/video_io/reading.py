@@ -88,7 +88,8 @@ class FrameReader:
 
     Attributes:
         height, width: Size of the video in pixels, upright.
-        rate: Average frames per second, if stated by the source.
+        rate: Average frames per second, if stated by the source. For variable rates, ``open_frames`` has the exact
+            average, since it reads all times first.
         time_unit: Unit of the frames' times, in seconds.
         count: Number of frames, if stated by the source. A damaged source may have fewer frames.
         pixel_aspect: Aspect ratio width / height of an upright pixel, or 1 if the source states none.

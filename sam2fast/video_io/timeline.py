@@ -32,10 +32,17 @@ def has_times(container: InputContainer, stream: VideoStream) -> bool:
     return form in FORMATS_WITH_TIMES and stream.codec_context.name not in CODECS_WITH_HIDDEN_FRAMES
 
 
-def stated_rate(stream: VideoStream) -> float | None:
+def has_decoding_order(container: InputContainer, stream: VideoStream) -> bool:
+    """Returns True if the times of packets only count packets. AVI stores no presentation times of B-frames."""
+    return container.format.name == "avi" and bool(stream.codec_context.has_b_frames)
+
+
+def stated_rate(container: InputContainer, stream: VideoStream) -> float | None:
     """Returns the average frames per second that the file states, or an estimate from the first packets."""
     rate = stream.average_rate or stream.base_rate
-    if rate and not stream.base_rate and stream.frames:
+    if has_decoding_order(container, stream):  # the average also counts packets without a frame
+        rate = stream.base_rate or rate
+    elif rate and not stream.base_rate and stream.frames:
         # If all frames have the same time, FFmpeg divides the number of frames by the duration of one frame.
         rate /= stream.frames
     return float(rate) if rate else None
@@ -48,10 +55,8 @@ class Clock:
     """
 
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
-        # AVI stores decoding order only, not presentation times.
-        is_timed = not (container.format.name == "avi" and stream.codec_context.has_b_frames)
-        self._unit = stream.time_base if is_timed else None
-        self._frame = 1 / (stated_rate(stream) or math.inf)
+        self._unit = None if has_decoding_order(container, stream) else stream.time_base
+        self._frame = 1 / (stated_rate(container, stream) or math.inf)
         self._first: int | None = None
         self._last = -math.inf
 
@@ -179,7 +184,7 @@ def _from_packets(source: Packets, container: InputContainer, stream: VideoStrea
         and not (stream.codec_context.has_b_frames and _strictly_ascending(stored))
     )
     unit = Fraction(stream.time_base or 1)
-    return Timeline(len(stored), sorted(stored), sorted(keyframes), sound, unit, stated_rate(stream))
+    return Timeline(len(stored), sorted(stored), sorted(keyframes), sound, unit, stated_rate(container, stream))
 
 
 def _consistent(packets: list[_PacketInfo]) -> bool:

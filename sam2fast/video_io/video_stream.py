@@ -66,7 +66,7 @@ class DecodedStream:
         """Yields all frames. If not ``careful``, decodes faster, but raises at the first error."""
         container, stream = self._video.open()
         with container:
-            self.rate, self.count = stated_rate(stream), stated_frames(container, stream) or None
+            self.rate, self.count = stated_rate(container, stream), stated_frames(container, stream) or None
             self.time_unit = float(stream.time_base or 0)
             packets = Packets(container, stream)
             expected = _Expected(container, stream, packets)

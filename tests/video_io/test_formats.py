@@ -217,6 +217,15 @@ def test_the_stated_rate_is_more_exact_than_rounded_times():
     assert open_frames(data, SIZE).rate == pytest.approx(30000 / 1001, rel=1e-9)
 
 
+@pytest.mark.parametrize("ticks", [2, 24])
+def test_the_rate_of_an_avi_file_whose_times_count_packets(ticks):
+    """Copies of MP4 files with B-frames have empty packets between the frames, at 50 or 600 packets per second."""
+    data = encode("libx264", "avi", B_FRAMES, times=range(0, 20 * ticks, ticks), rate=25 * ticks)
+    frames = open_frames(data, SIZE)
+    with read_frames(data, SIZE) as reader:
+        assert (len(frames), frames.rate, reader.rate, len(list(reader))) == (20, 25, 25, 20)
+
+
 @pytest.mark.parametrize(("transposed", "expected"), [(False, Fraction(2)), (True, Fraction(1, 2))])
 def test_pixel_aspect(transposed, expected):
     """Of the upright frame."""
