@@ -7,6 +7,7 @@ nor other modules that are slow to load, because :mod:`sam2fast.evaluation.folde
 import json
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from sam2fast.io.image_files import as_rgb, read_header, read_if_pillow_fails, read_image, read_image_size
-from sam2fast.io.images import IMAGE_READ_ERRORS, open_image
+from sam2fast.io.images import IMAGE_READ_ERRORS, number_in_name, open_image
 from sam2fast.io.tiff_header import ORIENTATION
 from sam2fast.utils.errors import FixableError
 
@@ -48,9 +49,10 @@ def frame_key(name: str) -> FrameKey:
     return int(name) if name.isdecimal() else name
 
 
-def frame_order(key: FrameKey) -> tuple[bool, int, str]:
-    """Returns the sort key of a frame: numbers in order, then names in order."""
-    return (True, 0, key) if isinstance(key, str) else (False, key, "")
+def frame_order(key: FrameKey) -> tuple[bool, int | Decimal, str]:
+    """Returns the sort key of a frame: numbers in order, also those with a fraction, then names in order."""
+    number = number_in_name(key) if isinstance(key, str) else key
+    return (True, 0, str(key)) if number is None else (False, number, "")
 
 
 def list_entries(folder: Path) -> Iterator[Path]:

@@ -8,6 +8,7 @@ import threading
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from decimal import Decimal
 from importlib import import_module
 from io import BytesIO
 from pathlib import Path
@@ -50,6 +51,11 @@ def files_of_kind(paths: Iterable[Path], suffixes: Sequence[str] = VIDEO_SUFFIXE
     files = [path for path in paths if path.suffix.lower() in suffixes and not path.is_dir()]
     hidden = [path for path in files if path.name.startswith(".")]
     return [path for path in files if path not in hidden], hidden
+
+
+def number_in_name(stem: str) -> Decimal | None:
+    """Returns the number that a frame's name without suffix is, such as ``-3`` or ``0.25``, or None for other names."""
+    return Decimal(stem) if re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", stem) else None
 
 
 def skipped_note(names: Sequence[str], hidden: Sequence[str] = ()) -> str:

@@ -19,7 +19,14 @@ from PIL import Image
 from torch import Tensor
 
 from sam2fast.io.image_files import FileImage, as_rgb, read_header, read_image, read_image_size
-from sam2fast.io.images import CINEMA_SUFFIXES, IMAGE_READ_ERRORS, is_video_file, open_image, skipped_note
+from sam2fast.io.images import (
+    CINEMA_SUFFIXES,
+    IMAGE_READ_ERRORS,
+    is_video_file,
+    number_in_name,
+    open_image,
+    skipped_note,
+)
 from sam2fast.transforms import FileLike, ImageLike, read_file_image
 from sam2fast.video_io.arrays import LOGGED, ArrayFrames, FrameScale, Window, log_once, resized, to_rgb_image
 from sam2fast.video_io.video_types import NoFramesError, ToneMapped, VideoError, check_size
@@ -41,8 +48,9 @@ _log = logging.getLogger(__name__)
 def frame_files(folder: Path) -> list[Path]:
     """Returns the frame files of a folder in order: the most frequent type of :data:`KINDS`.
 
-    Integer names are sorted by number, other names naturally: ``frame_2`` before ``frame_10``. Hidden files are
-    ignored. Logs the number of other images and videos, and gaps in the numbers of OpenEXR and DPX files.
+    If all names are numbers, such as ``-3`` or ``0.25``, files are sorted by number, otherwise naturally: ``frame_2``
+    before ``frame_10``. Hidden files are ignored. Logs the number of other images and videos, and gaps in the numbers
+    of OpenEXR and DPX files.
 
     Raises:
         NoFramesError: If there are no frame files.
@@ -91,8 +99,9 @@ def split_frames(folder: Path) -> tuple[list[Path], list[str]]:
     chosen = [name for name in chosen if name.endswith(JPEG_SUFFIXES)] or chosen
     others = {*sum(kinds, []), *(name for name in names if is_video_file(name))} - {*chosen}
     paths = [folder / name for name in chosen]
-    if all(re.fullmatch("-?[0-9]+", path.stem) for path in paths):
-        return sorted(paths, key=lambda path: (int(path.stem), path.name)), sorted(others)
+    numbers = {path: number_in_name(path.stem) for path in paths}
+    if None not in numbers.values():
+        return sorted(paths, key=lambda path: (numbers[path], path.name)), sorted(others)
     return sorted(paths, key=_natural), sorted(others)
 
 

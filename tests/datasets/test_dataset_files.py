@@ -7,6 +7,7 @@ from PIL import Image, ImageDraw
 from sam2fast.datasets.dataset_files import (
     DatasetError,
     labels_in,
+    list_files,
     object_folders,
     read_frame,
     read_labels,
@@ -63,6 +64,13 @@ def test_deep_images_are_those_of_predictors(tmp_path, most):
     found = read_frame(tmp_path / "a.png")
     assert found.dtype == np.uint8 and np.array_equal(found, to_pixels(tmp_path / "a.png").numpy())
     assert found.max() == 255 and 120 < found.mean() < 135
+
+
+def test_frames_are_sorted_by_the_numbers_in_their_names(tmp_path):
+    names = ["-1.5", "0.25", "0.5", "2", "2.5", "10", "10.0.1", "a"]
+    for name in names[::-1]:
+        (tmp_path / f"{name}.png").touch()
+    assert [path.stem for path in list_files(tmp_path).values()] == names
 
 
 def test_folders_of_objects(tmp_path):

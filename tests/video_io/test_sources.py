@@ -131,6 +131,7 @@ class TestFolder:
         NAMES,
         ["1.jpg", "01.jpg", "001.jpg"][::-1],
         ["-3.jpg", "-1.jpg", "4.jpg"],
+        ["-1.5.png", "-1.25.png", "0.png", "0.25.png", "0.5.png", "2.0.png", "10.0.png"],
         ["frame_2.png", "frame_10.png", "frame_100.PNG"],
         ["a1b2.jpg", "a1b10.jpg", "a2b1.jpg", "a10b1.jpg", "b.jpg"],
         ["take 1 frame 9.webp", "take 1 frame 11.webp", "take 2 frame 3.webp"],
