@@ -249,12 +249,14 @@ def check_against_video(
     frames: int | None,
     start: int,
     end: int | None,
+    first: str = "",
 ) -> None:
     """Checks that all prompts lie within the video, and on frames from ``start`` to ``end`` inclusive.
 
     Args:
         masks: Arrays ``(H, W)`` of prompts with a mask.
         frames: Number of frames in the video, or None if unknown.
+        first: Name of frame 0 for messages, if the name states another number.
 
     Raises:
         UserError: If a prompt lies outside the video or these frames. The message names the first such prompt.
@@ -262,7 +264,8 @@ def check_against_video(
     for prompt in prompts:
         at = prompt.frame or 0
         if frames is not None and at >= frames:
-            raise UserError(f"{prompt} is beyond the end of the video, which has {frames} frames")
+            named = f"; frame 0 is {first}" if first else ""
+            raise UserError(f"{prompt} is beyond the end of the video, whose last frame is {frames - 1}{named}")
         if at < start or (end is not None and at > end):
             raise UserError(
                 f"{prompt} is outside of the frames to be tracked, {start} to {'...' if end is None else end}"

@@ -1,6 +1,7 @@
 """Defines the request of ``sam2fast track``: the video, the prompts, and the frames to track."""
 
 import os
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -172,6 +173,13 @@ class TrackRequest:
         """The names of the image files, with suffixes only if two stems are equal. Empty for other videos."""
         stems = [file.stem for file in self.frame_files]
         return stems if len(set(stems)) == len(stems) else [file.name for file in self.frame_files]
+
+    @property
+    def first_name(self) -> str:
+        """The name of frame 0 if it states another number, such as ``shot.1001.png``, otherwise an empty string."""
+        name = self.frame_files[0].name if self.frame_files else ""
+        numbers = re.findall("[0-9]+", Path(name).stem)
+        return name if numbers and int(numbers[-1]) != 0 else ""
 
     def frame_name(self, frame: int) -> str:
         """Returns the name of a frame's files: the name of the image, or the frame number in five digits."""

@@ -76,7 +76,13 @@ def run(
     masks = {prompt: read_foreground(prompt.mask) for prompt in request.prompts if prompt.mask is not None}
     source, of_video = request.source, request.source.made_from()
     if not source.is_live:
-        check_against_video(request.prompts, masks, *source.probe(), request.start, request.end)
+        height, width, count = source.probe()
+        if request.first_name and any((request.start, request.end, *(prompt.frame for prompt in request.prompts))):
+            print_note(f"frames are counted from 0: frame 0 is {request.first_name}")
+        allowed = request.start, request.end, request.first_name
+        check_against_video(request.prompts, masks, height, width, count, *allowed)
+        if count is not None and request.end is not None and request.end >= count:
+            print_note(f"--end {request.end} is beyond the last frame, {count - 1}")
     begun = time.monotonic()
     predictor, of_model = load()
     with as_user_error(ValueError):

@@ -212,6 +212,21 @@ def test_a_pattern_of_numbers_names_the_folder(run, track, tmp_path, pattern):
         open_frames(str(folder / pattern), 32)
 
 
+def test_frames_whose_names_begin_with_another_number(track, tmp_path):
+    """They are counted from 0, which a note and an error say."""
+    for number, frame in enumerate(moving_shapes.make_frames(3), 1001):
+        Image.fromarray(frame).save(tmp_path / f"shot.{number}.png")
+    result = track(tmp_path, "--point", "1001,1,9,9", "--out", tmp_path / "out")
+    assert result.exit_code == 1 and "last frame is 2; frame 0 is shot.1001.png" in result.stderr
+    result = track(tmp_path, "--point", "1,1,9,9", "--end", "500", "--out", tmp_path / "out")
+    assert result.exit_code == 0 and "note: --end 500 is beyond the last frame, 2\n" in result.stderr
+    assert "note: frames are counted from 0: frame 0 is shot.1001.png\n" in result.stderr
+    for number in range(3):
+        (tmp_path / f"shot.{1001 + number}.png").rename(tmp_path / f"{number}.png")
+    result = track(tmp_path, "--point", "1,1,9,9", "--end", "2", "--out", tmp_path / "again")
+    assert result.exit_code == 0 and "frame 0 is" not in result.stderr and "beyond" not in result.stderr
+
+
 def test_a_file_of_several_images_is_a_video(track, tmp_path):
     first, *others = [Image.fromarray(frame) for frame in moving_shapes.make_frames(3)]
     moved = ("animation.png", "PNG"), ("animation.avif", "AVIF"), ("webp.jpg", "WEBP"), ("gif.png", "GIF")

@@ -123,7 +123,7 @@ REFUSED = [
     (parse(VIDEO_BOX, "0,1,5,2,3,4"), 2, "the wrong way round"),
     (entry("0,1,2,3"), 1, "expected an object"),
     *((content(text), 1, "p.json is no") for text in ("", "[]", '{"prompts": 3}', '{"prompts": [], "more": 1}')),
-    (outside(point("12,1,5,5")), 1, "which has 12 frames"),
+    (outside(point("12,1,5,5")), 1, "whose last frame is 11"),
     (outside(point("1,1,5,5")), 1, "frames to be tracked, 2 to 9"),
     (outside(point("4,1,65,5")), 1, "65,5 lies outside the video (64x48)"),
     (outside(box("4,dog,65,0,70,10")), 1, "object 'dog' on frame 4: the box 65,0,70,10"),
