@@ -1,6 +1,7 @@
 """Reads masks for prompts from image files: bright pixels, opaque pixels, or one label of a label image."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from sam2fast.cli.prompts import mask_file
 from sam2fast.cli.user_errors import USER_ERRORS, UserError, print_note
 from sam2fast.datasets.dataset_files import Labels, labels_in, read_labels
 from sam2fast.evaluation.scores import VOID
-from sam2fast.io.image_files import read_if_pillow_fails
+from sam2fast.io.image_files import image_format, read_if_pillow_fails
 from sam2fast.io.images import IMAGE_READ_ERRORS, open_image
 
 INEXACT = ("JPEG", "MPO", "WEBP")  # suffixes of lossy formats
@@ -118,8 +119,9 @@ def _advice(file: Path) -> str:
 
 
 def _labels(file: Path) -> Labels:
-    if file.suffix.lower() in (".jpg", ".jpeg"):
-        raise UserError(f"{file} has no exact labels, since JPEG changes values; save labels as PNG")
+    with suppress(*IMAGE_READ_ERRORS):  # reading the labels raises these errors again
+        if image_format(file) == "JPEG":
+            raise UserError(f"{file} has no exact labels, since JPEG changes values; save labels as PNG")
     return read_labels(file)
 
 

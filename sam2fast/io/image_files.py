@@ -204,6 +204,20 @@ def read_header(file: AnyFile) -> TiffHeader | None:
         return read_tiff_header(stream)
 
 
+def image_format(file: AnyFile) -> str | None:
+    """Returns Pillow's name of an image file's format, from the header. The name is JPEG for MPO, which adds views.
+
+    Returns None for OpenEXR and DPX files. See :func:`read_image` for errors.
+    """
+    with _opened(file) as stream:
+        if read_tiff_header(stream) is not None:
+            return "TIFF"
+        if read_cinema_file(stream) is not None:
+            return None
+        with open_image(stream) as image:
+            return "JPEG" if image.format == "MPO" else image.format
+
+
 def read_if_pillow_fails(file: AnyFile) -> FileImage | None:
     """Calls :func:`read_image` for a TIFF file that Pillow reads incorrectly. Returns None for other files."""
     header = read_header(file)

@@ -5,7 +5,7 @@ import json
 import logging
 import shutil
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from sam2fast.io.atomic import atomic_path, atomic_write
-from sam2fast.io.image_files import as_rgb, has_eight_bits, read_header, read_image
+from sam2fast.io.image_files import as_rgb, has_eight_bits, image_format, read_header, read_image
 from sam2fast.io.images import write_jpeg
 from sam2fast.io.label_maps import label_png, paint_labels, row_major
 from sam2fast.io.png import encode_png
@@ -34,9 +34,15 @@ from sam2fast.results.label_studio import label_studio_interface, label_studio_t
 from sam2fast.results.overlaps import boxes_of
 from sam2fast.results.polygons import polygons_of
 
-# Suffixes of images that are copied unchanged. Ultralytics silently ignores files with other suffixes.
-COPIED_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-BROWSER_SUFFIXES = tuple(suffix for suffix in COPIED_SUFFIXES if suffix not in (".tif", ".tiff"))
+# Suffixes of images that are copied unchanged, by format. Ultralytics silently ignores files with other suffixes.
+COPIED = {
+    "BMP": (".bmp",),
+    "JPEG": (".jpg", ".jpeg"),
+    "PNG": (".png",),
+    "TIFF": (".tif", ".tiff"),
+    "WEBP": (".webp",),
+}
+SHOWN_BY_BROWSERS = COPIED.keys() - {"TIFF"}
 TOLERANCE = 1.0  # maximum distance in pixels of a polygon from the outline of its mask
 JPEG_QUALITY = 95
 WGS84 = 4326  # EPSG code of GeoJSON's default coordinates
@@ -150,7 +156,7 @@ def _write_labelme(folder: Path, item: AnnotatedImage, tolerance: float, with_pi
 
 
 def _write_label_studio(folder: Path, item: AnnotatedImage, tolerance: float) -> None:
-    image = f"{folder.resolve().name}/{_write_image(folder, item, BROWSER_SUFFIXES).name}"
+    image = f"{folder.resolve().name}/{_write_image(folder, item, SHOWN_BY_BROWSERS).name}"
     shown = [entry for entry, box in zip(_objects(item), item.boxes, strict=True) if box]
     task = label_studio_task(image, ((decode_rle(rle), label, score) for rle, label, score in shown))
     _write(folder / FILES["label-studio"].format(item.stem), json.dumps(task).encode())
@@ -231,16 +237,21 @@ def _objects(item: AnnotatedImage) -> Iterator[tuple[RLE, str, float]]:
     return zip(item.rles, item.labels, item.scores, strict=True)
 
 
-def _write_image(folder: Path, item: AnnotatedImage, copied: Sequence[str] = COPIED_SUFFIXES) -> Path:
-    """Writes an image beside its labels, and returns the path. Copies 8-bit files with suffixes in ``copied``."""
+def _write_image(folder: Path, item: AnnotatedImage, copied: Collection[str] = COPIED) -> Path:
+    """Writes an image beside its labels, and returns the path. Copies 8-bit files of the formats ``copied``.
+
+    The header states the format. A copy whose suffix is of another format gets the format's suffix.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     image = item.image
+    kind = image_format(image) if isinstance(image, Path) else None
     if isinstance(image, np.ndarray):
         path = folder / f"{item.stem}.jpg"
-    elif image.suffix.lower() not in COPIED_SUFFIXES:
+    elif kind not in COPIED:
         path, image = folder / f"{item.stem}.jpg", _pixels_of(image)
-    elif image.suffix.lower() in copied and has_eight_bits(image):
-        path = folder / f"{item.stem}{image.suffix}"
+    elif kind in copied and has_eight_bits(image):
+        suffixes = COPIED[kind]
+        path = folder / f"{item.stem}{image.suffix if image.suffix.lower() in suffixes else suffixes[0]}"
         if path.exists() and path.samefile(image):
             return path
     else:

@@ -191,6 +191,14 @@ def test_refused(tmp_path, read, image, name, message):
         read(tmp_path / name)
 
 
+def test_a_jpeg_has_no_labels_whatever_its_name(tmp_path):
+    SPREAD.save(tmp_path / "labels.png", "JPEG")
+    with pytest.raises(FixableError, match="save labels as PNG"):
+        masks_of_labels(tmp_path / "labels.png")
+    Image.fromarray(LABELS).save(tmp_path / "labels.jpg", "PNG")
+    assert [*masks_of_labels(tmp_path / "labels.jpg")] == [1, 2]
+
+
 def test_track_an_object_for_each_label(track, video_file, tmp_path):
     """Their numbers are the labels; a single one may have any name."""
     labels = np.zeros((48, 64), np.uint8)

@@ -385,6 +385,30 @@ def test_images_that_programs_for_labels_do_not_show(tmp_path, name, format):
         assert json.loads((tmp_path / f"out/{stem}.json").read_text())["imagePath"] == copy.name
 
 
+@pytest.mark.parametrize(
+    ("name", "kind", "format", "copy"),
+    [
+        ("photo.jpg", "AVIF", "yolo", "photo.jpg"),
+        ("photo.jpg", "PNG", "yolo", "photo.png"),
+        ("photo.png", "TIFF", "labelme", "photo.tif"),
+        ("photo.png", "TIFF", "label-studio", "photo.png"),
+        ("photo.png", "JPEG", "label-studio", "photo.jpg"),
+        ("photo.tif", "PNG", "label-studio", "photo.png"),
+        ("photo.heic", "JPEG", "yolo", "photo.jpg"),
+        ("photo.JPEG", "JPEG", "yolo", "photo.JPEG"),
+    ],
+)
+def test_the_header_states_the_format_of_an_image(tmp_path, name, kind, format, copy):
+    """Copies have the suffix of their content, and are of formats that readers know."""
+    Image.new("RGB", SIZE[::-1], (70, 70, 70)).save(tmp_path / name, kind)
+    write_masks(tmp_path / "out", [item_of(tmp_path / name)], format)
+    (written,) = (path for path in (tmp_path / "out").rglob("photo*") if path.suffix not in (".txt", ".json"))
+    assert written.name == copy
+    with Image.open(written) as image:
+        known = {".jpg": "JPEG", ".JPEG": "JPEG", ".png": "PNG", ".tif": "TIFF"}
+        assert image.format == known[written.suffix] and abs(int(np.asarray(image).mean()) - 70) <= 1
+
+
 def test_label_studio_shows_no_tiff(tmp_path):
     Image.new("RGB", SIZE[::-1]).save(tmp_path / "photo.tif")
     for format, suffix in (("labelme", "tif"), ("label-studio", "png")):
