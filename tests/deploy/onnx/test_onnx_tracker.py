@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("onnxruntime", reason="needs the extra onnx")
 pytest.importorskip("onnxscript", reason="needs the extra onnx")
 
+import cv2
 import numpy as np
 import tame_weights
 from graph_sessions import assert_same
@@ -314,6 +315,8 @@ def test_broken_folders(pair, tmp_path, damage, word):
 WRONG_IMAGES = [
     ("set_image", {"image": "text.jpg"}, ValueError, "cannot be read"),
     ("set_image", {"image": "missing.jpg"}, FileNotFoundError, "no image file"),
+    ("set_image", {"image": "deep colours.png"}, ValueError, "more than 8 bits .*RGB;16B"),
+    ("set_image", {"image": "deep grey.png"}, ValueError, "more than 8 bits .*I;16"),
     ("set_image", {"image": np.zeros((3, 4), np.float32)}, ValueError, "expected uint8"),
     ("set_image", {"image": np.zeros((3, 4, 5), np.uint8)}, ValueError, "expected uint8"),
     ("predict", {"box": [5, 5, 1, 1]}, ValueError, "wrong way round"),
@@ -326,6 +329,8 @@ WRONG_IMAGES = [
 def test_wrong_images(model, tmp_path, monkeypatch, method, arguments, error, word):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.jpg").write_text("none")
+    for name, shape in (("deep colours.png", (60, 80, 3)), ("deep grey.png", (60, 80))):
+        cv2.imwrite(name, np.full(shape, 4000, np.uint16))
     predictor = OnnxImagePredictor(model)
     predictor.set_image(random_image(60, 80))
     with pytest.raises(error, match=word):

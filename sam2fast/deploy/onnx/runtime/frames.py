@@ -100,14 +100,21 @@ def frame_files(folder: Path) -> list[Path]:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """Converts an image to RGB.
+    """Converts an image to RGB. Raises the error of :func:`_check_depth`."""
+    _check_depth(image)
+    return image.convert("RGB")
+
+
+def _check_depth(image: Image.Image) -> None:
+    """Checks that an image has at most 8 bits per channel.
 
     Raises:
-        ValueError: If the image has more than 8 bits per channel. Pillow would clip its pixels at 255.
+        ValueError: If it has more. Pillow would clip grey pixels at 255, and drop the lower 8 bits of colours, which
+            makes 12-bit values nearly black.
     """
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        raise ValueError(f"the image has more than 8 bits (mode {image.mode}); scale it to uint8 first")
-    return image.convert("RGB")
+    modes = [image.mode, *(str(tile[3]) for tile in getattr(image, "tile", ()))]  # tiles state the bits in the file
+    if deep := [mode for mode in modes if mode in ("I", "F") or ";16" in mode]:
+        raise ValueError(f"the image has more than 8 bits (mode {deep[0]}); scale it to uint8 first")
 
 
 # Image formats that may be opened. Pillow opens some other formats, such as EPS, by running external programs.
@@ -119,6 +126,7 @@ def _opened(path: Path) -> Image.Image:
         raise FileNotFoundError(f"no image file {str(path)!r}")
     try:
         image = Image.open(path, formats=FORMATS)
+        _check_depth(image)
         image.load()
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} cannot be read as an image: {error}") from error
