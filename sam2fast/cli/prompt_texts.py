@@ -187,11 +187,9 @@ def read_json(path: Path) -> Any:
 
 
 def object_id(value: Any) -> ObjectId:
-    """Reads the id of an object: an integer, a string of an integer, or a name."""
-    if isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d+\s*", value):
-        return int(value)
-    if isinstance(value, str) and value.strip():
-        return value.strip()
+    """Reads the id of an object: an integer, an integer as Python prints it, or a name such as ``dog`` or ``007``."""
+    if isinstance(value, str) and (text := value.strip()):
+        return int(text) if re.fullmatch("0|-?[1-9][0-9]*", text) else text
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     raise Reason(f"the object is {value!r}; expected an integer or a name")

@@ -36,7 +36,7 @@ from sam2fast.cli.track_request import TrackRequest, VideoSource
 from sam2fast.cli.track_workers import build_loader, track_at_once
 from sam2fast.cli.user_errors import UserError, as_user_error
 from sam2fast.deploy.parallel.runners import on_devices
-from sam2fast.results.formats import MOST_OBJECTS, VOLUME_FILES, WITH_IMAGES
+from sam2fast.results.formats import VOLUME_FILES, WITH_IMAGES
 from sam2fast.tracking.approximations import Approximations
 
 FORMATS = ("json", "png", "overlay", "coco", "mot", *EXPORT_FILES, *VOLUME_FILES)
@@ -277,10 +277,6 @@ def _check(request: TrackRequest) -> None:
             )
     if request.end is not None and request.start > request.end:
         raise click.UsageError(f"--start {request.start} lies after --end {request.end}")
-    if "png" in request.formats and len(request.objects) > MOST_OBJECTS:
-        raise click.UsageError(
-            f"{len(request.objects)} objects, but a palette image holds at most {MOST_OBJECTS}; leave out --format png"
-        )
     images = [name for name in WITH_IMAGES if name in request.formats]
     if request.source.is_live and images:
         raise click.UsageError(

@@ -19,7 +19,7 @@ from sam2fast.cli.results import DIGITS
 from sam2fast.cli.segmenter import NOT_FINITE
 from sam2fast.cli.user_errors import UserError, as_user_error
 from sam2fast.io.atomic import annotate_oserror, atomic_path, remove, target_of
-from sam2fast.io.label_maps import paint_labels
+from sam2fast.io.label_maps import label_dtype, paint_labels
 from sam2fast.io.made_from import files_below
 from sam2fast.io.rle import compress_run_lengths
 from sam2fast.kernels.run_lengths import encode_upsampled, run_length_areas
@@ -131,6 +131,10 @@ class RunFolder:
     def has(self, file: Path, **options: Any) -> bool:
         """Returns True if an output has all recorded frames, its full size in bytes, and the same options."""
         return bool(self._facts["files"].get(file.name) == self._made(file, options))
+
+    def numbers(self, file: Path) -> Any:
+        """Returns the numbers of objects with which an output was made, as pairs of id and number, or None."""
+        return self._facts["files"].get(file.name, {}).get("numbers")
 
     @contextmanager
     def recording(self) -> Iterator[None]:
@@ -246,8 +250,9 @@ class RunFolder:
         return files
 
 
-def label_map(line: Line | None, objects: Sequence[ObjectId], size: tuple[int, int]) -> np.ndarray:
-    """Returns ``(H, W)`` uint8: at each pixel the position of its object in ``objects``, counted from 1, or 0."""
+def label_map(line: Line | None, numbers: Mapping[ObjectId, int], size: tuple[int, int]) -> np.ndarray:
+    """Returns the number of each pixel's object, or 0: ``(H, W)`` uint8, or uint16 if a number exceeds 255."""
     shown = [] if line is None else [entry for entry in line["objects"] if entry["area"]]
-    numbers = [objects.index(entry["id"]) + 1 for entry in shown]
-    return paint_labels([entry.get("visible", entry["rle"]) for entry in shown], *size, numbers)
+    rles = [entry.get("visible", entry["rle"]) for entry in shown]
+    labels = paint_labels(rles, *size, [numbers[entry["id"]] for entry in shown])
+    return labels.astype(label_dtype(numbers.values()), copy=False)

@@ -2,31 +2,34 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import numpy as np
 
 from sam2fast.cli.command_files import make_folder, write_atomically
+from sam2fast.cli.prompts import ObjectId
 from sam2fast.cli.reporting import progress_bar
 from sam2fast.cli.track_folder import COCO, MOT, OVERLAY, PNGS, Line, RunFolder, label_map
 from sam2fast.cli.track_overlay import FrameDrawing, OverlayWriter, copy_sound, open_overlay
 from sam2fast.cli.track_request import TrackRequest
-from sam2fast.cli.user_errors import UserError, as_user_error, print_note
+from sam2fast.cli.user_errors import as_user_error, print_note
 from sam2fast.io.images import SUFFIXES
-from sam2fast.io.label_maps import label_png
+from sam2fast.io.label_maps import MOST_LABELS, label_png
 from sam2fast.io.made_from import is_whole
 from sam2fast.io.rle import decode_rle
 from sam2fast.results import FrameMasks, to_coco_video, write_dicom_seg, write_nifti
-from sam2fast.results.formats import FILES, MOST_OBJECTS, VOLUME_FILES, WITH_IMAGES
+from sam2fast.results.formats import FILES, VOLUME_FILES, WITH_IMAGES
 from sam2fast.results.image_writers import AnnotatedImage, write_masks
-from sam2fast.results.mot import mot_numbers, to_mot
+from sam2fast.results.mot import to_mot
+from sam2fast.results.object_numbers import object_numbers, positions_note
 from sam2fast.results.record import RecordIndex
 from sam2fast.video_io import StreamFrame, VideoError, read_frames
 from sam2fast.video_io.video_types import PROBE_SIZE
 
 VOLUMES = {"nifti": write_nifti, "dicom-seg": write_dicom_seg}
+NUMBERED = {"png": MOST_LABELS, "nifti": MOST_LABELS, "mot": None}  # largest numbers of formats with numbered objects
 
 
 def write_outputs(folder: RunFolder, request: TrackRequest) -> None:
@@ -34,15 +37,17 @@ def write_outputs(folder: RunFolder, request: TrackRequest) -> None:
     with as_user_error(OSError, ValueError, ImportError), closing(RecordIndex(folder.record)) as record:
         if not len(record):
             return
+        ids = [*request.objects, *folder["objects"]]
+        for name in NUMBERED.keys() & set(request.formats):
+            if note := positions_note(object_numbers(ids, NUMBERED[name]), name):
+                print_note(note)
         if "png" in request.formats:
-            _write_pngs(record, folder, request)
+            _write_pngs(record, folder, request, object_numbers(ids, NUMBERED["png"]))
         if "coco" in request.formats and not folder.has(folder.path / COCO):
             _write_coco(record, folder, request)
         if "mot" in request.formats and not folder.has(folder.path / MOT):
-            numbers = mot_numbers(folder["objects"])
-            if names := [f"{number} is {name}" for name, number in numbers.items() if number != name]:
-                print_note(f"ids in {MOT} are numbers from 1: {', '.join(names)}")
-            write_atomically(folder.path / MOT, to_mot((record[t] for t in sorted(record)), numbers).encode())
+            lines = (record[t] for t in sorted(record))
+            write_atomically(folder.path / MOT, to_mot(lines, object_numbers(ids, NUMBERED["mot"])).encode())
             folder.made(folder.path / MOT)
         for name in VOLUMES.keys() & set(request.formats):
             if not folder.has(file := folder.path / VOLUME_FILES[name]):
@@ -58,17 +63,17 @@ def _visible(record: RecordIndex) -> Iterator[FrameMasks]:
         yield FrameMasks(line["frame"], [entry["id"] for entry in line["objects"]], np.stack(masks), None)
 
 
-def _write_pngs(record: RecordIndex, folder: RunFolder, request: TrackRequest) -> None:
-    images, frames, count = folder.path / PNGS, request.frames(record), len(folder["objects"])
-    if count > MOST_OBJECTS:  # too many objects from detections; `track` checks the number of prompted objects
-        raise UserError(f"{count} objects, but a palette image holds at most {MOST_OBJECTS}; no png was written")
+def _write_pngs(record: RecordIndex, folder: RunFolder, request: TrackRequest, numbers: Mapping[ObjectId, int]) -> None:
+    images, frames, listed = folder.path / PNGS, request.frames(record), [[*pair] for pair in numbers.items()]
     make_folder(images)
+    are_numbered = folder.numbers(images) == listed
     with progress_bar("images", len(frames), "images") as bar:
         for frame in frames:
             file = images / f"{request.frame_name(frame)}.png"
-            if not is_whole(file):  # kept, since the masks of a frame never change
-                write_atomically(file, label_png(label_map(record.get(frame), folder["objects"], folder.size)))
+            if not (are_numbered and is_whole(file)):  # kept, since the masks of a frame never change
+                write_atomically(file, label_png(label_map(record.get(frame), numbers, folder.size)))
             bar.update()
+    folder.made(images, numbers=listed)
 
 
 def _write_coco(record: RecordIndex, folder: RunFolder, request: TrackRequest) -> None:
@@ -149,5 +154,7 @@ def _item(
     shown = [] if line is None else [entry for entry in line["objects"] if entry["area"]]
     rles, scores = [entry["rle"] for entry in shown], [entry["score"] for entry in shown]
     labels, classes = [str(entry["id"]) for entry in shown], [str(name) for name in folder["objects"]]
+    of_objects = object_numbers([*request.objects, *folder["objects"]])
+    numbers = [of_objects[entry["id"]] for entry in shown]
     rgb = np.empty((0, 0, 3), dtype=np.uint8) if image is None else image.rgb
-    return AnnotatedImage(rgb, request.frame_name(frame), folder.size, rles, labels, scores, classes)
+    return AnnotatedImage(rgb, request.frame_name(frame), folder.size, rles, labels, scores, classes, numbers)

@@ -11,21 +11,20 @@ from sam2fast.datasets.segmentations import area_of
 from sam2fast.io.label_maps import paint_labels
 from sam2fast.io.rle import RLE, decode_rle, encode_rle
 from sam2fast.results.formats import MOST_OBJECTS
+from sam2fast.results.object_numbers import object_numbers
 
 # Rules for pixels of overlapping objects.
 REFUSE, SMALLER_ID, LARGER_AREA = OVERLAPS = ("refuse", "smaller-id", "larger-area")
 
 
 def indices_of(objects: Sequence[int], name: str) -> dict[int, int]:
-    """Returns palette indices of up to 255 objects: ids, or positions counted from 1 if any id exceeds 255."""
+    """Returns palette indices of up to 255 objects. See :func:`~sam2fast.results.object_numbers.object_numbers`."""
     if len(objects) > MOST_OBJECTS:
         raise DatasetError(
             f"{name} has {len(objects)} objects, but a palette image has room for {MOST_OBJECTS}; "
             "the layout sav-png has no such limit"
         )
-    if all(1 <= number <= MOST_OBJECTS for number in objects):
-        return {number: number for number in objects}
-    return {number: index for index, number in enumerate(objects, 1)}
+    return object_numbers(objects, MOST_OBJECTS)
 
 
 def paint(

@@ -21,7 +21,8 @@ def paint_labels(
 ) -> np.ndarray:
     """Returns a label map ``(H, W)``: for each pixel, the id of the last mask that contains the pixel, or 0.
 
-    The dtype is uint8, or uint16 for more than 255 masks. To keep all masks visible, sort masks by area, largest first.
+    The dtype is uint8, or uint16 if an id is greater than 255. To keep all masks visible, sort masks by area, largest
+    first.
 
     Args:
         segmentations: Run lengths of the masks.
@@ -32,12 +33,18 @@ def paint_labels(
             f"{len(segmentations)} masks, but an image has at most {MOST_LABELS} ids; write them as coco or npz, "
             "or write fewer masks"
         )
-    ids = np.zeros(height * width, dtype=np.uint8 if len(segmentations) <= np.iinfo(np.uint8).max else np.uint16)
-    for number, segmentation in zip(numbers or range(1, len(segmentations) + 1), segmentations, strict=True):
+    numbers = range(1, len(segmentations) + 1) if numbers is None else numbers
+    ids = np.zeros(height * width, dtype=label_dtype(numbers))
+    for number, segmentation in zip(numbers, segmentations, strict=True):
         ends = read_run_lengths([segmentation]).counts.numpy().cumsum(dtype=np.int64).tolist()
         for begin, end in zip(ends[0::2], ends[1::2], strict=False):
             ids[begin:end] = number
     return row_major(ids.reshape(width, height).T)
+
+
+def label_dtype(numbers: Iterable[int]) -> type[np.integer[Any]]:
+    """Returns the smallest dtype of labels with these numbers: uint8 or uint16."""
+    return np.uint8 if max(numbers, default=0) <= np.iinfo(np.uint8).max else np.uint16
 
 
 def stack_masks(

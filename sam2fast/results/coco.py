@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from sam2fast.io.overlay import area_of
 from sam2fast.io.rle import encode_rle
 from sam2fast.results.frame_masks import to_numpy
+from sam2fast.results.object_numbers import object_numbers
 
 CATEGORY = {"id": 1, "name": "object", "supercategory": "object"}  # category of objects without a name
 DIGITS = 6  # decimal digits of a score
@@ -23,7 +24,8 @@ def to_coco_video(
 ) -> dict[str, Any]:
     """Returns all tracked masks of a video as one document for ``json.dump``.
 
-    Each object has one annotation and its own category. ``segmentations`` (compressed run lengths), ``areas`` and
+    Each object has one annotation and its own category, whose ids are the object's id if all ids are integers from 1,
+    and otherwise positions. ``segmentations`` (compressed run lengths), ``areas`` and
     ``bboxes`` ([x, y, width, height]) have an entry for each frame, null if the object is not visible or was not
     tracked. Additional keys are ``object`` (the predictor's object id) and, if scores are known, ``score`` (the mean
     predicted IoU over the frames that show the object).
@@ -59,7 +61,9 @@ def to_coco_video(
     height, width = size
     video = {"id": 1, "height": height, "width": width, "length": count, "file_names": names}
     annotations = []
-    for number, (obj_id, track) in enumerate(tracks.items(), 1):
+    numbers = object_numbers(tracks)
+    for obj_id, track in tracks.items():
+        number = numbers[obj_id]
         segmentations, areas, boxes = ([track.get(t, (None,) * 3)[i] for t in range(count)] for i in range(3))
         annotation = {
             "id": number,
@@ -77,7 +81,7 @@ def to_coco_video(
         if obj_id in scores:
             annotation["score"] = round(sum(scores[obj_id]) / len(scores[obj_id]), DIGITS)
         annotations.append(annotation)
-    categories = [{**CATEGORY, "id": number, "name": str(obj_id)} for number, obj_id in enumerate(tracks, 1)]
+    categories = [{**CATEGORY, "id": number, "name": str(obj_id)} for obj_id, number in numbers.items()]
     return {"videos": [video], "annotations": annotations, "categories": categories}
 
 

@@ -62,6 +62,7 @@ class AnnotatedImage(NamedTuple):
         labels: Class of each mask.
         scores: Predicted IoU of each mask.
         classes: All classes of the data set, ordered by number.
+        numbers: Number of each mask in formats with a number for each object. By default, masks are counted from 1.
     """
 
     image: Path | np.ndarray
@@ -71,6 +72,7 @@ class AnnotatedImage(NamedTuple):
     labels: Sequence[str]
     scores: Sequence[float]
     classes: Sequence[str] = ("object",)
+    numbers: Sequence[int] | None = None
 
     @property
     def boxes(self) -> list[list[int] | None]:
@@ -146,7 +148,7 @@ def _write_yolo(folder: Path, item: AnnotatedImage, tolerance: float, with_polyg
 
 def _write_labelme(folder: Path, item: AnnotatedImage, tolerance: float, with_pixels: bool = False) -> None:
     shapes: list[dict[str, Any]] = []
-    for number, (box, (rle, label, _)) in enumerate(zip(item.boxes, _objects(item), strict=True), 1):
+    for number, box, (rle, label, _) in zip(_numbers(item), item.boxes, _objects(item), strict=True):
         if box and with_pixels:
             shapes.append(labelme_mask(decode_rle(rle), box, label, number))
         elif box:
@@ -164,7 +166,7 @@ def _write_label_studio(folder: Path, item: AnnotatedImage, tolerance: float) ->
 
 
 def _write_png(folder: Path, item: AnnotatedImage, tolerance: float) -> None:
-    _write(folder / FILES["png"].format(item.stem), label_png(paint_labels(item.rles, *item.size)))
+    _write(folder / FILES["png"].format(item.stem), label_png(paint_labels(item.rles, *item.size, item.numbers)))
 
 
 def _write_npz(folder: Path, item: AnnotatedImage, tolerance: float) -> None:
@@ -201,7 +203,7 @@ def _write_geojson(folder: Path, item: AnnotatedImage, tolerance: float) -> None
                 "coordinates": [[_closed(ring, place) for ring in (part.outer, *part.holes)] for part in parts],
             },
         }
-        for number, (rle, label, score) in enumerate(_objects(item), 1)
+        for number, (rle, label, score) in zip(_numbers(item), _objects(item), strict=True)
         if (parts := polygons_of(rle, tolerance))
     ]
     system = {}
@@ -231,6 +233,10 @@ def _closed(ring: np.ndarray, place: Place | None) -> list[list[float]]:
         ring = ring if a * e - b * d > 0 else ring[::-1]
     corners: list[list[float]] = ring.tolist()
     return [*corners, corners[0]]
+
+
+def _numbers(item: AnnotatedImage) -> Sequence[int]:
+    return range(1, len(item.rles) + 1) if item.numbers is None else item.numbers
 
 
 def _objects(item: AnnotatedImage) -> Iterator[tuple[RLE, str, float]]:

@@ -1,14 +1,7 @@
 """Formats tracked boxes as MOT Challenge's text."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
-
-
-def mot_numbers(ids: Sequence[Any]) -> dict[Any, int]:
-    """Returns a number from 1 for each id: the id if all ids are numbers from 1, otherwise the id's position."""
-    if all(isinstance(obj_id, int) and obj_id > 0 for obj_id in ids):
-        return {obj_id: obj_id for obj_id in ids}
-    return {obj_id: number for number, obj_id in enumerate(ids, 1)}
 
 
 def to_mot(lines: Iterable[Mapping[str, Any]], numbers: Mapping[Any, int]) -> str:
@@ -18,7 +11,7 @@ def to_mot(lines: Iterable[Mapping[str, Any]], numbers: Mapping[Any, int]) -> st
 
     Args:
         lines: Lines of ``masks.jsonl``.
-        numbers: See :func:`mot_numbers`.
+        numbers: See :func:`~sam2fast.results.object_numbers.object_numbers`.
     """
     rows = []
     for line in lines:

@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2fast.io.atomic import atomic_write
+from sam2fast.io.label_maps import MOST_LABELS, label_dtype
 from sam2fast.results.frame_masks import to_numpy
+from sam2fast.results.object_numbers import object_numbers
 from sam2fast.utils.errors import requires
 
 
@@ -32,17 +34,26 @@ class SourceVolume(Protocol):
 def to_label_volume(volume: SourceVolume, frames: Iterable[Any]) -> tuple[NDArray[np.uint16], list[Any]]:
     """Returns the object of each voxel, and the objects' ids.
 
+    If all ids are integers from 1 to 65535, they are the labels. Otherwise, labels count the ids from 1.
+
     Args:
         volume: Tracked volume.
         frames: Frames in any order. Each is an argument of :func:`~sam2fast.results.to_numpy`. Where masks of a
             frame overlap, later objects cover earlier objects.
 
     Returns:
-        Labels ``(I, J, K)`` in the order of the source's voxels (0 is background, 1 the first id), and the ids.
+        Labels ``(I, J, K)`` in the order of the source's voxels (0 is background), and the ids.
 
     Raises:
         ValueError: If the volume lacks a frame, or masks have another size.
     """
+    positions, ids = _to_positions(volume, frames)
+    numbers = object_numbers(ids, MOST_LABELS)
+    return np.array([0, *numbers.values()], np.uint16)[positions], ids
+
+
+def _to_positions(volume: SourceVolume, frames: Iterable[Any]) -> tuple[NDArray[np.uint16], list[Any]]:
+    """Returns the position of each voxel's object in the list of ids, from 1, or 0, and the ids."""
     labels = np.zeros(volume.values.shape, np.uint16)
     slices, ids = volume.as_frames(labels), dict[Any, int]()
     for item in frames:
@@ -65,7 +76,7 @@ def write_nifti(file: str | Path, volume: SourceVolume, frames: Iterable[Any]) -
         volume, frames: Volume and its masks, see :func:`to_label_volume`.
 
     Returns:
-        The ids of the labels 1, 2, ...
+        The ids, see :func:`to_label_volume`.
 
     Raises:
         ValueError: If :func:`to_label_volume` raises ValueError.
@@ -74,8 +85,7 @@ def write_nifti(file: str | Path, volume: SourceVolume, frames: Iterable[Any]) -
     """
     nibabel = import_module("nibabel")
     labels, ids = to_label_volume(volume, frames)
-    if len(ids) <= np.iinfo(np.uint8).max:
-        labels = labels.astype(np.uint8)
+    labels = labels.astype(label_dtype([int(labels.max())]), copy=False)
     header = None if volume.header is None else volume.header.copy()
     image_type = nibabel.Nifti2Image if isinstance(header, nibabel.Nifti2Header) else nibabel.Nifti1Image
     if header is not None:
@@ -112,7 +122,7 @@ def write_dicom_seg(file: str | Path, volume: SourceVolume, frames: Iterable[Any
     with requires("DICOM segmentations need highdicom: pip install 'sam2fast[medical]'"):
         highdicom = import_module("highdicom")
     codes, version = import_module("pydicom.sr.codedict").codes, import_module("sam2fast").__version__
-    labels, ids = to_label_volume(volume, frames)
+    labels, ids = _to_positions(volume, frames)  # DICOM numbers segments without gaps
     if not ids:
         raise ValueError("there are no objects; a DICOM segmentation has one or more")
     planes = np.empty(labels.shape[::-1], np.uint16)

@@ -127,7 +127,6 @@ REFUSED = [
     (f"{TRACK} --start 5 --end 4", 2, "--start 5 lies after --end 4"),
     (f"{TRACK} --start 1", 1, "outside of the frames to be tracked"),
     (f"{TRACK} --device cpu,cpu", 2, "track_videos"),
-    ("track frames --prompts many.json --format png", 2, "256 objects"),
     ("track frames --mask 0,1,black.png", 1, "all of its pixels are black"),
     ("track frames --mask 0,1,turned.png", 1, "is 24x32, but the video 32x24"),
     ("track frames --mask 0,3,labels.png", 1, "labels.png:3 (3, 7), take all by --masks"),

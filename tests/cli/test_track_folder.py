@@ -54,7 +54,7 @@ def test_the_greatest_logit_is_visible_where_masks_overlap(seed):
     record = record_of(low_res)
     assert any("visible" in entry for entry in record["objects"])
     expected = np.where((logits > 0).any(0), logits.argmax(0) + 1, 0)
-    np.testing.assert_array_equal(label_map(record, ["o0", "o1", "o2"], SIZE), expected)
+    np.testing.assert_array_equal(label_map(record, {"o0": 1, "o1": 2, "o2": 3}, SIZE), expected)
 
 
 @pytest.mark.parametrize("broken", ["iou", "object_score"])

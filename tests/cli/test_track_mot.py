@@ -7,7 +7,8 @@ from commands import ok
 from track_runs import lines_of, middle_of_square, text
 
 from sam2fast.cli.boxes import read_detections
-from sam2fast.results.mot import mot_numbers, to_mot
+from sam2fast.results.mot import to_mot
+from sam2fast.results.object_numbers import object_numbers
 
 BOX = {"area": 9, "box": [4, 0, 5, 2], "score": 0.5}
 LINES = [
@@ -29,7 +30,7 @@ def test_lines():
     "ids, numbers", [([7, 2], [7, 2]), ([0, 1], [1, 2]), (["dog", 5], [1, 2]), ([-1, 3], [1, 2]), ([], [])]
 )
 def test_numbers_of_ids(ids, numbers):
-    assert mot_numbers(ids) == dict(zip(ids, numbers, strict=True))
+    assert object_numbers(ids) == dict(zip(ids, numbers, strict=True))
 
 
 @pytest.mark.parametrize("ids", [["dog", 9], [4, 9]])
@@ -38,7 +39,7 @@ def test_command(track, tmp_path, ids):
     folder = moving_shapes.jpeg_folder(tmp_path / "clip", moving_shapes.make_frames(8))
     points = [("--point", text(frame, name, *middle_of_square(frame))) for frame, name in zip((2, 4), ids, strict=True)]
     result = track(folder, *sum(points, ()), "--format", "mot", "--out", tmp_path / "out")
-    assert ("ids in mot.txt are numbers from 1: 1 is dog, 2 is 9" in ok(result).stderr) == ("dog" in ids)
+    assert ("ids in the format mot are numbers from 1: 1 is dog, 2 is 9" in ok(result).stderr) == ("dog" in ids)
     rows = [line.split(",") for line in (tmp_path / "out/mot.txt").read_text().splitlines()]
     assert {row[1] for row in rows} == ({"1", "2"} if "dog" in ids else {"4", "9"})
     read = read_detections(tmp_path / "out/mot.txt", [])

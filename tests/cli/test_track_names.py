@@ -94,6 +94,52 @@ def test_masks_are_scored_against_those_of_the_same_frames(track, tmp_path, name
     assert not scores.videos[0].only_truth and not scores.videos[0].only_pred and scores.j > 80
 
 
+def test_objects_keep_their_ids_in_every_format(track, tmp_path):
+    """Also if they are prompted in another order. Positions of an earlier version are replaced."""
+    folder, out = write_frames(tmp_path / "clip", FOLDERS["from one"]), tmp_path / "out"
+    prompts = ["--point", text(0, 5, *middle_of_square(0)), "--box", text(0, 2, *box_of_disc(0))]
+    command = [folder, *prompts, "--format", "json,png,coco,mot,labelme,geojson", "--tolerance", 0, "--out", out]
+    assert ok(track(*command)).stderr == ""
+    lines, document = lines_of(out), json.loads((out / "masks.json").read_text())
+    assert [entry["id"] for entry in lines[0]["objects"]] == [5, 2]
+    assert [one["id"] for one in document["categories"]] == [one["category_id"] for one in document["annotations"]]
+    assert [(one["id"], one["name"]) for one in document["categories"]] == [(5, "5"), (2, "2")]
+    assert {row.split(",")[1] for row in (out / "mot.txt").read_text().split()} == {"2", "5"}
+    for name, line in zip(stems(out / "masks"), lines.values(), strict=True):
+        expected = label_map(line, {5: 5, 2: 2}, (48, 64))
+        np.testing.assert_array_equal(np.asarray(Image.open(out / f"masks/{name}.png")), expected)
+        assert {*np.unique(expected)} == {0, 2, 5}
+        shapes = json.loads((out / f"labelme/{name}.json").read_text())["shapes"]
+        assert {(shape["label"], shape["group_id"]) for shape in shapes} == {("5", 5), ("2", 2)}
+        features = json.loads((out / f"geojson/{name}.geojson").read_text())["features"]
+        assert {(one["properties"]["name"], one["properties"]["id"]) for one in features} == {("5", 5), ("2", 2)}
+    manifest = json.loads((out / "track.json").read_text())
+    del manifest["files"]["masks"]
+    (out / "track.json").write_text(json.dumps(manifest))
+    Image.fromarray(np.ones((48, 64), np.uint8)).save(out / f"masks/{name}.png")
+    ok(track(*command))
+    np.testing.assert_array_equal(np.asarray(Image.open(out / f"masks/{name}.png")), expected)
+
+
+@pytest.mark.parametrize(
+    ("ids", "numbers", "mode", "note"),
+    [
+        ((300, 5), (300, 5), "I;16", ""),
+        ((70000, 5), (1, 2), "P", "1 is 70000, 2 is 5"),
+        ((0, 1), (1, 2), "P", "1 is 0, 2 is 1"),
+        ((7, "007"), (1, 2), "P", "1 is 7, 2 is 007"),
+    ],
+)
+def test_ids_that_do_not_fit_are_numbered_from_one(track, tmp_path, ids, numbers, mode, note):
+    folder = write_frames(tmp_path / "clip", ["0.jpg", "1.jpg"])
+    prompts = ["--point", text(0, ids[0], *middle_of_square(0)), "--box", text(0, ids[1], *box_of_disc(0))]
+    result = ok(track(folder, *prompts, "--format", "json,png", "--out", tmp_path / "out"))
+    assert result.stderr == (f"sam2fast: note: ids in the format png are numbers from 1: {note}\n" if note else "")
+    assert [entry["id"] for entry in lines_of(tmp_path / "out")[0]["objects"]] == list(ids)
+    with Image.open(tmp_path / "out/masks/0.png") as image:
+        assert image.mode == mode and {*np.unique(np.asarray(image))} == {0, *numbers}
+
+
 def test_overwrite_removes_images_of_other_names(track, tmp_path):
     options = ["--point", text(0, 1, *middle_of_square(0)), "--format", "png", "--out", tmp_path / "out"]
     assert track(write_frames(tmp_path / "a", ["x1.jpg", "x2.jpg"]), *options).exit_code == 0
@@ -112,7 +158,7 @@ def test_frames_that_are_still_to_be_tracked_have_no_masks_yet(track, video_file
     assert track(*command).exit_code == 0
     for t, line in lines_of(whole).items():
         labels = np.asarray(Image.open(tmp_path / f"masks/{t:05d}.png"))
-        np.testing.assert_array_equal(labels, label_map(line, [1, "disc"], (48, 64)))
+        np.testing.assert_array_equal(labels, label_map(line, {1: 1, "disc": 2}, (48, 64)))
 
 
 def test_a_stream_and_a_video_begin_with_empty_masks(track, video_file, tmp_path):

@@ -60,15 +60,15 @@ async function* watchedFrames(file: Blob, count: number, { report, signal }: Tas
   }
 }
 
-/** Palette images: 0 for the background, 1 for the first object, ... */
+/** Palette images: 0 for the background, the ids for objects. */
 function labelImages({ objects, frames }: PageMasks, { height, width }: Facts): Record<string, Uint8Array> {
   const found: Record<string, Uint8Array> = {};
   for (const { frame, masks } of frames) {
     const labels = new Uint32Array(height * width);
-    objects.forEach(({ id }, index) => {
+    for (const { id } of objects) {
       const mask = masks.find(({ object }) => object === id);
-      if (mask) paintMask({ height, width, counts: mask.counts }, labels, index + 1);
-    });
+      if (mask) paintMask({ height, width, counts: mask.counts }, labels, id);
+    }
     found[`${numbered(frame)}.png`] = palettePng(Uint8Array.from(labels), height, width);
   }
   return found;

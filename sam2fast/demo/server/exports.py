@@ -35,6 +35,7 @@ from sam2fast.results.coco import CATEGORY, coco_box, coco_entry, to_coco_video
 from sam2fast.results.formats import MOST_OBJECTS
 from sam2fast.results.image_writers import TOLERANCE
 from sam2fast.results.label_files import labelme_document, labelme_polygons, yolo_data, yolo_line, yolo_polygon
+from sam2fast.results.object_numbers import object_numbers
 from sam2fast.results.outlines import Polygon
 from sam2fast.results.polygons import polygons_of
 
@@ -143,8 +144,8 @@ def _polygons(data: ExportData, frame: int) -> dict[int, list[Polygon]]:
 
 
 def _mask_images(data: ExportData) -> _Entries:
-    """Palette images as ``sam2fast track --format png`` writes them: 1 for the first object, 2 for the second, ..."""
-    labels = {object_id: number for number, object_id in enumerate(data.objects, 1)}
+    """Palette images with the objects' ids, as ``sam2fast track --format png`` writes them."""
+    labels = object_numbers(data.objects, MOST_OBJECTS)
     if len(labels) > MOST_OBJECTS:
         raise BadInputError(f"a palette image has room for {MOST_OBJECTS} objects, there are {len(labels)}")
     for done, (frame, masks) in enumerate(data.masks.items()):
