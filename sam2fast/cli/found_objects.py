@@ -16,6 +16,7 @@ from sam2fast.cli.prompts import mask_file
 from sam2fast.cli.results import DIGITS
 from sam2fast.cli.segmenter import NOT_FINITE
 from sam2fast.cli.user_errors import UserError, as_user_error
+from sam2fast.datasets.displayed import displayed_mask
 from sam2fast.downloads.digests import digest_of
 from sam2fast.find import Reference, find
 from sam2fast.io.rle import encode_rle
@@ -95,7 +96,8 @@ def read_references(
     contents = [digest_of(image) for image in images]
     references = []
     for image, mask in zip(images, masks, strict=True):
-        pixels, inside = read_pixels(image)[0].numpy(), read_foreground(mask)
+        pixels = read_pixels(image)[0].numpy()
+        inside = displayed_mask(read_foreground(mask), pixels.shape[:2], image, f"the mask {mask}")
         if inside.shape != pixels.shape[:2]:
             sizes = [f"{one.shape[1]}x{one.shape[0]}" for one in (inside, pixels)]
             raise UserError(f"the mask {mask} is {sizes[0]}, but {image} is {sizes[1]}; they must agree")

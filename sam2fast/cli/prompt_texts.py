@@ -54,9 +54,8 @@ def _point(text: str) -> Prompts:
     return Prompts((Click(x, y, read_label(label[0] if label else FOREGROUND)),))
 
 
-def _flat_box(text: str) -> Prompts:
-    """Reads a box that may have no area, unlike :func:`read_box`."""
-    return Prompts(box=_ordered_box(text.split(",")))
+def _box(text: str) -> Prompts:
+    return Prompts(box=read_box(text.split(",")))
 
 
 def _mask(text: str) -> Prompts:
@@ -98,14 +97,12 @@ def _window(text: str) -> tuple[float, float]:
 
 
 POINT = PromptType("X,Y[,LABEL]", "500,375 or 500,375,0", _point)
-BOX = PromptType("X0,Y0,X1,Y1", "425,600,700,875", _flat_box)
+BOX = PromptType("X0,Y0,X1,Y1", "425,600,700,875", _box)
 IMAGE_POINT = PromptType("[NAME,]X,Y[,LABEL]", "500,375 or cup,500,375,0", _named(_point))
-IMAGE_BOX = PromptType("[NAME,]X0,Y0,X1,Y1", "425,600,700,875 or cup,425,600,700,875", _named(_flat_box))
+IMAGE_BOX = PromptType("[NAME,]X0,Y0,X1,Y1", "425,600,700,875 or cup,425,600,700,875", _named(_box))
 IMAGE_MASK = PromptType("[NAME,]FILE[:LABEL]", "mask.png or cup,labels.png:2", _named(_mask))
 VIDEO_POINT = PromptType("FRAME,OBJ,X,Y[,LABEL]", "0,1,500,375 or 0,dog,500,375,0", _on_frame(_point))
-VIDEO_BOX = PromptType(
-    "FRAME,OBJ,X0,Y0,X1,Y1", "0,1,425,600,700,875", _on_frame(lambda text: Prompts(box=read_box(text.split(","))))
-)
+VIDEO_BOX = PromptType("FRAME,OBJ,X0,Y0,X1,Y1", "0,1,425,600,700,875", _on_frame(_box))
 VIDEO_MASK = PromptType("FRAME,OBJ,FILE[:LABEL]", "0,1,mask.png or 0,dog,labels.png:2", _on_frame(_mask))
 VIDEO_MASKS = PromptType("FRAME,FILE", "0,labels.png", _labels_on_frame)
 WINDOW = PromptType("LOW,HIGH", "-160,240", _window)  # LOW becomes black, HIGH white
@@ -206,15 +203,9 @@ def frame(value: Any) -> int:
 
 def read_box(values: Any) -> Box:
     """Reads a box of four numbers. Raises NoArea if the box has no area."""
-    box = _ordered_box(values)
+    box = Box(*read_numbers(values, (4,), "the box"))
     if box.x1 == box.x0 or box.y1 == box.y0:
         raise NoArea("the box has no area; expected X0 < X1 and Y0 < Y1")
-    return box
-
-
-def _ordered_box(values: Any) -> Box:
-    """Reads a box of four numbers. The box may have no area."""
-    box = Box(*read_numbers(values, (4,), "the box"))
     if box.x1 < box.x0 or box.y1 < box.y0:
         raise NoArea(
             "the box has its corners the wrong way round; expected left, top, right, bottom, with X0 < X1 and Y0 < Y1"

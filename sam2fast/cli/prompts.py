@@ -73,11 +73,11 @@ class Prompts:
 
     def outside(self, width: int, height: int) -> list[str]:
         """Names the clicks and the box that lie outside an image of this size. A box may extend beyond the edges."""
-        texts = [f"point {c.x:g},{c.y:g}" for c in self.clicks if not (0 <= c.x <= width and 0 <= c.y <= height)]
+        texts = [f"point {c.x:.10g},{c.y:.10g}" for c in self.clicks if not (0 <= c.x <= width and 0 <= c.y <= height)]
         if self.box is not None:
             x0, y0, x1, y1 = self.box
             if x1 < 0 or y1 < 0 or x0 > width or y0 > height:
-                texts.append(f"box {x0:g},{y0:g},{x1:g},{y1:g}")
+                texts.append("box " + ",".join(f"{value:.10g}" for value in self.box))
         return texts
 
     def scaled(self, image: InputSource, width: int, height: int) -> "Prompts":
@@ -261,6 +261,8 @@ def check_against_video(
     Raises:
         UserError: If a prompt lies outside the video or these frames. The message names the first such prompt.
     """
+    from sam2fast.datasets.displayed import has_same_ratio
+
     for prompt in prompts:
         at = prompt.frame or 0
         if frames is not None and at >= frames:
@@ -271,9 +273,10 @@ def check_against_video(
                 f"{prompt} is outside of the frames to be tracked, {start} to {'...' if end is None else end}"
             )
         if outside := prompt.outside(width, height):
-            raise UserError(f"{prompt}: the {outside[0]} lies outside the video ({width}x{height})")
-        if prompt in masks and masks[prompt].shape != (height, width):
+            raise UserError(f"{prompt}: the {outside[0]} lies outside the video ({width}x{height} pixels)")
+        if prompt in masks and not has_same_ratio(masks[prompt].shape, (height, width)):
             rows, columns = masks[prompt].shape
             raise UserError(
-                f"{prompt}: the mask {prompt.mask} is {columns}x{rows}, but the video {width}x{height}; they must agree"
+                f"{prompt}: the mask {prompt.mask} is {columns}x{rows}, but the video {width}x{height}; expected the "
+                "same ratio"
             )

@@ -80,8 +80,8 @@ class SegmentCommand:
         "--mask",
         multiple=True,
         type=IMAGE_MASK,
-        help="A rough mask: an image of any size, bright or opaque where the object is, or a label of a palette or "
-        "grey image. Without --box, the mask's bounds are the box, since a mask alone has little effect. Repeatable.",
+        help="A rough mask: an image of the same ratio, bright or opaque where the object is, or a label of a palette "
+        "or grey image. Without --box, the mask's bounds are the box, since a mask alone has little effect. Repeatable.",
     )
     label_images: Sequence[Path] = option(
         "--masks",
@@ -326,13 +326,13 @@ def predict_objects(
     for one in objects:
         prompts, mask = one.scaled(image, width, height), None
         if prompts.mask is not None:
-            mask = segmenter.read_mask(prompts.mask)
+            mask = segmenter.read_mask(prompts.mask, image, (height, width))
             prompts = replace(prompts, box=prompts.box or mask.bounds.scaled(width, height))
         if outside := prompts.outside(width, height):
             if one.where:
                 continue
             name = "" if one.object is None else f"{one}: "
-            raise UserError(f"{name}the {outside[0]} lies outside {image} ({width}x{height})")
+            raise UserError(f"{name}the {outside[0]} lies outside {image} ({width}x{height} pixels)")
         asked.append((one.object, prompts, mask))
     if asked:
         segmenter.encode(pixels)

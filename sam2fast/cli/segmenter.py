@@ -17,6 +17,7 @@ from sam2fast.cli.model_choice import ModelChoice
 from sam2fast.cli.prompts import Box, Prompts
 from sam2fast.cli.sources import InputSource
 from sam2fast.cli.user_errors import UserError, as_model_error, as_user_error
+from sam2fast.datasets.displayed import turn_for_display, turned
 from sam2fast.io.images import is_video_file
 from sam2fast.io.overlay import area_of
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
@@ -51,7 +52,8 @@ class Segmenter:
     def __init__(self, choice: ModelChoice, device: str, dtype: str) -> None:
         self.seconds: dict[str, float] = {}  # seconds of each stage since take_seconds
         self.choices: dict[str, Any] = {}  # page, bands and scale chosen for the last image, as JSON
-        self._masks: dict[Path, MaskPrompt] = {}
+        self._sizes: dict[Path, tuple[int, ...]] = {}  # (H, W) of mask images that were read
+        self._masks: dict[tuple[Path, tuple[bool, bool] | None], MaskPrompt] = {}  # by file and rotation
         self._device: torch.device | None = None
         with self.stage("load model"), as_model_error():
             self.model = build_sam2(
@@ -94,21 +96,38 @@ class Segmenter:
                 reason = " ".join(str(error).split())
                 raise UserError(reason if str(file) in reason else f"{file}: {reason}") from error
 
-    def read_mask(self, path: Path) -> MaskPrompt:
-        """Reads and caches a mask image as a prompt. Raises the errors of :func:`read_foreground`."""
-        if path in self._masks:
-            return self._masks[path]
+    def read_mask(self, path: Path, image: InputSource, size: tuple[int, int]) -> MaskPrompt:
+        """Reads and caches a mask image as a prompt for an image of ``size`` (H, W).
+
+        A mask of the ratio that the image has as displayed, or as stored, is resized. A mask of the size of the model's
+        mask inputs covers the image in any case.
+
+        Raises:
+            UserError: If the mask has another ratio. See also :func:`read_foreground`.
+        """
+        inputs = self.predictor.model.sam_prompt_encoder.mask_input_size
         with self.stage("read image"):
-            mask = read_foreground(path)
+            mask = None if path in self._sizes else read_foreground(path)
+            stated = self._sizes.setdefault(path, () if mask is None else mask.shape)
+            turn = None
+            if stated not in (size, inputs):
+                with image.file() as file:
+                    turn = turn_for_display(stated, size, file, may_scale=True, what=f"the mask {path} is")
+            if (path, turn) in self._masks:
+                return self._masks[path, turn]
+            mask = turned(read_foreground(path) if mask is None else mask, turn)
             box = mask_box(mask)
             assert box is not None
             height, width = mask.shape
             bounds = Box(box[0] / width, box[1] / height, (box[2] + 1) / width, (box[3] + 1) / height)
-            size = self.predictor.model.sam_prompt_encoder.mask_input_size
             share = F.interpolate(
-                torch.from_numpy(mask)[None, None].float(), size, mode="bilinear", align_corners=False, antialias=True
+                torch.from_numpy(mask.copy())[None, None].float(),
+                inputs,
+                mode="bilinear",
+                align_corners=False,
+                antialias=True,
             )
-            return self._masks.setdefault(path, MaskPrompt(((2 * share[0] - 1) * MASK_LOGIT).numpy(), bounds))
+            return self._masks.setdefault((path, turn), MaskPrompt(((2 * share[0] - 1) * MASK_LOGIT).numpy(), bounds))
 
     def encode(self, pixels: np.ndarray) -> None:
         """Encodes ``pixels (H, W, 3)`` for :meth:`predict`."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sam2fast.datasets.dataset_files import DatasetError, read_orientation
 from sam2fast.datasets.segmentations import decode_segmentation
@@ -52,28 +53,46 @@ def displayed_segmentation(segmentation: Any, stated: Any, size: Size, image: Pa
         turn = TURNS.get(read_orientation(image)) if is_stored else None
     if turn is None:
         return segmentation
-    mask = decode_segmentation(segmentation, (size[1], size[0])).T
-    return encode_rle(np.flip(mask, tuple(axis for axis in (0, 1) if turn[axis])))
+    return encode_rle(turned(decode_segmentation(segmentation, (size[1], size[0])), turn))
 
 
-def turn_for_display(stated: Any, size: Size, image: Path, may_scale: bool = False) -> tuple[bool, bool] | None:
-    """Returns the rotation in :data:`TURNS` for the stated size (``may_scale``: ratio), or None for no rotation."""
+def displayed_mask(mask: NDArray[np.bool_], size: Size, image: Path, name: str) -> NDArray[np.bool_]:
+    """Rotates a mask ``(H, W)`` to the displayed image. The mask may have a scaled size of the same ratio.
+
+    Args:
+        name: Name of the mask in messages.
+    """
+    return turned(mask, turn_for_display(mask.shape, size, image, may_scale=True, what=f"{name} is"))
+
+
+def turned(mask: NDArray[np.bool_], turn: tuple[bool, bool] | None) -> NDArray[np.bool_]:
+    """Applies a rotation of :data:`TURNS` to a mask ``(H, W)``. None is no rotation."""
+    return mask if turn is None else np.flip(mask.T, tuple(axis for axis in (0, 1) if turn[axis]))
+
+
+def turn_for_display(
+    stated: Any, size: Size, image: Path, may_scale: bool = False, what: str = "its annotations are"
+) -> tuple[bool, bool] | None:
+    """Returns the rotation in :data:`TURNS` for the stated size (``may_scale``: ratio), or None for no rotation.
+
+    ``what`` names the annotations and ends with a verb, for messages.
+    """
     if stated in (size, (None, None)):
         return None
     turn, stored = TURNS.get(read_orientation(image)), (size[1], size[0])
     if turn is not None and stated == stored:
         return turn
-    if may_scale and _has_same_ratio(stated, size):
+    if may_scale and has_same_ratio(stated, size):
         return None
-    if may_scale and turn is not None and _has_same_ratio(stated, stored):
+    if may_scale and turn is not None and has_same_ratio(stated, stored):
         return turn
     height, width = stated
     raise DatasetError(
-        f"{image} is displayed with {size[1]}x{size[0]} pixels, but its annotations are for {width}x{height}; expected "
+        f"{image} is displayed with {size[1]}x{size[0]} pixels, but {what} for {width}x{height}; expected "
         f"{'the same ratio' if may_scale else 'this size'}"
     )
 
 
-def _has_same_ratio(one: Size, other: Size) -> bool:
+def has_same_ratio(one: Size, other: Size) -> bool:
     """Returns True if two sizes have the same ratio, up to rounding by a pixel."""
     return abs(one[0] * other[1] - one[1] * other[0]) < max(sum(one), sum(other))

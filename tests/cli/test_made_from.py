@@ -395,7 +395,8 @@ def test_images_of_one_name_in_several_folders(root, made, command):
 def test_a_mask_of_a_prompt_is_its_content_and_label(root, line):
     labels = np.zeros((48, 64), np.uint8)
     labels[5:30, 5:30], labels[32:44, 40:60] = 1, 2
-    Image.fromarray(labels).save("labels.png")
+    size = Image.open("photos/1.png" if line.startswith("segment") else next(Path("frames").iterdir())).size
+    Image.fromarray(labels).resize(size, Image.Resampling.NEAREST).save("labels.png")
     shutil.copy("labels.png", "photos/copy.png")
     assert run(f"{line}labels.png:1 {MODEL}").exit_code == 0
     before = files_of(root / "out")

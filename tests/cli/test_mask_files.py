@@ -220,8 +220,8 @@ def test_track_an_object_for_each_label(track, video_file, tmp_path):
 
 
 def test_segment_an_object_for_each_label(run, make_image, tmp_path):
-    make_image()
-    Image.fromarray(LABELS).save(tmp_path / "labels.png")
+    labels = Image.fromarray(LABELS).resize(Image.open(make_image()).size, Image.Resampling.NEAREST)
+    labels.save(tmp_path / "labels.png")
     arguments = ["segment", "image.png", *NANO]
     ok(run(*arguments, "--masks", "labels.png", "--mask", "cup,labels.png:2", "--out", "out"))
     assert [name for name in names(tmp_path / "out") if "mask" in name] == [
@@ -229,6 +229,37 @@ def test_segment_an_object_for_each_label(run, make_image, tmp_path):
     ]
     second, cup = (Path(tmp_path, f"out/image_{name}_mask.png").read_bytes() for name in ("2", "cup"))
     assert second == cup != Path(tmp_path, "out/image_1_mask.png").read_bytes()
+
+
+def test_a_mask_has_the_ratio_of_the_image_as_displayed_or_as_stored(run, tmp_path):
+    """A mask of stored pixels is rotated with the photograph, and a mask of another ratio is refused."""
+    shown = np.zeros((96, 64), np.uint8)
+    shown[12:40, 6:30] = 255
+    photo = Image.fromarray(np.dstack([shown, 255 - shown, shown // 2])).transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rotate by 90 degrees clockwise for display
+    photo.save(tmp_path / "photo.png", exif=exif)
+    upright = Image.fromarray(shown)
+    masks = {
+        "shown": upright,
+        "small": upright.resize((32, 48)),
+        "a pixel less": upright.resize((21, 31)),
+        "stored": upright.transpose(Image.Transpose.ROTATE_90),
+        "half stored": upright.transpose(Image.Transpose.ROTATE_90).resize((48, 32)),
+    }
+    found = {}
+    for name, mask in masks.items():
+        mask.save(tmp_path / f"{name}.png")
+        ok(run("segment", "photo.png", "--mask", f"{name}.png", *NANO, "--out", f"out {name}"))
+        found[name] = np.asarray(Image.open(tmp_path / f"out {name}/photo_mask.png")) > 0
+    for name, mask in found.items():
+        assert (mask & found["shown"]).sum() > 0.9 * (mask | found["shown"]).sum() > 100, name
+    assert np.array_equal(found["stored"], found["shown"])
+    upright.resize((60, 60)).save(tmp_path / "square.png")
+    result = run("segment", "photo.png", "--mask", "square.png", *NANO, "--out", "no")
+    assert result.exit_code == 1
+    assert "photo.png is displayed with 64x96 pixels, but the mask square.png is for 60x60" in result.stderr
+    assert not any((tmp_path / "no").iterdir())
 
 
 @pytest.mark.parametrize(("labels", "has_note"), [(LABELS, False), (ONE * np.uint8(255), False), (LABELS, True)])

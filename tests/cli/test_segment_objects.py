@@ -82,7 +82,7 @@ def test_prompt_files_and_images_of_their_own(run, make_image, tmp_path):
     assert [(r["image"], r["object"]) for r in document["results"]] == [
         (images[0], "dot"), (images[1], "dot"), (images[1], "area"),
     ]  # fmt: skip
-    why = f"the prompt for object 'dot': the point 50,30 lies outside {images[2]} (40x64)"
+    why = f"the prompt for object 'dot': the point 50,30 lies outside {images[2]} (40x64 pixels)"
     assert document["failed"] == [{"image": images[2], "error": why}]
 
 

@@ -125,7 +125,7 @@ REFUSED = [
     *((content(text), 1, "p.json is no") for text in ("", "[]", '{"prompts": 3}', '{"prompts": [], "more": 1}')),
     (outside(point("12,1,5,5")), 1, "whose last frame is 11"),
     (outside(point("1,1,5,5")), 1, "frames to be tracked, 2 to 9"),
-    (outside(point("4,1,65,5")), 1, "65,5 lies outside the video (64x48)"),
+    (outside(point("4,1,65,5")), 1, "65,5 lies outside the video (64x48 pixels)"),
     (outside(box("4,dog,65,0,70,10")), 1, "object 'dog' on frame 4: the box 65,0,70,10"),
     (outside(prompt_at(4, 1, mask="m.png")), 1, "m.png is 48x64, but the video 64x48"),
 ]
