@@ -81,7 +81,7 @@ class SegmentCommand:
         multiple=True,
         type=IMAGE_MASK,
         help="A rough mask: an image of the same ratio, bright or opaque where the object is, or a label of a palette "
-        "or grey image. Without --box, the mask's bounds are the box, since a mask alone has little effect. Repeatable.",
+        "or grey image. Without --box, the mask's bounds are the box, as a mask alone has little effect. Repeatable.",
     )
     label_images: Sequence[Path] = option(
         "--masks",

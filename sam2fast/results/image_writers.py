@@ -65,7 +65,7 @@ class AnnotatedImage(NamedTuple):
         numbers: Number of each mask in formats with a number for each object. By default, masks are counted from 1.
     """
 
-    image: Path | np.ndarray
+    image: str | Path | np.ndarray
     stem: str
     size: tuple[int, int]
     rles: Sequence[RLE]
@@ -80,8 +80,10 @@ class AnnotatedImage(NamedTuple):
         return boxes_of(read_run_lengths(self.rles)) if self.rles else []
 
 
-def write_masks(folder: Path, images: Iterable[AnnotatedImage], name: str, tolerance: float = TOLERANCE) -> None:
+def write_masks(folder: str | Path, images: Iterable[AnnotatedImage], name: str, tolerance: float = TOLERANCE) -> None:
     """Writes the masks of images in one of :data:`FORMATS`. Each file is written atomically.
+
+    An image is checked before its files are written. Counts of run lengths may be bytes, as pycocotools returns them.
 
     Args:
         folder: Folder for the files that docs/formats.md describes, without the subfolder of the format that commands
@@ -92,22 +94,27 @@ def write_masks(folder: Path, images: Iterable[AnnotatedImage], name: str, toler
 
     Raises:
         ValueError: If the format does not exist, an image has too many masks for the format, images have different
-            ``classes``, or ``classes`` lacks a label of an image.
+            ``classes``, ``classes`` lacks a label of an image, two images have one stem, or an image's masks, labels
+            and scores do not fit together or to its size.
         ImportError: If a format has polygons, the tolerance is not 0, and shapely is not installed.
     """
     if name not in FORMATS:
         raise ValueError(f"no format {name!r}; expected one of {', '.join(FORMATS)}")
-    items = _with_equal_classes(images)
+    folder, items = Path(folder), _checked(images)
     if name == "coco":
         return _write_coco(folder, items)
     for item in items:
         WRITERS[name](folder, item, tolerance)
 
 
-def _with_equal_classes(images: Iterable[AnnotatedImage]) -> Iterator[AnnotatedImage]:
-    """Yields images, and checks that all images have the same classes, since classes are written as numbers."""
+def _checked(images: Iterable[AnnotatedImage]) -> Iterator[AnnotatedImage]:
+    """Yields images with valid masks. All have the same classes, since classes are written as numbers."""
     classes: list[str] | None = None
-    for item in images:
+    stems: set[str] = set()
+    for item in map(_with_plain_types, images):
+        if item.stem.casefold() in stems:  # equal names on some systems
+            raise ValueError(f"two images have the stem {item.stem!r}, and the same files; give each its own stem")
+        stems.add(item.stem.casefold())
         missing = sorted({*item.labels} - {*item.classes})
         if missing:
             raise ValueError(f"{item.stem} has masks of {missing[0]!r}, which is not in its classes {[*item.classes]}")
@@ -115,6 +122,27 @@ def _with_equal_classes(images: Iterable[AnnotatedImage]) -> Iterator[AnnotatedI
             raise ValueError(f"{item.stem} has the classes {[*item.classes]}, but previous images have {classes}")
         classes = [*item.classes]
         yield item
+
+
+def _with_plain_types(item: AnnotatedImage) -> AnnotatedImage:
+    """Returns an image with types that JSON can hold. Raises ValueError if masks do not fit to the rest."""
+    for what, values in (("labels", item.labels), ("scores", item.scores), ("numbers", item.numbers)):
+        if values is not None and len(values) != len(item.rles):
+            raise ValueError(f"{item.stem} has {len(item.rles)} masks, but {len(values)} {what}; expected one for each")
+    size, rles = (int(item.size[0]), int(item.size[1])), []
+    for rle in item.rles:
+        found = tuple(rle["size"])
+        if found != size:
+            order = "; give the size as (height, width)" if found == size[::-1] else ""
+            raise ValueError(f"{item.stem} has the size {size}, but a mask has the size {found}{order}")
+        counts = rle["counts"]
+        rles.append(RLE(size=list(size), counts=counts.decode() if isinstance(counts, bytes) else counts))
+    scores = [float(score) for score in item.scores]
+    if not np.isfinite(scores).all():
+        raise ValueError(f"{item.stem} has the scores {scores}; expected finite numbers")
+    image = Path(item.image) if isinstance(item.image, str) else item.image
+    numbers = None if item.numbers is None else [int(number) for number in item.numbers]
+    return item._replace(image=image, size=size, rles=rles, scores=scores, numbers=numbers)
 
 
 def _write_coco(folder: Path, images: Iterable[AnnotatedImage]) -> None:
@@ -249,7 +277,7 @@ def _write_image(folder: Path, item: AnnotatedImage, copied: Collection[str] = C
     The header states the format. A copy whose suffix is of another format gets the format's suffix.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    image = item.image
+    image = Path(item.image) if isinstance(item.image, str) else item.image
     kind = image_format(image) if isinstance(image, Path) else None
     if isinstance(image, np.ndarray):
         path = folder / f"{item.stem}.jpg"

@@ -14,6 +14,7 @@ import yaml
 from file_contents import names
 from hard_names import HARD_NAMES
 from PIL import Image
+from pycocotools import mask as coco_masks
 from pycocotools.coco import COCO
 from shapely import LinearRing
 from skimage.draw import polygon2mask
@@ -119,6 +120,48 @@ def test_images_have_the_same_classes(tmp_path, image, name):
         write_masks(tmp_path / "out", items, name)
     with pytest.raises(ValueError, match="photo has masks of 'ball: red', which is not in its classes .*'dog'"):
         write_masks(tmp_path / "out", [items[0]._replace(classes=("dog",))], name)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_types_of_numpy_and_pycocotools(tmp_path, image, name):
+    """Writes the same files as from plain types. Paths may be text."""
+    item = item_of(image)
+    write_masks(tmp_path / "plain", [item], name)
+    rles = [coco_masks.encode(np.asfortranarray(mask, np.uint8)) for mask in MASKS]
+    changed = {"image": str(image), "size": tuple(np.int64(side) for side in SIZE), "rles": rles}
+    scores = np.array(item.scores).astype(np.float64)
+    write_masks(str(tmp_path / "numpy"), [item._replace(**changed, scores=scores, numbers=np.arange(1, 4))], name)
+    plain, other = (
+        sorted(path for path in (tmp_path / part).rglob("*") if path.is_file()) for part in ("plain", "numpy")
+    )
+    assert [path.name for path in plain] == [path.name for path in other] and plain
+    if name not in ("npz", "label-studio"):  # with times or the folder's name
+        assert [path.read_bytes() for path in plain] == [path.read_bytes() for path in other]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"size": (WIDTH, HEIGHT)},
+            r"size \(120, 90\), but .* the size \(90, 120\); give the size as \(height, width\)",
+        ),
+        ({"size": (HEIGHT, 100)}, r"size \(90, 100\), but a mask has the size \(90, 120\)$"),
+        ({"scores": [0.5]}, "3 masks, but 1 scores"),
+        ({"labels": ["dog"] * 4}, "3 masks, but 4 labels"),
+        ({"scores": [0.5, float("nan"), 1]}, "expected finite numbers"),
+    ],
+)
+def test_masks_that_do_not_fit(tmp_path, image, name, changes, message):
+    with pytest.raises(ValueError, match=message):
+        write_masks(tmp_path / "out", [item_of(image)._replace(**changes)], name)
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_images_of_one_stem(tmp_path, image):
+    with pytest.raises(ValueError, match="two images have the stem 'PHOTO'"):
+        write_masks(tmp_path / "out", [item_of(image), item_of(image, "PHOTO")], "yolo")
 
 
 def test_names_of_any_script(tmp_path, image):
