@@ -5,6 +5,7 @@ import os
 import pickle
 import re
 import threading
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -134,12 +135,20 @@ def _is_safetensors(head: bytes) -> bool:
 
 
 def _tensors(path: Path, content: Any) -> dict[str, Tensor]:
-    tensors = _named_tensors(content)
-    if tensors is None:
+    found = _named_tensors(content)
+    if found is None:
         keys = f"a dict with {listed([repr(key)[:40] for key in content])}" if isinstance(content, Mapping) else ""
         raise CheckpointError(
             f"{path} is no checkpoint: expected named tensors, at the top level or under {', '.join(LEVELS)}; "
             f"got {keys or type(content).__name__}"
+        )
+    level, tensors, others = found
+    if others:
+        other = others[-1]  # averaged weights come last
+        warnings.warn(
+            f"{path} has several sets of weights: {level!r} is loaded, and {listed([*map(repr, others)])} is not. To "
+            f"load the latter: torch.save(torch.load(FILE, weights_only=True)[{other!r}], NEW_FILE)",
+            stacklevel=2,
         )
     for name, tensor in tensors.items():
         if description := _unusable(tensor):
@@ -147,14 +156,20 @@ def _tensors(path: Path, content: Any) -> dict[str, Tensor]:
     return dict(tensors)
 
 
-def _named_tensors(content: Any, depth: int = DEEPEST) -> Mapping[str, Tensor] | None:
-    """Returns the named tensors of a file, at the top level or under :data:`LEVELS`, or None."""
+def _named_tensors(content: Any, depth: int = DEEPEST) -> tuple[str, Mapping[str, Tensor], list[str]] | None:
+    """Returns the named tensors of a file, at the top level or under :data:`LEVELS`, or None.
+
+    Returns the key, the tensors, and other keys with named tensors.
+    """
     if not isinstance(content, Mapping) or not content:
         return None
     if all(isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()):
-        return content
-    nested = (_named_tensors(content.get(level), depth - 1) for level in LEVELS if depth)
-    return next((tensors for tensors in nested if tensors is not None), None)
+        return "", content, []
+    nested = [(level, found) for level in LEVELS if depth and (found := _named_tensors(content.get(level), depth - 1))]
+    if not nested:
+        return None
+    level, (_, tensors, others) = nested[0]
+    return level, tensors, others + [other for other, _ in nested[1:]]
 
 
 def _unusable(tensor: Tensor) -> str | None:

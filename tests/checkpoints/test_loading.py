@@ -5,6 +5,7 @@ import io
 import logging
 import os
 import sys
+import warnings
 import zipfile
 
 import numpy as np
@@ -78,11 +79,27 @@ def test_layouts(name, model, nano_weights, tmp_path):
     """Into memory of its own: the model outlives the file."""
     path = tmp_path / name
     LAYOUTS[name](nano_weights, path)
-    load_checkpoint(model, path, torch.device("cpu"), allow_image_only=False)
+    with warnings.catch_warnings(record=True) as caught:
+        load_checkpoint(model, path, torch.device("cpu"), allow_image_only=False)
+    assert bool(caught) == (name == "several.pt")
     path.write_bytes(b"\0" * path.stat().st_size)
     os.truncate(path, 0)
     expected = {k: v.float() for k, v in half(nano_weights).items()} if name == "half.pt" else nano_weights
     assert_loaded(model, expected)
+
+
+def test_a_file_of_several_weights_says_which_are_loaded(model, nano_weights, tmp_path):
+    """The way that the warning names loads the others."""
+    averaged = {name: tensor / 2 for name, tensor in nano_weights.items()}
+    file, new = tmp_path / "several.pt", tmp_path / "averaged.pt"
+    torch.save({"state_dict": nano_weights, "state_dict_ema": averaged, "epoch": 3}, file)
+    with pytest.warns(UserWarning, match="'state_dict' is loaded, and 'state_dict_ema' is not") as caught:
+        load_checkpoint(model, file, torch.device("cpu"), allow_image_only=False)
+    assert_loaded(model, nano_weights)
+    code = str(caught[0].message).partition("load the latter: ")[2]
+    exec(code, {"torch": torch, "FILE": file, "NEW_FILE": new})  # noqa: S102  (the code of our own message)
+    load_checkpoint(model, new, torch.device("cpu"), allow_image_only=False)
+    assert_loaded(model, averaged)
 
 
 def test_mode_and_dtype(nano_file, nano_weights):
