@@ -159,7 +159,7 @@ def test_files_come_back_through_the_import(client, session, kind):
 def test_of_overlapping_objects_the_later_one_is_seen(client, session):
     body = page((9, "Back"), (2, "Front"), frames={1: {2: OTHER, 9: ONE}})
     labels = pixels_of(export(client, session, "masks_png", body)["00001.png"])
-    np.testing.assert_array_equal(labels, np.where(OTHER, 2, np.where(ONE, 1, 0)))
+    np.testing.assert_array_equal(labels, np.where(OTHER, 2, np.where(ONE, 9, 0)))
 
 
 # Two mugs and an object without a label, on one frame.
