@@ -89,9 +89,9 @@ def segment_photographs(
         pixels, objects = predict_objects(segmenter, InputSource(str(photograph.file)), photograph.objects)
         made_from = [None] * len(objects)
         with segmenter.stage("write"):
-            written = write_results(out, stem, photograph.file, pixels, objects, segmenter.description, made_from)
+            written = write_results(out, stem, photograph.file.name, pixels, objects, segmenter.description, made_from)
         for record in written:
-            emit(record)
+            emit({**record, "image": str(photograph.file)})
             records[f"{stem} {record['object']}" if "object" in record else stem] = record
     return records
 

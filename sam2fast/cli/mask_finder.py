@@ -57,6 +57,10 @@ class FoundMasks(NamedTuple):
     image: Mapping[str, Any]
     annotations: Sequence[Mapping[str, Any]]  # an annotation per non-empty mask, the largest first
 
+    def named(self, file_name: str) -> "FoundMasks":
+        """Returns the entries with another name of the image."""
+        return self._replace(image={**self.image, "file_name": file_name})
+
 
 @dataclass(frozen=True)
 class MaskTask:
@@ -241,5 +245,5 @@ def read_previous_masks(
             changed[str(image)] = other
         entry = previous.pop(image.resolved)
         if not other and all(map(is_whole, files)):
-            previous[image.resolved] = entry._replace(image={**entry.image, "file_name": str(image)})
+            previous[image.resolved] = entry
     return previous

@@ -24,7 +24,7 @@ from sam2fast.cli.options import (
 )
 from sam2fast.cli.reporting import emit, output_options, progress_bar
 from sam2fast.cli.runner_options import RayOptions, add_seconds, choose_runner, resume_option, runner_options
-from sam2fast.cli.sources import InputSource, images_in, list_sources
+from sam2fast.cli.sources import STDIN, InputSource, file_names, images_in, list_sources
 from sam2fast.cli.user_errors import print_note
 from sam2fast.io.atomic import remove_leftovers
 
@@ -98,6 +98,9 @@ class MaskingCommand:
         changed: dict[str, list[str]] = {}
         before = read_previous_masks(self.out / RESULTS, task, files, changed) if self.resume else {}
         left = [image for image in files if image.resolved not in before]
+        others = {path: InputSource(path, b"" if path == STDIN else None) for path in before}
+        sources = others | {image.resolved: image for image in files}
+        names = file_names(sources.values())
         if self.resume:
             note_resumed(len(files) - len(left), len(files), changed)
         workers = choose_runner(self.ray_options, self.model.device, len(left or files), "images")
@@ -114,8 +117,8 @@ class MaskingCommand:
                 self.note_none(image, left_out)
 
         with results.kept(), progress_bar("images", len(files), "images", len(files) - len(left)) as bar:
-            for entries in before.values():
-                results.add(entries)
+            for path, entries in before.items():
+                results.add(entries.named(names[sources[path]]))
             for image in files:
                 if image.resolved in before:
                     note(image, before[image.resolved])
@@ -123,7 +126,7 @@ class MaskingCommand:
             for image, (found, seconds, used) in work_through(task, left, workers.runner, task.load, problems, bar):
                 results.device = used if workers.is_local else workers.name
                 add_seconds(spent, seconds)
-                results.add(found)
+                results.add(found.named(names[image]))
                 note(image, found)
         left_out.report()
         if rows:

@@ -31,7 +31,7 @@ class SegmentedObject(NamedTuple):
 def write_results(
     out: Path,
     stem: str,
-    image: object,
+    image: str,
     pixels: np.ndarray,
     objects: Sequence[SegmentedObject],
     model: Mapping[str, Any],
@@ -43,6 +43,7 @@ def write_results(
     The JSON file is the record of an object without a name, or ``{"results": [...]}`` for named objects.
 
     Args:
+        image: Name of the image in the JSON file.
         pixels: ``(H, W, 3)`` uint8, or fp32 in [0, 1].
         made_from: Record of each object, see :mod:`sam2fast.io.made_from`, or None.
         choices: Page, bands and scale that were chosen for the image, as JSON.
@@ -60,7 +61,7 @@ def write_results(
     for (name, prompts, prediction), made in zip(objects, made_from, strict=True):
         mask, candidates = prediction.mask, prediction.candidate_scores
         record = {
-            "image": str(image),
+            "image": image,
             **({} if name is None else {"object": name}),
             "size": {"width": mask.shape[1], "height": mask.shape[0]},
             **choices,

@@ -31,7 +31,7 @@ from sam2fast.cli.prompt_texts import IMAGE_BOX, IMAGE_MASK, IMAGE_POINT, read_l
 from sam2fast.cli.prompts import ImagePrompts, Prompts, mask_file, note_fractions
 from sam2fast.cli.reporting import emit, output_options, progress_bar
 from sam2fast.cli.runner_options import RayOptions, add_seconds, choose_runner, resume_option, runner_options
-from sam2fast.cli.sources import InputSource, images_in, list_sources
+from sam2fast.cli.sources import InputSource, file_names, images_in, list_sources
 from sam2fast.cli.user_errors import USER_ERRORS, ErrorReport, UserError, format_error
 from sam2fast.downloads.digests import digest_of
 from sam2fast.io.atomic import remove_leftovers
@@ -156,7 +156,8 @@ class SegmentCommand:
         earlier = [output_files(self.out, image.stem)["json"] for image in objects] if self.resume else []
         dtype = self.model.with_dtype(earlier, bool(self.ray_options)).dtype
         task = SegmentTask(self.out, choice, dtype, choice.made_from(dtype=dtype))
-        jobs, spent = [SegmentJob(image, prompts) for image, prompts in objects.items() if prompts], dict[str, float]()
+        names, spent = file_names(sources), dict[str, float]()
+        jobs = [SegmentJob(image, prompts, names[image]) for image, prompts in objects.items() if prompts]
         remove_leftovers((file for job in jobs for file in job.files(self.out)), bool(self.ray_options))
         done: dict[str, list[Record]] = {}
         if self.resume:
@@ -207,6 +208,7 @@ class SegmentJob(NamedTuple):
 
     image: InputSource
     objects: Sequence[Prompts]
+    name: str  # name of the image in the results
 
     def __str__(self) -> str:
         return str(self.image)
@@ -261,7 +263,8 @@ class SegmentTask:
         with segmenter.stage("write"):
             made_from = [made for one, made in zip(job.objects, made_from, strict=True) if one.object in names]
             stem, model, choices = job.image.stem, segmenter.description, segmenter.choices
-            records = write_results(self.out, stem, job.image, pixels, objects, model, made_from, choices)
+            records = write_results(self.out, stem, job.name, pixels, objects, model, made_from, choices)
+            records = [{**record, "image": str(job.image)} for record in records]
         return records, left_out, segmenter.take_seconds()
 
     def done_before(self, job: SegmentJob, changed: dict[str, list[str]]) -> list[Record] | None:

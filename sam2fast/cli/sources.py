@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -19,6 +19,7 @@ import click
 from sam2fast.cli.left_out import LeftOut
 from sam2fast.cli.user_errors import USER_ERRORS, ErrorReport, UserError, as_user_error, format_error
 from sam2fast.io.file_records import file_sha256
+from sam2fast.io.image_names import relative_names
 from sam2fast.io.images import (
     CINEMA_SUFFIXES,
     IMAGE_READ_ERRORS,
@@ -149,6 +150,13 @@ def list_sources(texts: Sequence[str], list_folder: ListFolder, unit: str) -> tu
     for text, why in problems:
         report.add(text, why)
     return list(sources.values()), report
+
+
+def file_names(sources: Iterable[InputSource]) -> dict[InputSource, str]:
+    """Returns the names of images in files of results: see :func:`relative_names`. Addresses and ``-`` stay."""
+    sources = list(sources)
+    names = relative_names([str(source) if source.path is None else source.path for source in sources])
+    return dict(zip(sources, names, strict=True))
 
 
 def _is_image(path: Path) -> bool:

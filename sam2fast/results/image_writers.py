@@ -14,6 +14,7 @@ from PIL import Image
 
 from sam2fast.io.atomic import atomic_path, atomic_write
 from sam2fast.io.image_files import as_rgb, has_eight_bits, image_format, read_header, read_image
+from sam2fast.io.image_names import relative_names
 from sam2fast.io.images import write_jpeg
 from sam2fast.io.label_maps import label_png, paint_labels, row_major
 from sam2fast.io.png import encode_png
@@ -147,15 +148,18 @@ def _with_plain_types(item: AnnotatedImage) -> AnnotatedImage:
 
 def _write_coco(folder: Path, images: Iterable[AnnotatedImage]) -> None:
     document: dict[str, list[dict[str, Any]]] = {"images": [], "categories": [], "annotations": []}
+    files: list[Path | str] = []
     for number, item in enumerate(images, 1):
-        file = item.image.name if isinstance(item.image, Path) else f"{item.stem}.jpg"
-        document["images"].append({"id": number, "file_name": file, "height": item.size[0], "width": item.size[1]})
+        files.append(item.image if isinstance(item.image, Path) else f"{item.stem}.jpg")
+        document["images"].append({"id": number, "file_name": "", "height": item.size[0], "width": item.size[1]})
         document["categories"] = [{"id": i, "name": label} for i, label in enumerate(item.classes, 1)]
         areas = run_length_areas(read_run_lengths(item.rles)).tolist() if item.rles else []
         for box, area, (rle, label, score) in zip(item.boxes, areas, _objects(item), strict=True):
             ids = {"id": len(document["annotations"]) + 1, "image_id": number}
             category = list(item.classes).index(label) + 1
             document["annotations"].append(ids | coco_entry(category, rle, box or [0, 0, 0, 0], area, score=score))
+    for entry, name in zip(document["images"], relative_names(files), strict=True):
+        entry["file_name"] = name
     _write(folder / COCO_FILE, json.dumps(document).encode())
 
 

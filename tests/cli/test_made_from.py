@@ -374,6 +374,10 @@ def test_damaged_track_json(root, made, name):
     ends(run(line), 1, "or --overwrite it")
 
 
+def names_in_coco() -> list[str]:
+    return sorted(image["file_name"] for image in json.loads(Path("out/masks.json").read_text())["images"])
+
+
 @pytest.mark.parametrize("command", ["segment", "masks"])
 def test_images_of_one_name_in_several_folders(root, made, command):
     """Each run replaces the results of the other image, although their content is equal."""
@@ -381,12 +385,13 @@ def test_images_of_one_name_in_several_folders(root, made, command):
     line = made(command)
     words = ("0 of 1 images were done before; 1 with another input", "copies/1.png differs in image path")
     ends(run(line.replace("photos", "copies/1.png")), 0, *words)
+    if command == "masks":
+        assert names_in_coco() == ["copies/1.png", "photos/2.png"], "relative to the parent of all images"
     ends(run(line), 0, "1 of 2 images were done before; 1 with another")
     if command == "segment":
-        assert json.loads(Path("out/1.json").read_text())["results"][0]["image"] == "photos/1.png"
+        assert json.loads(Path("out/1.json").read_text())["results"][0]["image"] == "1.png"
     else:
-        content = json.loads(Path("out/masks.json").read_text())
-        assert sorted(image["file_name"] for image in content["images"]) == ["photos/1.png", "photos/2.png"]
+        assert names_in_coco() == ["1.png", "2.png"]
 
 
 @pytest.mark.parametrize(

@@ -69,8 +69,8 @@ def test_results_match_the_generator(run, make_image, tmp_path, nano_model):
     coco = read_coco(tmp_path / "out/masks.json")
     generator = SAM2AutomaticMaskGenerator(nano_model, **ALL)
     assert [(image["file_name"], image["width"], image["height"]) for image in coco.dataset["images"]] == [
-        (str(paths[0]), 96, 64),
-        (str(paths[1]), 50, 90),
+        (paths[0].name, 96, 64),
+        (paths[1].name, 50, 90),
     ]
     for image_id, path in enumerate(paths, 1):
         expected = sorted(generator.generate(path), key=lambda record: -record["area"])

@@ -45,7 +45,10 @@ def test_images(run, rotated, tmp_path, model, api):
     result = ok(run("segment", *rotated, "--point", "20,30", "--out", out, "--json", *model.small))
     printed = json.loads(result.stdout)
     assert names(out) == [f"{name}{suffix}" for name in "ab" for suffix in (".json", "_mask.png", "_overlay.png")]
-    assert printed["results"] == [load(out / "a.json"), load(out / "b.json")]
+    relative = [
+        {**record, "image": name} for record, name in zip(printed["results"], ("a.png", "folder/b.png"), strict=True)
+    ]
+    assert relative == [load(out / "a.json"), load(out / "b.json")]
     api.set_image(rotated[0])
     masks, scores, _ = api.predict(np.array([[20, 30]]), np.array([1]))
     said = {"config": str(model.small_config), "checkpoint": str(model.checkpoint), "device": "cpu", "dtype": "float32"}

@@ -69,9 +69,10 @@ def check_masks(found: np.ndarray, masks: list[np.ndarray], least: float = 0.95)
 
 
 def test_coco(tmp_path, image):
-    write_masks(tmp_path / "out", [item_of(image), item_of(image, "other")], "coco")
+    other = item_of(image.parent / "sub/photo.png", "other")
+    write_masks(tmp_path / "out", [item_of(image), other], "coco")
     coco = COCO(str(tmp_path / "out/masks.json"))
-    assert [coco.imgs[i]["file_name"] for i in (1, 2)] == ["photo.png", "photo.png"]
+    assert [coco.imgs[i]["file_name"] for i in (1, 2)] == ["photo.png", "sub/photo.png"]
     for number in (1, 2):
         found = coco.loadAnns(coco.getAnnIds(imgIds=[number]))
         assert [coco.cats[a["category_id"]]["name"] for a in found] == ["dog", "ball: red", "dog"]

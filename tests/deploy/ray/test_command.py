@@ -25,7 +25,7 @@ def test_an_image_that_is_lost_with_its_workers(run, photos, tmp_path, monkeypat
     assert result.exit_code == 1 and "photos/b.png: the job was lost: so" in result.stderr
     assert "1 of 3 images had problems" in result.stderr
     names = [image["file_name"] for image in masks_of(tmp_path / "out")["images"]]
-    assert names == ["photos/a.png", "photos/c.png"]
+    assert names == ["a.png", "c.png"]
 
 
 def test_temporary_files_of_an_earlier_run_stay(run, photos, tmp_path, monkeypatch):
@@ -89,7 +89,7 @@ def test_masks_resumes(run, photos, expected, tmp_path, monkeypatch):
     assert run("masks", "photos/c.png", *MASKS, "--out", "one", "--resume").exit_code == 0
     assert Counted.calls == 1
     sizes = {image["file_name"]: image["width"] for image in masks_of(tmp_path / "one")["images"]}
-    assert sizes == {f"photos/{name}.png": 96 + 8 * i for i, name in enumerate(NAMES)}
+    assert sizes == {f"{name}.png": 96 + 8 * i for i, name in enumerate(NAMES)}
 
 
 @pytest.mark.parametrize(
