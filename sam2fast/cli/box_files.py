@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from sam2fast.cli.image_names import ImageName
 from sam2fast.cli.left_out import LeftOut
 from sam2fast.cli.prompt_texts import NO_AREA, NoArea, Reason, read_box, read_json, read_numbers
 from sam2fast.cli.prompts import Box
 from sam2fast.cli.user_errors import USER_ERRORS, UserError, format_error, print_note
+from sam2fast.io.image_names import ImageName
 
 CLASSES, DATA = "classes.txt", "data.yaml"  # YOLO's files with class names
 FOLDERS_ABOVE = 2  # number of folders above the input that are searched for files with class names

@@ -9,10 +9,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from sam2fast.cli.box_files import BoxFile, FoundBox, read_box_file
-from sam2fast.cli.image_names import GivenImage, ImageName, ImageNames, as_number, path_parts
 from sam2fast.cli.left_out import LeftOut
 from sam2fast.cli.prompts import Prompts, note_fractions
 from sam2fast.cli.user_errors import UserError, print_note
+from sam2fast.io.image_names import GivenImage, ImageName, ImageNames, as_number, path_parts
 from sam2fast.io.images import MAX_NAMED, SUFFIXES
 
 COUNTED = re.compile(r"(.*)_(\d{1,18})")  # Ultralytics' name of a frame: name of the video, frame number from 1
@@ -193,7 +193,7 @@ def _frames_by_name(file: BoxFile, frame_names: Sequence[str]) -> list[Sequence[
     for frame, path in enumerate(frame_names):
         for name in names.of(GivenImage.of_frame(path)):
             frames[name].append(frame)
-    names.note_guesses()
+    names.log_guesses()
     for item in file.boxes:
         if item.image is not None and item.image not in frames:
             file.left_out.add("box", NO_FRAME, f"{item.image.text} in {file.path}")

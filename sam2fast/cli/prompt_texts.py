@@ -10,10 +10,10 @@ from typing import Any
 
 import click
 
-from sam2fast.cli.image_names import ImageName
 from sam2fast.cli.left_out import LeftOut
 from sam2fast.cli.prompts import BACKGROUND, FOREGROUND, Box, Click, ObjectId, Prompts, mask_file, note_fractions
 from sam2fast.cli.user_errors import UserError
+from sam2fast.io.image_names import ImageName
 
 NAME = re.compile(r"\s*([^\W\d_][^,]*?)\s*,")  # an object's name begins with a letter, unlike a coordinate
 NO_AREA = "its box has no area"  # reason in notes on left-out items

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple, TypeAlias
 
 import click
 
-from sam2fast.cli.image_names import GivenImage, ImageName, ImageNames
 from sam2fast.cli.sources import InputSource
 from sam2fast.cli.user_errors import UserError, print_note
+from sam2fast.io.image_names import ImageName, ImageNameError, ImageNames
 
 ObjectId: TypeAlias = int | str
 FOREGROUND, BACKGROUND = 1, 0
@@ -190,10 +190,10 @@ class ImagePrompts:
         The name of a detector's box is the class with a number: ``person_1``, ``person_2``.
 
         Raises:
-            UserError: If a file has prompts for several images, and several of these names fit the image.
+            ImageNameError: If a file has prompts for several images, and several of these names fit the image.
             click.UsageError: If an object has two boxes or two masks.
         """
-        names = [None, *self.names.of(GivenImage.of(image))]
+        names = [None, *self.names.of(image.given)]
         counts: Counter[str] = Counter()
         prompts = []
         for _, one in sorted(
@@ -209,8 +209,8 @@ class ImagePrompts:
         """Returns the names that fit none of the images, with the number of prompts for each name."""
         used: set[ImageName | None] = {None}
         for image in images:
-            with suppress(UserError):
-                used.update(self.names.of(GivenImage.of(image)))
+            with suppress(ImageNameError):
+                used.update(self.names.of(image.given))
         return {name.text: len(items) for name, items in self._by_name.items() if name is not None and name not in used}
 
 

@@ -134,7 +134,7 @@ class SegmentCommand:
                 objects[image] = asked.of(image)
             except (*USER_ERRORS, click.UsageError) as error:
                 problems.add(image, format_error(error))
-        asked.names.note_guesses()
+        asked.names.log_guesses()
         check_results(
             list(objects),
             lambda image: output_files(self.out, image.stem, [one.object for one in objects[image]]).values(),

@@ -19,10 +19,11 @@ import click
 from sam2fast.cli.left_out import LeftOut
 from sam2fast.cli.user_errors import USER_ERRORS, ErrorReport, UserError, as_user_error, format_error
 from sam2fast.io.file_records import file_sha256
-from sam2fast.io.image_names import relative_names
+from sam2fast.io.image_names import GivenImage, relative_names
 from sam2fast.io.images import (
     CINEMA_SUFFIXES,
     IMAGE_READ_ERRORS,
+    IMAGE_SUFFIXES,
     SUFFIXES,
     files_of_kind,
     is_animation,
@@ -32,7 +33,6 @@ from sam2fast.io.images import (
 from sam2fast.io.tiff_header import read_tiff_header
 
 STDIN, CAMERA = "-", "camera:"
-IMAGE_SUFFIXES = (*SUFFIXES, ".gif")  # suffixes of images in folders; an animation stands for its first image
 VOLUME_SUFFIXES = (".nii", ".nii.gz", ".dcm")
 TIMEOUT = 30.0  # maximum seconds to connect to an address, and between bytes
 MOST_BYTES, MOST_SECONDS = 4 << 30, 3600.0  # maximum bytes and seconds of a download
@@ -74,6 +74,13 @@ class InputSource:
         """Returns the path or address of an image and the digest of its content. Downloads an address."""
         with self.file() as file:
             return {"image_path": self.resolved, "image_content": file_sha256(file)}
+
+    @property
+    def given(self) -> GivenImage:
+        """The image for names in files of prompts and boxes."""
+        if self.content is not None:
+            return GivenImage.of(self.file_name, str(self))
+        return GivenImage.of(self.text if self.path is None else os.path.abspath(self.path), str(self))
 
     @property
     def resolved(self) -> str:

@@ -5,6 +5,7 @@ nor other modules that are slow to load, because :mod:`sam2fast.evaluation.folde
 """
 
 import json
+import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
@@ -45,8 +46,8 @@ Labels: TypeAlias = NDArray[np.integer[Any]]  # (H, W)
 
 
 def frame_key(name: str) -> FrameKey:
-    """Returns the key of a frame: the number in the frame's name, or the name if the name is not a number."""
-    return int(name) if name.isdecimal() else name
+    """Returns the key of a frame: the number in the frame's name, or the name (Unicode's NFC) if it is not a number."""
+    return int(name) if name.isdecimal() else unicodedata.normalize("NFC", name)
 
 
 def frame_order(key: FrameKey) -> tuple[bool, int | Decimal, str]:

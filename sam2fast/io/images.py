@@ -20,6 +20,7 @@ from sam2fast.io.atomic import annotate_oserror
 
 # Lower-case suffixes of image files that are read from a folder.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".heic", ".heif", ".avif", ".exr", ".dpx")
+IMAGE_SUFFIXES = (*SUFFIXES, ".gif")  # suffixes of images in folders; an animation stands for its first image
 CINEMA_SUFFIXES = (".exr", ".dpx")
 ANIMATED_FORMATS = ("PNG", "WEBP", "AVIF", "GIF")  # Pillow's names
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm")

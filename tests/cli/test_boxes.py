@@ -11,11 +11,11 @@ from PIL import Image
 from track_runs import box_of_disc, interrupt_after, lines_of
 
 from sam2fast.cli.boxes import DetectionFile, read_boxes, read_detections
-from sam2fast.cli.image_names import path_parts
 from sam2fast.cli.left_out import LeftOut
 from sam2fast.cli.prompts import ImagePrompts
 from sam2fast.cli.sources import InputSource
 from sam2fast.cli.user_errors import UserError
+from sam2fast.io.image_names import ImageNameError
 
 BOX, OTHER = [10, 8, 50, 42], [48, 0, 40, 60]  # x, y, width, height
 CATEGORIES = [{"id": 1, "name": "cat"}]
@@ -165,7 +165,7 @@ def test_subfolders_and_images_elsewhere(tmp_path):
     assert boxes_of(prompts, "photos/1.jpg") == [(40, 40, 60, 60)]
     assert boxes_of(prompts, "photos/old/1.jpg") == [(0, 0, 50, 50)]
     assert boxes_of(prompts, "photos/b/2.jpg") == [(0, 0, 100, 100)] and not prompts.names.guessed
-    with pytest.raises(UserError, match="photos/2.jpg may be any of a/2, b/2"):
+    with pytest.raises(ImageNameError, match="photos/2.jpg may be any of a/2, b/2"):
         prompts.of(InputSource("photos/2.jpg"))
 
 
@@ -333,11 +333,6 @@ def test_fractions_in_the_place_of_pixels(run, make_image, tmp_path, option, is_
     assert result.exit_code == 0 and (FRACTIONS in result.stderr) == is_noted
 
 
-def test_parts_of_paths():
-    assert path_parts(" ../x//./a\\b.jpg ") == ("x", "a", "b.jpg") and path_parts("/") == ()
-    assert path_parts("file:///C:/a/b%23c.jpg") == ("C:", "a", "b#c.jpg")
-
-
 # Boxes for the frames of a video.
 
 
@@ -416,7 +411,7 @@ def test_folders_of_frames_of_one_name(tmp_path):
     found = read_detections(file, [str(tmp_path / f"b/0000{i}") for i in range(3)], left_out)
     assert {frame: boxes[0].box.x0 for frame, boxes in found.items()} == {0: 8, 1: 9, 2: 10}
     assert counted(left_out) == 3
-    with pytest.raises(UserError, match=r"may be any of a/00000.jpg, b/00000.jpg"):
+    with pytest.raises(ImageNameError, match=r"may be any of a/00000.jpg, b/00000.jpg"):
         read_detections(file, [str(tmp_path / f"c/0000{i}") for i in range(3)])
     found = read_detections(file, [], LeftOut(), "a")
     assert {frame: [one.box.x0 for one in boxes] for frame, boxes in found.items()} == {0: [5], 1: [6], 2: [7]}

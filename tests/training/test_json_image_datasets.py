@@ -226,20 +226,50 @@ class TestCoco:
         for clip, before in zip(clips_of(self.open(root)), plain, strict=True):
             assert np.array_equal(clip.masks, before.masks) and clip.frames.shape == before.frames.shape
 
+    @pytest.mark.parametrize("stated", ["images/{}", "C:\\images\\{}", "IMAGES/{}", "old/{}"])
+    def test_names_that_are_no_paths(self, root, stated):
+        plain = clips_of(self.open(root))
+
+        def rename(content):
+            for image in content["images"]:
+                image["file_name"] = stated.format(image["file_name"])
+
+        change(root / "instances.json", rename)
+        for clip, before in zip(clips_of(self.open(root)), plain, strict=True):
+            assert np.array_equal(clip.masks, before.masks) and np.array_equal(clip.frames, before.frames)
+
+    def test_images_that_differ_by_the_suffix(self, root):
+        (root / "images/000000000001.jpg").rename(root / "images/000000000003.png")
+        old, new = "000000000001.jpg", "000000000003.png"
+
+        def rename(content):
+            next(image for image in content["images"] if image["file_name"] == old)["file_name"] = new
+
+        change(root / "instances.json", rename)
+        raw = self.open(root)
+        assert raw.video_names == ["000000000000", "000000000003.jpg", "000000000003.png"]
+        (root / "list.txt").write_text("000000000003.png\n000000000000\n")
+        assert self.open(root, file_list_txt=root / "list.txt").video_names == ["000000000000", "000000000003.png"]
+
     @pytest.mark.parametrize(
         ("edit", "settings", "message"),
         [
             (None, {"annotation_file": None}, "annotation_file is not set"),
-            (None, {"img_folder": "."}, "3 of 3 images .*: 000000000000.jpg"),
+            (None, {"img_folder": "empty"}, "3 of 3 images .*: 000000000000.jpg"),
             (None, {"categories": ["cat", "cow"]}, "cow; there are cat, dog"),
             (None, {"file_list_txt": "list.txt"}, "1 of the 1 images .*: 000000000002"),
-            (lambda content: content["images"][1].update(file_name="000000000003.png"), {}, "several .*: 000000000003"),
+            (
+                lambda content: content["images"][1].update(file_name="000000000003.jpg"),
+                {},
+                "several .*000000000003.jpg",
+            ),
             (lambda content: content.update(annotations=[]), {}, "no images in .*instances.json"),
         ],
     )
     def test_refusals(self, root, edit, settings, message, monkeypatch):
         monkeypatch.chdir(root)
         Path("list.txt").write_text("000000000002\n")
+        Path("empty").mkdir()
         if edit is not None:
             change(Path("instances.json"), edit)
         with pytest.raises(DataError, match=message):

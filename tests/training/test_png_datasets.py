@@ -1,6 +1,7 @@
 """Masks as PNG files: videos as the official data sets read them, and images with labels or folders of masks."""
 
 import shutil
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -247,6 +248,28 @@ class TestMaskFolders:
         spoil(root)
         with pytest.raises(DataError, match=message):
             self.open(root)
+
+    def test_names_in_other_forms(self, root):
+        """Of masks, and of images in lists."""
+        accented = "\N{LATIN SMALL LETTER E WITH ACUTE}"
+        (root / "images/b.png").rename(root / f"images/{unicodedata.normalize('NFD', accented)} B.PNG")
+        (root / "masks/b.png").rename(root / f"masks/{accented} b.PNG")
+        raw = self.open(root)
+        assert len(raw) == 3 and sample(raw, raw.video_names.index(f"{unicodedata.normalize('NFD', accented)} B"))
+        (root / "list.txt").write_text(f"C:\\images\\{accented} B.png\na\n", encoding="utf-8")
+        assert len(self.open(root, file_list_txt=root / "list.txt")) == 2
+        assert len(self.open(root, excluded_videos_list_txt=root / "list.txt")) == 1
+
+    def test_images_that_differ_by_the_suffix(self, root):
+        shutil.copy(root / "images/b.png", root / "images/b.jpg")
+        with pytest.raises(DataError, match=r"b may be any of b.jpg, b.png in .*images; expected names that differ by"):
+            self.open(root)
+        for suffix in ("jpg", "png"):
+            shutil.copy(root / "masks/b.png", root / f"masks/b.{suffix}.png")
+        (root / "masks/b.png").unlink()
+        raw = self.open(root)
+        assert raw.video_names == ["a", "b.jpg", "b.png", "c.1"]
+        assert sample(raw, 1).object_ids == sample(raw, 2).object_ids
 
     def test_a_list_may_leave_out_other_formats(self, root):
         write_tiff(root)

@@ -1,8 +1,7 @@
 """Pairs images with true masks in the layouts of SA-1B, COCO and PNG folders, and reads the masks."""
 
 import os
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -12,6 +11,7 @@ import numpy as np
 from sam2fast.datasets.dataset_files import DatasetError, read_labels, read_object_ids
 from sam2fast.datasets.displayed import displayed_segmentation, turn_for_display
 from sam2fast.datasets.segmentations import area_of, read_coco, read_sa1b, require_pycocotools
+from sam2fast.io.image_names import MaskOwners, find_files, pair_masks, visible_files
 from sam2fast.io.images import SUFFIXES
 from sam2fast.io.rle import encode_rle, rasterise_polygons
 
@@ -208,7 +208,8 @@ def open_data_set(
     else:
         dataset = _png(images, masks, tuple(ignored_labels))
     if not dataset.jobs:
-        raise DatasetError(f"no image in {images} has masks of the format {format} in {masks}")
+        first = "".join(f"; {name}: {why}" for name, why in dataset.problems[:1])
+        raise DatasetError(f"no image in {images} has masks of the format {format} in {masks}{first}")
     hidden = sorted(path for path in images.rglob(".*") if path.suffix.lower() in SUFFIXES and path.is_file())
     dataset.left_out.extend(("file", "it is hidden", str(path)) for path in hidden)
     if skip_unmasked:
@@ -227,115 +228,78 @@ def sample(items: Sequence[Item], most: int | None, seed: int | np.random.Genera
 def _guess(images: Path, masks: Path) -> str:
     if masks.is_file():
         return "coco"
-    if any((masks / f"{name}.json").is_file() for name in _list_images(images, masks).files):
+    if pair_masks(_mask_files(masks, ".json", images), _list_images(images, masks), images).owned:
         return "sa1b"
-    if any(_files(masks, (".png",), other_than=images)):
+    if _mask_files(masks, ".png", images):
         return "png"
     raise DatasetError(f"{masks} has neither a JSON file for an image nor PNGs; for COCO give the JSON file itself")
 
 
-class _ImageFiles(NamedTuple):
-    folder: Path
-    files: dict[str, Path]  # by name in the folder, without suffix
-    problems: list[tuple[str, str]]
-
-
-def _list_images(images: Path, masks: Path, masks_are_png: bool = False) -> _ImageFiles:
-    listed = _ImageFiles(images, {}, [])
-    are_together = os.path.realpath(images) == os.path.realpath(masks)
+def _list_images(folder: Path, masks: Path, masks_are_png: bool = False) -> dict[str, Path]:
+    """Returns the images of a folder by path in the folder."""
+    are_together = os.path.realpath(folder) == os.path.realpath(masks)
     suffixes = tuple(s for s in SUFFIXES if s != ".png" or not (masks_are_png and are_together))
-    for path in _files(images, suffixes, other_than=masks):
-        name = _name(path, images)
-        if name in listed.files:
-            listed.problems.append((str(path), f"{listed.files[name]} has the same name"))
-        else:
-            listed.files[name] = path
-    return listed
+    return {path.relative_to(folder).as_posix(): path for path in _files(folder, suffixes, other_than=masks)}
 
 
-def _files(folder: Path, suffixes: Sequence[str], other_than: Path) -> Iterator[Path]:
-    """Yields files of a folder and its subfolders, sorted, except hidden files and files in ``other_than``."""
+def _mask_files(folder: Path, suffix: str, images: Path) -> dict[str, Path]:
+    """Returns the mask files of a folder by path in the folder without suffix."""
+    files = _files(folder, (suffix,), other_than=images)
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in files}
+
+
+def _files(folder: Path, suffixes: tuple[str, ...], other_than: Path) -> list[Path]:
+    """Returns files of a folder and its subfolders, sorted, except hidden files and files in ``other_than``."""
     root, other = Path(os.path.realpath(folder)), Path(os.path.realpath(other_than))
     left_out = other.relative_to(root).parts if root in other.parents else None
-    for path in sorted(folder.rglob("*")):
-        parts = path.relative_to(folder).parts
-        if path.suffix.lower() not in suffixes or any(part.startswith(".") for part in parts):
-            continue
-        is_broken = path.is_symlink() and not path.exists()  # reading a broken link raises an error later
-        if parts[: len(left_out or ())] != left_out and (path.is_file() or is_broken):
-            yield path
+    files = visible_files(folder, suffixes)
+    return [path for path in files if path.relative_to(folder).parts[: len(left_out or ())] != left_out]
 
 
-def _name(path: Path, folder: Path) -> str:
-    return path.relative_to(folder).with_suffix("").as_posix()
+def _paired(
+    format: str,
+    images: Mapping[str, Path],
+    masks: Mapping[str, Path],
+    owners: MaskOwners,
+    source_of: Callable[[Path, list[Path], list[Path]], MaskSource | None],
+) -> ClickDataset:
+    """Pairs images with their masks.
 
-
-def _paired(format: str, images: _ImageFiles, source_of: Callable[[str], MaskSource | str]) -> ClickDataset:
-    """Pairs images with the masks from ``source_of(name)``. Reports images for which it returns a reason as text."""
-    dataset = ClickDataset(format, [], list(images.problems), [])
-    for name, path in images.files.items():
-        source = source_of(name)
-        if isinstance(source, str):
-            dataset.problems.append((str(path), source))
+    Args:
+        source_of: Function of an image, its files with the image's name, and its files with longer names. Returns None
+            if the files are of several types.
+    """
+    dataset = ClickDataset(format, [], [], [])
+    for name, path in images.items():
+        of_image = owners.owned.get(name, [])
+        files = ([masks[mask] for mask, is_longer in of_image if is_longer == longer] for longer in (False, True))
+        source = source_of(path, *files) if of_image else None
+        if source is None:
+            dataset.problems.append((str(path), _UNCLEAR if of_image else owners.unclear.get(name, _UNMASKED)))
         else:
-            dataset.jobs.append(ClickJob(path.relative_to(images.folder).as_posix(), path, source))
+            dataset.jobs.append(ClickJob(name, path, source))
+    dataset.problems.extend((str(masks[name]), _UNPAIRED) for name in owners.unpaired)
     return dataset
 
 
 def _sa1b(images: Path, masks: Path) -> ClickDataset:
-    listed = _list_images(images, masks)
-    files = {_name(path, masks): path for path in _files(masks, (".json",), other_than=images)}
+    listed, files = _list_images(images, masks), _mask_files(masks, ".json", images)
 
-    def source_of(name: str) -> MaskSource | str:
-        return Sa1bMasks(files[name], listed.files[name]) if name in files else _UNMASKED
+    def source_of(image: Path, whole: list[Path], longer: list[Path]) -> MaskSource | None:
+        return Sa1bMasks(whole[0], image) if len(whole) == 1 else None
 
-    dataset = _paired("sa1b", listed, source_of)
-    dataset.problems.extend((str(path), _UNPAIRED) for name, path in files.items() if name not in listed.files)
-    return dataset
+    return _paired("sa1b", listed, files, pair_masks(files, listed, images), source_of)
 
 
 def _png(images: Path, masks: Path, ignored: tuple[int, ...]) -> ClickDataset:
-    listed = _list_images(images, masks, masks_are_png=True)
-    labels: dict[str, Path] = {}
-    # Object masks of each image by folder: a folder with the image's name, or the image's folder with longer names.
-    objects: dict[str, dict[Path, list[Path]]] = defaultdict(lambda: defaultdict(list))
-    unpaired = []
-    for path in _files(masks, (".png",), other_than=images):
-        name = _name(path, masks)
-        owner = _owner(name, listed.files)
-        if owner is None:
-            unpaired.append((str(path), _UNPAIRED))
-        elif owner == name:
-            labels[name] = path
-        else:
-            objects[owner][path.parent].append(path)
+    listed, files = _list_images(images, masks, masks_are_png=True), _mask_files(masks, ".png", images)
 
-    def source_of(name: str) -> MaskSource | str:
-        folders = list(objects[name].values())
-        if len(folders) + (name in labels) > 1:
-            return _UNCLEAR
-        if name in labels:
-            return LabelImage(labels[name], ignored)
-        return ObjectImages(tuple(folders[0])) if folders else _UNMASKED
+    def source_of(image: Path, whole: list[Path], longer: list[Path]) -> MaskSource | None:
+        if len({path.parent for path in longer}) + len(whole) > 1:
+            return None
+        return LabelImage(whole[0], ignored) if whole else ObjectImages(tuple(longer))
 
-    dataset = _paired("png", listed, source_of)
-    dataset.problems.extend(unpaired)
-    return dataset
-
-
-def _owner(name: str, images: dict[str, Path]) -> str | None:
-    """Returns the image of a mask: with the same name, its folder's name, or the longest prefix before a ``_``."""
-    if name in images:
-        return name
-    folder, _, stem = name.rpartition("/")
-    if folder in images:
-        return folder
-    while "_" in stem:
-        stem = stem.rpartition("_")[0]
-        beginning = f"{folder}/{stem}" if folder else stem
-        if beginning in images:
-            return beginning
-    return None
+    return _paired("png", listed, files, pair_masks(files, listed, images, of_objects=True), source_of)
 
 
 def _coco(images: Path, file: Path, with_crowds: bool) -> ClickDataset:
@@ -361,11 +325,17 @@ def _coco(images: Path, file: Path, with_crowds: bool) -> ClickDataset:
         else:
             dataset.left_out.append(("object", "it is a crowd", f"annotation {annotation.get('id', position)}"))
     require_pycocotools((item.get("segmentation") for objects in by_image.values() for item in objects), "eval")
+    found = find_files({entry["file_name"] for entry in entries if by_image[entry["id"]]}, images, SUFFIXES)
+    missing = set(found.missing)
     for entry in sorted(entries, key=lambda entry: entry["file_name"]):
-        if by_image[entry["id"]]:
-            image, declared = images / entry["file_name"], (entry.get("height"), entry.get("width"))
-            source = CocoMasks(file, image, tuple(by_image[entry["id"]]), declared)
-            dataset.jobs.append(ClickJob(Path(entry["file_name"]).as_posix(), image, source))
+        name = entry["file_name"]
+        if not by_image[entry["id"]]:
+            dataset.left_out.append(("image", "it has no objects", name))
+        elif name in found.unclear or name in missing:
+            why = found.unclear.get(name, f"no file {name!r} in {images}")
+            dataset.problems.append((f"{file}: image {entry['id']}", why))
         else:
-            dataset.left_out.append(("image", "it has no objects", entry["file_name"]))
+            path, declared = found.renamed.get(name, name), (entry.get("height"), entry.get("width"))
+            source = CocoMasks(file, images / path, tuple(by_image[entry["id"]]), declared)
+            dataset.jobs.append(ClickJob(Path(path).as_posix(), images / path, source))
     return dataset

@@ -3,7 +3,7 @@
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from sam2fast.datasets.frame_annotations import MaskletAnnotations, SegmentAnnot
 from sam2fast.datasets.frame_files import count_frames, decode_video_frames
 from sam2fast.datasets.layout import MASKLETS
 from sam2fast.datasets.segmentations import area_of, read_coco, read_sa1b, require_pycocotools
+from sam2fast.io.image_names import distinct_stems
 from sam2fast.io.images import SUFFIXES, is_video_file
 from sam2fast.training.data.clip import DataError
 from sam2fast.training.data.raw_dataset import (
@@ -31,7 +32,6 @@ from sam2fast.training.data.raw_dataset import (
     PathLike,
     check_num_frames,
     image_as_video,
-    names_without_file,
     raise_if_any,
     refuse_left_out,
     refuse_without_frames,
@@ -99,7 +99,7 @@ class JSONRawDataset(NamedVideoDataset):
         folders = [name for name in names if self._video_file(name) is None]
         empty = [name for name in folders if not has_files(self.img_folder / name, FRAME_SUFFIXES)]
         refuse_without_frames(empty, names, self.img_folder, SAV_FILES)
-        require_files(names, "gt_folder", self.gt_folder, self.masks_suffix, "videos")
+        self._masks = require_files(names, "gt_folder", self.gt_folder, self.masks_suffix, "videos")
         if len(folders) < len(names):
             from sam2fast.video_io.video_types import require_pyav
 
@@ -107,7 +107,9 @@ class JSONRawDataset(NamedVideoDataset):
 
     def get_video(self, idx: int) -> FolderVideo:
         name = self.video_names[idx]
-        annotations = MaskletAnnotations(self.gt_folder / f"{name}{self.masks_suffix}", self.ann_every, self.frames_fps)
+        masks = f"{name}{self.masks_suffix}"
+        masks = self._masks.get(masks, masks)
+        annotations = MaskletAnnotations(self.gt_folder / masks, self.ann_every, self.frames_fps)
         file = self._video_file(name)
         if file is not None:
             taken = self._taken(range(count_frames(file)), annotations)
@@ -179,13 +181,17 @@ class SA1BRawDataset(NamedVideoDataset):
         expected = f"<name>{SA1B_IMAGE} in img_folder"
         lists = file_list_txt, excluded_videos_list_txt
         names = select_names(present, self.img_folder, expected, *lists, "images", must_exist=False)
-        require_files(names, "img_folder", self.img_folder, SA1B_IMAGE, "images")
-        require_files(names, "gt_folder", self.gt_folder, SA1B_MASKS, "images")
+        # The names of the files that are not named like the images.
+        self._files = {
+            **require_files(names, "img_folder", self.img_folder, SA1B_IMAGE, "images"),
+            **require_files(names, "gt_folder", self.gt_folder, SA1B_MASKS, "images"),
+        }
         self.video_names = names
 
     def get_video(self, idx: int) -> FolderVideo:
         name = self.video_names[idx]
-        image, masks = self.img_folder / f"{name}{SA1B_IMAGE}", self.gt_folder / f"{name}{SA1B_MASKS}"
+        files = (self._files.get(file, file) for file in (f"{name}{SA1B_IMAGE}", f"{name}{SA1B_MASKS}"))
+        image, masks = map(Path.joinpath, (self.img_folder, self.gt_folder), files)
         segments = dict(enumerate(self._segments(image, masks)))
         annotations = SegmentAnnotations(segments, f"{masks}, object", image)
         return image_as_video(name, image, annotations, self.num_frames)
@@ -217,8 +223,8 @@ class CocoRawDataset(NamedVideoDataset):
 
     Args:
         img_folder: folder with the image files. Entries ``file_name`` of the JSON file are relative to ``img_folder``.
-        annotation_file: JSON file such as ``annotations/instances_train2017.json``. The names of image files without
-            extensions must be unique.
+        annotation_file: JSON file such as ``annotations/instances_train2017.json``. The names of image files must be
+            unique.
         categories: names or ids of the categories whose objects are used; None uses all categories.
         min_area: minimum ``area`` of an object in the JSON file, in pixels; smaller objects are excluded.
     """
@@ -243,17 +249,13 @@ class CocoRawDataset(NamedVideoDataset):
             objects = _objects_by_image(content, _category_ids(content, categories), min_area)
             used = [i for i in content["images"] if i["id"] in objects]
             images = {str(i["file_name"]): i for i in used}
-            names_used = Counter(_without_suffix(str(i["file_name"])) for i in used)
         except DatasetError as error:
             raise DataError(f"annotation_file: {error}") from error
         except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             raise DataError(f"{self.annotation_file} is not a valid COCO file: {error!r}") from error
-        raise_if_any(
-            sorted(name for name, count in names_used.items() if count > 1),
-            f"names belong to several images in {self.annotation_file}",
-            "Expected file names that differ by more than their extension.",
-        )
-        by_name = {_without_suffix(file): file for file in images}
+        if repeated := [file for file, count in Counter(str(i["file_name"]) for i in used).items() if count > 1]:
+            raise DataError(f"{self.annotation_file} has several images of one name, such as {repeated[0]}")
+        by_name = dict(zip(distinct_stems([*images]), images, strict=True))
         lists = file_list_txt, excluded_videos_list_txt
         names = select_names(by_name, self.annotation_file, "images with objects", *lists, "images", False)
         raise_if_any(
@@ -262,16 +264,14 @@ class CocoRawDataset(NamedVideoDataset):
             "Expected names of images in that file.",
         )
         self.video_names = names
-        self.files = [by_name[name] for name in names]
-        raise_if_any(
-            names_without_file(self.files, self.img_folder, ""),
-            f"of {len(names)} images are not in img_folder {self.img_folder}",
-            f"Expected the file names of {self.annotation_file} there.",
-        )
-        ids = [images[file]["id"] for file in self.files]
+        stated = [by_name[name] for name in names]
+        problem = f"in {self.annotation_file} are not in img_folder {self.img_folder}"
+        renamed = require_files(stated, "img_folder", self.img_folder, "", "images", problem)
+        self.files = [renamed.get(file, file) for file in stated]
+        ids = [images[file]["id"] for file in stated]
         require_pycocotools((segmentation for i in ids for _, segmentation in objects[i]), "train")
         self._objects = PackedRecords(objects[i] for i in ids)
-        self._sizes = [(images[file].get("height"), images[file].get("width")) for file in self.files]
+        self._sizes = [(images[file].get("height"), images[file].get("width")) for file in stated]
 
     @property
     def name(self) -> str:
@@ -298,10 +298,6 @@ class PackedRecords:
 
     def __getitem__(self, index: int) -> Any:
         return json.loads(self._bytes[self._ends[index] : self._ends[index + 1]].tobytes())
-
-
-def _without_suffix(file: str) -> str:
-    return str(PurePath(file).with_suffix(""))
 
 
 def _category_ids(content: Mapping[str, Any], wanted: Sequence[str | int] | None) -> set[int] | None:

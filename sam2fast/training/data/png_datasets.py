@@ -1,7 +1,7 @@
 """Data sets with masks in PNG files: DAVIS, MOSE, one folder per object, and images with masks."""
 
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from sam2fast.datasets.dataset_files import (
@@ -16,6 +16,7 @@ from sam2fast.datasets.dataset_files import (
     object_number,
 )
 from sam2fast.datasets.frame_annotations import MaskImages
+from sam2fast.io.image_names import distinct_stems, pair_masks
 from sam2fast.training.data.clip import DataError
 from sam2fast.training.data.raw_dataset import (
     MAX_NAMED,
@@ -151,54 +152,70 @@ class MaskFolderRawDataset(NamedVideoDataset):
         self.img_folder = require_folder("img_folder", img_folder, IMAGE_FILES)
         self.gt_folder = require_folder("gt_folder", gt_folder, MASKS)
         self.num_frames, self.ignored_labels = check_num_frames(num_frames), tuple(ignored_labels)
-        images = _by_name(self.img_folder, list_entries(self.img_folder), FRAME_SUFFIXES)
+        files = sorted(path for path in list_entries(self.img_folder) if path.suffix.lower() in FRAME_SUFFIXES)
+        images = dict(zip(distinct_stems([path.name for path in files]), files, strict=True))
         if file_list_txt is None:
             others = [path for path in list_entries(self.img_folder) if path.suffix.lower() in OTHER_SUFFIXES]
             refuse_left_out(others, "images", self.img_folder, IMAGE_FILES)
         lists = file_list_txt, excluded_videos_list_txt
         names = select_names(images, self.img_folder, IMAGE_FILES, *lists, "images")
         self.video_names, self.images = names, [images[name] for name in names]
-        self._labels = self._find_masks()
+        self._masks = self._find_masks()
 
     def get_video(self, idx: int) -> FolderVideo:
         name = self.video_names[idx]
-        if name in self._labels:
-            files: dict[int | None, dict[FrameKey, Path]] = {None: {0: self._labels[name]}}
-        else:  # numbers the object files from 1, in the order of the files' numbers and names
-            files = {i: {0: path} for i, path in enumerate(list_files(self.gt_folder / name).values(), 1)}
+        masks = self._masks[name]
+        if masks.is_dir():  # numbers the object files from 1, in the order of the files' numbers and names
+            files: dict[int | None, dict[FrameKey, Path]] = {
+                i: {0: path} for i, path in enumerate(list_files(masks).values(), 1)
+            }
+        else:
+            files = {None: {0: masks}}
         annotations = MaskImages(files, self.gt_folder, self.ignored_labels)
         return image_as_video(name, self.images[idx], annotations, self.num_frames)
 
     def _find_masks(self) -> dict[str, Path]:
-        """Returns the paths of label images by image name. Images without a label image have a folder of masks."""
-        entries = list(list_entries(self.gt_folder))
-        folders = {path.name: path for path in entries if path.is_dir()}
-        labels = _by_name(self.gt_folder, (path for path in entries if path.name not in folders), MASK_SUFFIXES)
-        of_objects = {n for n in self.video_names if n in folders and has_files(folders[n], MASK_SUFFIXES)}
-        of_labels = {n for n in self.video_names if n in labels}
+        """Returns the paths of label images and folders of masks by image name."""
+        folders = {path.name: path for path in list_entries(self.gt_folder) if path.is_dir()}
+        files = [path for path in list_entries(self.gt_folder) if path.suffix.lower() in MASK_SUFFIXES]
+        labels = self._of_images(_by_name(self.gt_folder, (path for path in files if path.name not in folders)))
+        of_objects = self._of_images(folders)
+        of_objects = {name: path for name, path in of_objects.items() if has_files(path, MASK_SUFFIXES)}
         raise_if_any(
-            [n for n in of_objects if has_files(folders[n], (*OTHER_SUFFIXES, ".jpg", ".jpeg"))],
+            [n for n, path in of_objects.items() if has_files(path, (*OTHER_SUFFIXES, ".jpg", ".jpeg"))],
             f"folders of masks in gt_folder {self.gt_folder} have images that are not PNG",
             "Save every object's mask as a PNG.",
         )
         total, names = len(self.video_names), self.video_names
         raise_if_any(
-            [name for name in names if name not in of_labels | of_objects],
+            [name for name in names if name not in labels and name not in of_objects],
             f"of {total} images have no masks in gt_folder {self.gt_folder}",
             f"Expected {MASKS} there. To leave images out, use file_list_txt or excluded_videos_list_txt.",
         )
         raise_if_any(
-            [name for name in names if name in of_labels & of_objects],
+            [name for name in names if name in labels and name in of_objects],
             f"of {total} images have both an image of labels and a folder of masks in gt_folder {self.gt_folder}",
             "Leave one.",
         )
-        return {name: labels[name] for name in of_labels}
+        return {**labels, **of_objects}
+
+    def _of_images(self, masks: Mapping[str, Path]) -> dict[str, Path]:
+        """Returns the masks of the selected images by image name; see :func:`~sam2fast.io.image_names.pair_masks`."""
+        names = {image.name: name for image, name in zip(self.images, self.video_names, strict=True)}
+        owners = pair_masks(masks, names, self.img_folder)
+        if owners.unclear:
+            raise DataError(f"gt_folder {self.gt_folder}: {next(iter(owners.unclear.values()))}")
+        found = {names[image]: [masks[name] for name, _ in of_image] for image, of_image in owners.owned.items()}
+        for name, paths in found.items():
+            if len(paths) > 1:
+                raise DataError(f"{self.gt_folder}: {paths[0].name} and {paths[1].name} are both masks of {name}")
+        return {name: path for name, (path,) in found.items()}
 
 
-def _by_name(folder: Path, paths: Iterable[Path], suffixes: Collection[str]) -> dict[str, Path]:
-    """Returns a mapping from stems to the files that have one of ``suffixes``."""
+def _by_name(folder: Path, paths: Iterable[Path]) -> dict[str, Path]:
+    """Returns a mapping from stems to files."""
     named: dict[str, Path] = {}
-    for path in sorted(path for path in paths if path.suffix.lower() in suffixes):
+    for path in sorted(paths):
         if path.stem in named:
             raise DataError(f"{folder}: {named[path.stem].name} and {path.name} have the same name")
         named[path.stem] = path

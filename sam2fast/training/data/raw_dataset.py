@@ -5,7 +5,7 @@ Functions that check folders raise :class:`DataError` with the folder's path and
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from sam2fast.datasets.dataset_files import FrameKey, read_frame
 from sam2fast.datasets.frame_annotations import Annotations
+from sam2fast.io.image_names import FolderImages, ImageNameError, find_files
+from sam2fast.io.images import SUFFIXES
 from sam2fast.training.data.clip import DataError
 
 PathLike: TypeAlias = str | os.PathLike[str]
@@ -64,14 +66,25 @@ def require_folder(argument: str, folder: PathLike | None, expected: str) -> Pat
     return Path(folder)
 
 
-def read_list(argument: str, path: PathLike, present: Collection[str] = ()) -> list[str]:
-    """Reads names from a text file, one per line, without file extensions. Names in ``present`` keep extensions."""
+def read_list(argument: str, path: PathLike, present: Collection[str], folder: Path) -> list[str]:
+    """Reads names from a text file, one per line, without file extensions. Names in ``present`` keep extensions.
+
+    Names that are not in ``present``, such as Windows' paths, stand for similar names in ``folder``; see
+    :class:`~sam2fast.io.image_names.FolderImages`.
+    """
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{argument} {path} cannot be read, expected one video name per line: {error}") from error
     names = [line.strip() for line in lines]
-    return [name if name in present else os.path.splitext(name)[0] for name in names if name]
+    names = [name if name in present else os.path.splitext(name)[0] for name in names if name]
+    known = FolderImages(present if any(name not in present for name in names) else (), folder)
+    try:
+        found = {name: known.find(name) for name in names if name not in present}
+    except ImageNameError as error:
+        raise DataError(f"{argument} {path}: {error}") from error
+    similar = {name: one.image for name, one in found.items() if one and (one.match.is_whole or one.match.common > 1)}
+    return [similar.get(name, name) for name in names]
 
 
 def select_names(
@@ -91,9 +104,9 @@ def select_names(
         must_exist: If True, raises ``DataError`` if ``file_list_txt`` has names that are not in ``present``.
     """
     known = set(present)
-    names = list(known) if file_list_txt is None else read_list("file_list_txt", file_list_txt, known)
+    names = list(known) if file_list_txt is None else read_list("file_list_txt", file_list_txt, known, folder)
     lists = [] if excluded is None else [excluded] if isinstance(excluded, str | os.PathLike) else list(excluded)
-    unwanted = {name for path in lists for name in read_list("excluded_videos_list_txt", path, known)}
+    unwanted = {name for path in lists for name in read_list("excluded_videos_list_txt", path, known, folder)}
     names = sorted(name for name in names if name not in unwanted)
     if not names:
         source = folder if file_list_txt is None else file_list_txt
@@ -107,30 +120,23 @@ def select_names(
     return names
 
 
-def names_without_file(names: Iterable[str], folder: Path, suffix: str) -> list[str]:
-    """Returns the sorted names without a file ``folder/<name><suffix>``. The content of each folder is read once."""
-    listed: dict[str, set[str]] = {}
-    missing = []
-    for name in sorted(set(names)):
-        parent, _, own = name.rpartition("/")
-        if parent not in listed:
-            try:
-                listed[parent] = set(os.listdir(folder / parent))
-            except OSError:
-                listed[parent] = set()
-        if own + suffix not in listed[parent]:
-            missing.append(name)
-    return missing
+def require_files(
+    names: Sequence[str], argument: str, folder: Path, suffix: str, what: str, problem: str = ""
+) -> Mapping[str, str]:
+    """Returns the paths in the folder of files ``folder/<name><suffix>`` that have similar names instead.
 
-
-def require_files(names: Sequence[str], argument: str, folder: Path, suffix: str, what: str) -> None:
-    """Raises ``DataError`` if a name has no file ``folder/<name><suffix>``. ``what`` is "videos" or "images"."""
+    Raises ``DataError`` if a name has no file; see :func:`~sam2fast.io.image_names.find_files`. ``what`` is "videos" or
+    "images". ``problem`` replaces the description of missing files.
+    """
+    found = find_files([f"{name}{suffix}" for name in names], folder, (suffix,) if suffix else SUFFIXES)
+    if found.unclear:
+        raise DataError(f"{argument} {folder}: {next(iter(found.unclear.values()))}")
     kind = "video" if what == "videos" else "name"
-    raise_if_any(
-        names_without_file(names, folder, suffix),
-        f"of {len(names)} {what} have no {suffix} file in {argument} {folder}",
-        f"Expected <{kind}>{suffix} there. To leave {what} out, use file_list_txt or excluded_videos_list_txt.",
-    )
+    expected = f"Expected {'these names' if problem else f'<{kind}>{suffix}'} there. To leave {what} out, use "
+    expected += "file_list_txt or excluded_videos_list_txt."
+    problem = problem or f"have no {suffix} file in {argument} {folder}"
+    raise_if_any([name.removesuffix(suffix) for name in found.missing], f"of {len(names)} {what} {problem}", expected)
+    return found.renamed
 
 
 def refuse_without_frames(empty: Sequence[str], names: Sequence[str], folder: Path, expected: str) -> None:

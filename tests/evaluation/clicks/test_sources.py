@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import pickle
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -219,7 +220,7 @@ def test_drawn_images(images):
 
 def problems_of(data: ClickDataset) -> dict[str, str]:
     """The kind of problem by file name."""
-    kinds = ("no masks", "no image", "several types", "same name")
+    kinds = ("no masks", "no image", "several types", "may be any of")
     return {Path(file).name: next(kind for kind in kinds if kind in why) for file, why in data.problems}
 
 
@@ -235,13 +236,77 @@ def test_images_without_masks_and_masks_without_images(images, tmp_path, layout)
     assert "alone.jpg" not in problems_of(open_data_set(images, masks, skip_unmasked=True))
 
 
+ACCENTED = {form: unicodedata.normalize(form, "\N{LATIN SMALL LETTER E WITH ACUTE}1") for form in ("NFC", "NFD")}
+# Names in COCO's file of the images a.jpg, b_1.jpg and sub/c.jpg in the folder "images".
+STATED = {
+    "version 0.3": "images/{}",
+    "Windows": "C:\\data\\images\\{}",
+    "another folder": "renamed/{}",
+    "no folder": "{}",
+    "capitals": "IMAGES/{}",
+}
+
+
+@pytest.mark.parametrize("stated", STATED.values(), ids=STATED)
+def test_names_of_coco_that_are_no_paths(images, tmp_path, caplog, stated):
+    file = write_coco(tmp_path)
+    content = json.loads(file.read_text())
+    for entry in content["images"]:
+        name = entry["file_name"] if stated != "{}" else Path(entry["file_name"]).name
+        name = stated.format(name)
+        entry["file_name"] = name.replace("/", "\\") if "\\" in stated else name
+    data = open_data_set(images, put(file, json.dumps(content)))
+    assert [job.name for job in data.jobs] == ["a.jpg", "b_1.jpg", "sub/c.jpg"] and data.problems == []
+    assert all(same(masks, name) for name, masks in read(data).items())
+    note = f"2 images are matched by the file name only, since folders differ: {images}/a.jpg is matched with renamed/a"
+    assert (note in caplog.text) == (stated == "renamed/{}")
+
+
+def test_a_name_of_coco_without_a_file(images, tmp_path):
+    """The other images are evaluated."""
+    (images / "a.jpg").rename(images / "d.jpg")
+    file = write_coco(tmp_path)
+    data = open_data_set(images, file)
+    assert [job.name for job in data.jobs] == ["b_1.jpg", "sub/c.jpg"]
+    assert data.problems == [(f"{file}: image 0", f"no file 'a.jpg' in {images}")]
+
+
+@pytest.mark.parametrize("layout", ["sa1b", "coco", "png, palette", "png, longer names", "png, folders"])
+@pytest.mark.parametrize("of_masks", ["NFC", "NFD"])
+def test_composed_and_decomposed_names(tmp_path, monkeypatch, layout, of_masks):
+    of_images = "NFD" if of_masks == "NFC" else "NFC"
+    put(tmp_path / "images" / f"{ACCENTED[of_images]}.JPG", np.zeros((*SIZE, 3), np.uint8))
+    monkeypatch.setattr(f"{__name__}.NAMES", [ACCENTED[of_masks]])
+    data = open_data_set(tmp_path / "images", WRITERS[layout](tmp_path / "masks"))
+    assert [job.name for job in data.jobs] == [f"{ACCENTED[of_images]}.JPG"] and data.problems == []
+    assert same(read(data)[ACCENTED[of_images]], ACCENTED[of_masks])
+
+
+def test_images_of_one_name_with_masks_of_whole_names(tmp_path):
+    for name in ("IMG_1.JPG", "IMG_1.bmp"):
+        put(tmp_path / "images" / name, np.zeros((*SIZE, 3), np.uint8))
+        put(tmp_path / "masks" / f"{name}.png", np.ones(SIZE, np.uint8))
+    data = open_data_set(tmp_path / "images", tmp_path / "masks")
+    assert [(job.name, job.masks.files[0].name) for job in data.jobs] == [
+        ("IMG_1.JPG", "IMG_1.JPG.png"),
+        ("IMG_1.bmp", "IMG_1.bmp.png"),
+    ]
+    (tmp_path / "masks/IMG_1.bmp.png").rename(tmp_path / "masks/IMG_1.png")
+    data = open_data_set(tmp_path / "images", tmp_path / "masks")
+    assert [job.name for job in data.jobs] == ["IMG_1.JPG"]
+    assert problems_of(data) == {"IMG_1.bmp": "may be any of"}
+
+
 def test_unclear_pairs(images, tmp_path):
     masks = write_objects(write_palette(tmp_path / "masks"))
     (masks / "a.png").unlink()
-    put(images / "a.png", np.zeros((*SIZE, 3), np.uint8))
+    for name in ("a.png", "d.jpg"):
+        put(images / name, np.zeros((*SIZE, 3), np.uint8))
+    put(masks / "d.png", np.ones(SIZE, np.uint8))
     data = open_data_set(images, masks)
-    assert [job.name for job in data.jobs] == ["a.jpg"]
-    assert problems_of(data) == {"a.png": "same name", "b_1.jpg": "several types", "c.jpg": "several types"}
+    assert [job.name for job in data.jobs] == ["d.jpg"]
+    several = dict.fromkeys(("b_1.jpg", "c.jpg"), "several types")
+    assert problems_of(data) == {"a.jpg": "may be any of", "a.png": "may be any of", **several}
 
 
 def test_annotations_of_no_image(images, tmp_path):

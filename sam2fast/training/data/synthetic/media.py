@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from sam2fast.datasets.dataset_files import read_labels
+from sam2fast.io.image_names import pair_masks
 from sam2fast.io.images import IMAGE_READ_ERRORS, SUFFIXES, open_image
 from sam2fast.utils.errors import FixableError
 
@@ -153,22 +154,32 @@ class Media:
                 return image
         raise MediaError(f"none of the {len(self._cutouts)} cut-outs can be read, such as {path}")
 
+    def _pairs(self, folder: Path, images: Sequence[Path], of_masks: Path, masks: Sequence[Path]) -> dict[Path, Path]:
+        """Returns the mask of each image; see :func:`~sam2fast.io.image_names.pair_masks`. Leaves other images out."""
+        files = [path for path in masks if path.suffix.lower() == ".png"]
+        by_name = {path.relative_to(of_masks).with_suffix("").as_posix(): path for path in files}
+        names = {path.relative_to(folder).as_posix(): path for path in images}
+        owners = pair_masks(by_name, names, folder)
+        pairs = {names[image]: by_name[found[0][0]] for image, found in owners.owned.items()}
+        unclear = {names[image]: why for image, why in owners.unclear.items()}
+        unmasked = [path for path in images if path not in pairs and path not in unclear]
+        for paths, why in (([*unclear], next(iter(unclear.values()), "")), (unmasked, "it has no mask")):
+            if paths:
+                self._on_left_out(paths[0], MediaError(why), len(paths))
+        return {path: pairs[path] for path in images if path in pairs}
+
     def _add(self, folder: Path) -> None:
         if not folder.is_dir():
             raise MediaError(f"no media folder {str(folder)!r}")
         parts = {name: folder / name for name in ("backgrounds", "cutouts", "images", "masks")}
         images = {name: _images(path) for name, path in parts.items() if path.is_dir()}
         if "images" in images and "masks" in images:
-            masks = {path.stem: path for path in images["masks"] if path.suffix.lower() == ".png"}
-            pairs = [(path, masks[path.stem]) for path in images["images"] if path.stem in masks]
+            pairs = self._pairs(parts["images"], images["images"], parts["masks"], images["masks"])
             if not pairs:
                 raise MediaError(f"no image in {parts['images']} has a mask STEM.png in {parts['masks']}")
-            unpaired = [path for path in images["images"] if path.stem not in masks]
-            if unpaired:
-                self._on_left_out(unpaired[0], MediaError("it has no mask"), len(unpaired))
-            self._masks |= dict(pairs)
-            self._cutouts.add([path for path, _ in pairs])
-            self._photographs.add([path for path, _ in pairs])
+            self._masks |= pairs
+            self._cutouts.add([*pairs])
+            self._photographs.add([*pairs])
         elif "backgrounds" not in images and "cutouts" not in images:
             raise MediaError(
                 f"the media folder {str(folder)!r} has neither backgrounds/ (photographs) nor cutouts/ (PNG with "
