@@ -71,7 +71,8 @@ def open_source(source: Path, layout: str | None, masklets: str, rate: int) -> t
             if source.name.endswith(f"_{masklet_type}.json"):
                 layout, masklets, videos = "sav", masklet_type, [source.name.removesuffix(f"_{masklet_type}.json")]
         if source.suffix == ".jsonl":
-            name = source.resolve().parent.name if source.name == "masks.jsonl" else source.stem  # track's file
+            own = Path(os.path.abspath(source)).parent.name
+            name = own if source.name == "masks.jsonl" else source.stem  # track's file
             layout, videos = "coco-jsonl", [name]
         if not videos:
             raise UserError(f"{source} is neither <video>_manual.json, <video>_auto.json nor <video>.jsonl")

@@ -10,7 +10,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
@@ -45,6 +45,7 @@ class InputSource:
 
     text: str  # path, address, or ``-``
     content: bytes | None = field(default=None, repr=False)  # content of stdin, for ``-``
+    others: tuple[str, ...] = field(default=(), compare=False)  # other paths of the same input on the command line
 
     def __str__(self) -> str:
         return without_password(self.text)
@@ -80,12 +81,22 @@ class InputSource:
         """The image for names in files of prompts and boxes."""
         if self.content is not None:
             return GivenImage.of(self.file_name, str(self))
-        return GivenImage.of(self.text if self.path is None else os.path.abspath(self.path), str(self))
+        if self.path is None:
+            return GivenImage.of(self.text, str(self))
+        others = [self.resolved, *map(os.path.abspath, self.others)]
+        return GivenImage.of(os.path.abspath(self.path), str(self), others)
 
     @property
     def resolved(self) -> str:
-        """The path without symlinks, or the address."""
-        return str(self) if self.path is None else os.path.realpath(self.path)
+        """The path, with links of its folder resolved, or the address. Identifies the input.
+
+        A link to a file is another input than the file, since both have names.
+        """
+        if self.path is None:
+            return str(self)
+        if self.path.name in ("", ".."):
+            return os.path.realpath(self.path)
+        return os.path.join(os.path.realpath(self.path.parent), self.path.name)
 
     @contextmanager
     def file(self) -> Iterator[Path]:
@@ -121,7 +132,9 @@ def without_password(text: str) -> str:
 
 
 def list_sources(texts: Sequence[str], list_folder: ListFolder, unit: str) -> tuple[list[InputSource], ErrorReport]:
-    """Returns the inputs of a command without duplicates, and a report of inputs that do not exist.
+    """Returns the inputs of a command without duplicates (paths with equal :attr:`InputSource.resolved`).
+
+    Also returns a report of inputs that do not exist.
 
     Args:
         list_folder: Function that lists the images or videos of a folder, and raises UserError for other folders.
@@ -132,7 +145,9 @@ def list_sources(texts: Sequence[str], list_folder: ListFolder, unit: str) -> tu
     for text in texts:
         try:
             for source in _expand(text, list_folder):
-                sources.setdefault(source.resolved, source)
+                first = sources.setdefault(source.resolved, source)
+                if first.text != source.text:
+                    sources[source.resolved] = replace(first, others=(*first.others, source.text))
         except USER_ERRORS as error:
             problems.append((text, format_error(error)))
     for key, source in list(sources.items()):

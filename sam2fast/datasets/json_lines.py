@@ -7,6 +7,7 @@ first line, can also be read.
 """
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +56,7 @@ class JsonLines(Layout):
 
     def _own_name(self) -> str:
         """Returns the name of the video with results that ``sam2fast track`` wrote to the folder itself."""
-        return self.root.resolve().name
+        return os.path.basename(os.path.abspath(self.root))
 
     def write(self, video: VideoAnnotations, stage: StagingFolder) -> Written:
         path = f"{video.name}{SUFFIX}"

@@ -119,12 +119,13 @@ class GivenImage(NamedTuple):
     parts: tuple[str, ...]
     stem: str
     is_frame: bool = False
+    others: tuple[tuple[str, ...], ...] = ()  # parts of other paths with the same file name
 
     @classmethod
-    def of(cls, path: str, text: str) -> "GivenImage":
-        """Returns the image with an absolute path or an address."""
+    def of(cls, path: str, text: str, others: Iterable[str] = ()) -> "GivenImage":
+        """Returns the image with an absolute path or an address. ``others`` are paths by which the image is found."""
         parts = path_parts(path) or (path,)
-        return cls(text, parts, PurePosixPath(parts[-1]).stem)
+        return cls(text, parts, PurePosixPath(parts[-1]).stem, others=tuple(map(path_parts, others)))
 
     @classmethod
     def of_frame(cls, path: str) -> "GivenImage":
@@ -374,9 +375,15 @@ def _match(name: ImageName, image: GivenImage) -> PathMatch | None:
         is_number = (name.is_id or image.is_frame) and as_number(last) is not None
         return PathMatch(1, True, 1, 0) if is_number and as_number(last) == as_number(image.stem) else None
     has_same_case, closeness = max(equal, key=lambda one: one[1])
-    common, same_case = 1, int(has_same_case)
-    for one, other in zip(name.parts[-2::-1], image.parts[-2::-1], strict=False):
-        if one.casefold() != other.casefold():
+    common, same_case = max(_common_folders(name.parts, parts) for parts in (image.parts, *image.others))
+    return PathMatch(common + 1, common + 1 >= name.stated, closeness, same_case + has_same_case)
+
+
+def _common_folders(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[int, int]:
+    """Returns the number of equal folders at the end of two paths, and the number of folders with equal capitals."""
+    common = same_case = 0
+    for part, other_part in zip(one[-2::-1], other[-2::-1], strict=False):
+        if part.casefold() != other_part.casefold():
             break
-        common, same_case = common + 1, same_case + (one == other)
-    return PathMatch(common, common >= name.stated, closeness, same_case)
+        common, same_case = common + 1, same_case + (part == other_part)
+    return common, same_case

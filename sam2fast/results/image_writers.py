@@ -3,6 +3,7 @@
 import functools
 import json
 import logging
+import os
 import shutil
 import zipfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -190,7 +191,7 @@ def _write_labelme(folder: Path, item: AnnotatedImage, tolerance: float, with_pi
 
 
 def _write_label_studio(folder: Path, item: AnnotatedImage, tolerance: float) -> None:
-    image = f"{folder.resolve().name}/{_write_image(folder, item, SHOWN_BY_BROWSERS).name}"
+    image = f"{os.path.basename(os.path.abspath(folder))}/{_write_image(folder, item, SHOWN_BY_BROWSERS).name}"
     shown = [entry for entry, box in zip(_objects(item), item.boxes, strict=True) if box]
     task = label_studio_task(image, ((decode_rle(rle), label, score) for rle, label, score in shown))
     _write(folder / FILES["label-studio"].format(item.stem), json.dumps(task).encode())

@@ -14,6 +14,7 @@ from numbered_videos import number_in
 from PIL import Image
 from thread_workers import instead_of_processes
 
+from sam2fast.cli.dataset import open_source
 from sam2fast.datasets.layout_registry import open_layout
 from sam2fast.io.rle import decode_rle
 
@@ -252,3 +253,13 @@ def test_show_continues_after_problems(run, sav, tmp_path):
     assert "1 of 4 videos had problems; all else was done\n" in result.stderr and "bad_manual.json" in result.stderr
     result = run("dataset", "show", sav, "--frames", "4,5", "--out", "more", "--video", "clip")
     assert result.exit_code == 1 and "clip has no annotation in frame 5; it has 00000, 00004, 00008" in result.stderr
+
+
+def test_a_link_to_the_results_of_track(tmp_path):
+    """Its folder names the video, as with git-annex."""
+    for folder in ("store", "clip"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "store/masks.jsonl").touch()
+    (tmp_path / "clip/masks.jsonl").symlink_to(tmp_path / "store/masks.jsonl")
+    data, videos = open_source(tmp_path / "clip/masks.jsonl", None, "manual", 4)
+    assert videos == ["clip"] and data.masks_at("clip").is_file()

@@ -257,3 +257,39 @@ def test_hidden_files_are_no_frames_or_videos_and_are_counted(track, video_file,
     result = ok(track(tmp_path / "videos", *ask))
     assert [line["what"] for line in json.loads(result.stdout.splitlines()[-1])["left_out"]] == ["file", "box"]
     assert result.stderr.count("left out") == 1
+
+
+@pytest.fixture
+def linked(make_image, tmp_path) -> Path:
+    """A folder with two links to one file, as of git-annex, and a link to the folder."""
+    content = make_image("store/made.png").rename(tmp_path / "store/3f2a")
+    (tmp_path / "photos").mkdir()
+    for name in ("a.png", "b.png"):
+        (tmp_path / "photos" / name).symlink_to(content)
+    (tmp_path / "album").symlink_to("photos")
+    return tmp_path / "photos"
+
+
+@pytest.mark.parametrize("command", OF_COMMAND)
+def test_each_link_to_a_file_is_an_input(run, linked, tmp_path, command):
+    """A link to the folder makes no further inputs."""
+    options = OF_COMMAND[command] if command != "find" else ["--reference", "photos/a.png", *OF_COMMAND["find"][2:]]
+    line = [command, "photos", "./photos/a.png", "album", *options, *NANO]
+    Image.fromarray(np.eye(64, 96, dtype=bool)).save(tmp_path / "mask.png")
+    result = ok(run(*line, "--jsonl"))
+    assert [json.loads(text)["image"] for text in result.stdout.splitlines()] == ["photos/a.png", "photos/b.png"]
+    assert "2 of 2 images were done before" in ok(run(*line, "--resume")).stderr
+
+
+def test_prompts_for_each_path_of_an_input(run, linked, tmp_path):
+    boxes = {"a.png": [10, 8, 60, 50], "album/b.png": [48, 0, 88, 60], "photos/b.png": [1, 2, 30, 40]}
+    entries = [{"object": f"of {name}", "image": name, "box": box} for name, box in boxes.items()]
+    (tmp_path / "prompts.json").write_text(json.dumps({"prompts": entries[:2]}))
+    (tmp_path / "more.json").write_text(json.dumps({"prompts": entries[2:]}))
+    options = ["--prompts", "prompts.json", "--prompts", "more.json", *NANO, "--json"]
+    for folders in (["photos", "album"], ["album"]):
+        result = ok(run("segment", *folders, *options))
+        found = [(one["image"], one["object"], one["prompts"]["box"]) for one in json.loads(result.stdout)["results"]]
+        names = [f"{folders[0]}/{Path(name).name}" for name in boxes]
+        expected = [(name, f"of {key}", box) for name, (key, box) in zip(names, boxes.items(), strict=True)]
+        assert found == expected and result.stderr == ""
