@@ -195,6 +195,12 @@ def _encode(value: Mapping[str, Any], **ids: int) -> str:
     return json.dumps({**ids, **rest}, allow_nan=False)
 
 
+def _stem_of_results(task: MaskTask, image: InputSource) -> str:
+    """Returns the stem of an image's files. It has the suffix if the earlier run had another image of this stem."""
+    files = mask_files(task.out, image.file_name, task.formats).values()
+    return image.file_name if any(file.exists() for file in files) else image.stem
+
+
 def read_previous_masks(
     results: Path, task: MaskTask, images: Sequence[InputSource], changed: dict[str, list[str]]
 ) -> dict[str, FoundMasks]:
@@ -217,7 +223,7 @@ def read_previous_masks(
         for annotation in content["annotations"]:
             annotations[annotation["image_id"]].append(annotation)
         entries = [FoundMasks(image, annotations[image["id"]]) for image in content["images"]]
-        stems = [InputSource(entry.image["file_name"]).stem for entry in entries]
+        stems = [_stem_of_results(task, InputSource(entry.image["file_name"])) for entry in entries]
         check_same(results, run, task.run, f"; {START_AGAIN}")
         previous = {entry.image["made_from"]["image_path"]: entry for entry in entries}
         lacks = any(not {"width", "height"} <= entry.image.keys() for entry in entries)

@@ -17,9 +17,9 @@ from urllib.parse import unquote, urlsplit
 import click
 
 from sam2fast.cli.left_out import LeftOut
-from sam2fast.cli.user_errors import USER_ERRORS, ErrorReport, UserError, as_user_error, format_error
+from sam2fast.cli.user_errors import USER_ERRORS, ErrorReport, UserError, as_user_error, format_error, print_note
 from sam2fast.io.file_records import file_sha256
-from sam2fast.io.image_names import GivenImage, relative_names
+from sam2fast.io.image_names import GivenImage, distinct_stems, relative_names
 from sam2fast.io.images import (
     CINEMA_SUFFIXES,
     IMAGE_READ_ERRORS,
@@ -46,6 +46,7 @@ class InputSource:
     text: str  # path, address, or ``-``
     content: bytes | None = field(default=None, repr=False)  # content of stdin, for ``-``
     others: tuple[str, ...] = field(default=(), compare=False)  # other paths of the same input on the command line
+    own_stem: str | None = field(default=None, compare=False)  # beginning of the names of results, if not the stem
 
     def __str__(self) -> str:
         return without_password(self.text)
@@ -66,7 +67,12 @@ class InputSource:
 
     @property
     def stem(self) -> str:
-        """The name of the folder, or of the file without suffix. Names of results begin with this stem."""
+        """The beginning of the names of results: the name of the folder, or of the file without suffix.
+
+        If another input has the same stem, the name with suffix.
+        """
+        if self.own_stem is not None:
+            return self.own_stem
         if self.path is not None and self.path.is_dir():
             return os.path.basename(os.path.abspath(self.path))
         return Path(self.file_name).stem
@@ -171,7 +177,22 @@ def list_sources(texts: Sequence[str], list_folder: ListFolder, unit: str) -> tu
     report = ErrorReport(unit, is_single=len(sources) + len(problems) == 1)
     for text, why in problems:
         report.add(text, why)
-    return list(sources.values()), report
+    return _with_distinct_stems(list(sources.values()), unit), report
+
+
+def _with_distinct_stems(sources: Sequence[InputSource], unit: str) -> list[InputSource]:
+    """Returns the inputs with different names of results; see :func:`~sam2fast.io.image_names.distinct_stems`."""
+    stems = [source.stem for source in sources]
+    names = [one.file_name if one.path is None or one.path.is_file() else one.stem for one in sources]
+    stems = distinct_stems(names, stems)
+    found = [replace(source, own_stem=stem) for source, stem in zip(sources, stems, strict=True)]
+    if renamed := [one for source, one in zip(sources, found, strict=True) if one.stem != source.stem]:
+        count = f"{len(renamed)} {unit}" if len(renamed) > 1 else f"1 of the {unit}"
+        print_note(
+            f"{count} differ from others only by the suffix, which the names of results keep: the results of "
+            f"{renamed[0]} begin with {renamed[0].stem}"
+        )
+    return found
 
 
 def file_names(sources: Iterable[InputSource]) -> dict[InputSource, str]:

@@ -15,6 +15,7 @@ from sam2fast.cli.prompts import ObjectId, Prompts
 from sam2fast.cli.sources import CAMERA, InputSource, is_address, without_password
 from sam2fast.cli.user_errors import as_user_error
 from sam2fast.downloads.digests import digest_of
+from sam2fast.io.image_names import distinct_stems
 from sam2fast.tracking.approximations import Approximations
 
 
@@ -170,9 +171,8 @@ class TrackRequest:
 
     @cached_property
     def frame_names(self) -> list[str]:
-        """The names of the image files, with suffixes only if two stems are equal. Empty for other videos."""
-        stems = [file.stem for file in self.frame_files]
-        return stems if len(set(stems)) == len(stems) else [file.name for file in self.frame_files]
+        """The names of the image files, with suffixes only if stems are equal. Empty for other videos."""
+        return distinct_stems([file.name for file in self.frame_files])
 
     @property
     def first_name(self) -> str:

@@ -8,7 +8,7 @@ import logging
 import os
 import re
 import unicodedata
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -50,16 +50,23 @@ def relative_names(images: Sequence[Path | str]) -> list[str]:
     ]
 
 
-def distinct_stems(names: Sequence[str]) -> list[str]:
-    """Returns names of files without suffixes. Names that would be equal, also in other capitals, keep the suffixes."""
-    splits = [name.rpartition("/") for name in names]
-    stems = [f"{folder}{slash}{PurePosixPath(last).stem}" for folder, slash, last in splits]
-    while True:
-        counts = Counter(map(str.casefold, stems))
-        distinct = [name if counts[stem.casefold()] > 1 else stem for name, stem in zip(names, stems, strict=True)]
-        if distinct == stems:
-            return stems
-        stems = distinct  # a whole name may equal another stem
+def distinct_stems(names: Sequence[str], stems: Sequence[str] | None = None) -> list[str]:
+    """Returns names of files without suffixes. If stems of different names are equal, returns the whole names.
+
+    Args:
+        stems: Names without suffixes. By default, the parts of ``names`` before the suffixes.
+    """
+    if stems is None:
+        splits = [name.rpartition("/") for name in names]
+        stems = [f"{folder}{slash}{PurePosixPath(last).stem}" for folder, slash, last in splits]
+    while True:  # a whole name may equal another stem
+        owners: dict[str, set[str]] = defaultdict(set)
+        for name, stem in zip(names, stems, strict=True):
+            owners[stem.casefold()].add(name)  # names that differ only in capitals are the same file on some systems
+        distinct = [name if len(owners[stem.casefold()]) > 1 else stem for name, stem in zip(names, stems, strict=True)]
+        if distinct == list(stems):
+            return distinct
+        stems = distinct
 
 
 def path_parts(text: str) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from track_runs import ONE, lines_of
 from sam2fast import nano
 from sam2fast.build_sam import build_sam2
 from sam2fast.cli.left_out import LeftOut
-from sam2fast.cli.sources import InputSource, videos_in
+from sam2fast.cli.sources import InputSource, list_sources, videos_in
 from sam2fast.video_io import open_frames
 
 NANO = ["--model", "nano", "--device", "cpu"]
@@ -293,3 +293,46 @@ def test_prompts_for_each_path_of_an_input(run, linked, tmp_path):
         names = [f"{folders[0]}/{Path(name).name}" for name in boxes]
         expected = [(name, f"of {key}", box) for name, (key, box) in zip(names, boxes.items(), strict=True)]
         assert found == expected and result.stderr == ""
+
+
+RESULTS = {
+    "segment": "{}.json {}_mask.png {}_overlay.png",
+    "masks": "{}_masks.png {}_overlay.png yolo/labels/{}.txt labelme/{}.json npz/{}.npz",
+}
+
+
+@pytest.mark.parametrize("command", RESULTS)
+def test_images_that_differ_by_the_suffix(run, make_image, tmp_path, command):
+    """The names of their results have the suffix; --resume finds them."""
+    for name in ("IMG_1.gif", "img_1.bmp", "b.gif", "IMG_1.gif.png"):
+        make_image(f"photos/{name}")
+    options = [*OF_COMMAND[command], *NANO, "--resume"]
+    options += ["--format", "json,layers,overlay,yolo,labelme,npz"] if command == "masks" else []
+    result = ok(run(command, "photos", *options, "--jsonl"))
+    note = "the suffix, which the names of results keep: the results of photos/IMG_1.gif begin with IMG_1.gif"
+    assert f"3 images differ from others only by {note}" in result.stderr
+    results = [path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.*")]
+    assert len(results) == len({*map(str.casefold, results)})
+    for stem in ("IMG_1.gif", "img_1.bmp", "b"):
+        assert {name.format(stem) for name in RESULTS[command].split()} <= {*results}
+    if command == "masks":
+        assert {"yolo/images/IMG_1.gif.jpg", "yolo/images/img_1.bmp.bmp", "yolo/images/b.jpg"} <= {*results}
+    again = ok(run(command, "photos", *options, "--jsonl"))
+    assert "4 of 4 images were done before" in again.stderr
+    made = {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in ("b_overlay.png", "IMG_1.gif_overlay.png")}
+    ok(run(command, "photos", *options))
+    assert made == {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in made}
+    make_image("others/b.gif")
+    ends(run(command, "photos", "others", *options, "--out", "none"), 2, "others/b.gif would overwrite one another")
+
+
+def test_videos_that_differ_by_the_suffix(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("clip.mp4", "clip.AVI", "v1.2.mp4"):
+        (tmp_path / name).touch()
+    for name in ("v1.2", "other.d"):
+        (tmp_path / name).mkdir()
+    given = ["clip.mp4", "clip.AVI", "v1.2.mp4", "v1.2", "other.d"]
+    found, report = list_sources(given, lambda folder: [folder], "videos")
+    assert [source.stem for source in found] == ["clip.mp4", "clip.AVI", "v1.2.mp4", "v1.2", "other.d"]
+    assert not report.found and "3 videos differ from others only by the suffix" in capsys.readouterr().err

@@ -392,7 +392,7 @@ def test_the_pages_list_numbers_the_classes(client, listed, kind):
         assert [one["category_id"] for one in document["annotations"]] == [2, 2, 3]
     elif kind == "yolo":
         assert files.read("data.yaml").decode().endswith('names:\n  0: "cube"\n  1: "ball"\n  2: "object"\n')
-        assert [line.split()[0] for line in files.read("labels/Cat_2.txt").splitlines()] == [b"1", b"2"]
+        assert [line.split()[0] for line in files.read("labels/Cat.bmp.txt").splitlines()] == [b"1", b"2"]
     else:
         assert b'value="cube"' in files.read("label-studio/label_config.xml")
 
@@ -452,23 +452,23 @@ def test_wrong_splits_are_refused(client, ten):
 
 def test_other_formats(client, listed):
     names = {kind: sorted(exported(client, listed, kind).namelist()) for kind in FORMATS}
-    labelled = ["data.yaml", "images/Cat_2.png", "images/cat.png", "labels/Cat_2.txt", "labels/cat.txt"]
+    labelled = ["data.yaml", "images/Cat.bmp.png", "images/cat.png.png", "labels/Cat.bmp.txt", "labels/cat.png.txt"]
     assert names["yolo"] == names["yolo-seg"] == labelled
     yolo = exported(client, listed, "yolo-seg")
-    assert np.array_equal(np.asarray(Image.open(yolo.open("images/cat.png"))), drawn())
-    assert [line.split()[0] for line in yolo.read("labels/Cat_2.txt").splitlines()] == [b"0", b"1"]
-    assert names["labelme"] == ["Cat_2.json", "Cat_2.png", "cat.json", "cat.png"]
-    in_folder = [f"label-studio/{name}" for name in ("Cat_2.json", "Cat_2.png", "cat.json", "cat.png")]
+    assert np.array_equal(np.asarray(Image.open(yolo.open("images/cat.png.png"))), drawn())
+    assert [line.split()[0] for line in yolo.read("labels/Cat.bmp.txt").splitlines()] == [b"0", b"1"]
+    assert names["labelme"] == ["Cat.bmp.json", "Cat.bmp.png", "cat.png.json", "cat.png.png"]
+    in_folder = [f"label-studio/{name}" for name in ("Cat.bmp.json", "Cat.bmp.png", "cat.png.json", "cat.png.png")]
     assert names["label-studio"] == [*in_folder, "label-studio/label_config.xml"]
-    task = json.loads(exported(client, listed, "label-studio").read("label-studio/cat.json"))
-    assert task["data"]["image"] == "/data/local-files/?d=label-studio/cat.png"
-    assert names["geojson"] == ["Cat_2.geojson", "cat.geojson"]
-    labels = np.asarray(Image.open(exported(client, listed, "png").open("Cat_2_masks.png")))
+    task = json.loads(exported(client, listed, "label-studio").read("label-studio/cat.png.json"))
+    assert task["data"]["image"] == "/data/local-files/?d=label-studio/cat.png.png"
+    assert names["geojson"] == ["Cat.bmp.geojson", "cat.png.geojson"]
+    labels = np.asarray(Image.open(exported(client, listed, "png").open("Cat.bmp_masks.png")))
     assert set(np.unique(labels)) == {0, 1, 2} and np.array_equal(labels == 1, disc())
-    cutout = np.asarray(Image.open(exported(client, listed, "cutout").open("cat.png")))
+    cutout = np.asarray(Image.open(exported(client, listed, "cutout").open("cat.png.png")))
     assert np.array_equal(cutout[..., 3] == 255, disc()) and not cutout[~disc()].any()
     assert np.array_equal(cutout[disc()][:, :3], drawn()[disc()])
-    (feature,) = json.loads(exported(client, listed, "geojson").read("cat.geojson"))["features"]
+    (feature,) = json.loads(exported(client, listed, "geojson").read("cat.png.geojson"))["features"]
     assert feature["properties"]["name"] == "ball"
 
 

@@ -29,6 +29,7 @@ from sam2fast.demo.server.photos import is_photo, poster_of, read_cutout, thumbn
 from sam2fast.demo.server.service import DemoService
 from sam2fast.demo.server.source_masks import Logits, match_logits
 from sam2fast.demo.server.uploads import LIMITS, IncomingFile
+from sam2fast.io.image_names import distinct_stems
 from sam2fast.io.rle import encode_rle
 from sam2fast.results.image_writers import AnnotatedImage, write_masks
 from sam2fast.results.label_files import yolo_data
@@ -46,7 +47,8 @@ EXAMPLE = '{"photographs": [{"path": "uploads/...", "name": "cat.jpg", "objects"
 class _Photo(NamedTuple):
     """A photograph with its masks.
 
-    ``name`` is the client's. Equal names are numbered: ``name`` and ``stem`` are its own among all of an export.
+    ``name`` is the client's name. Equal names are numbered. ``stem`` is the name without suffix, or the whole name if
+    stems would be equal.
     """
 
     path: str
@@ -242,7 +244,7 @@ def _read(body: Any, library: Library) -> list[_Photo]:
         raise BadInputError(f"expected photographs such as {EXAMPLE}")
     if len(entries) > MAX_PHOTOS:
         raise BadInputError(f"there are {len(entries)} photographs; expected at most {MAX_PHOTOS}")
-    photos, stems, names = [], set[str](), set[str]()
+    photos, names = [], set[str]()
     for entry in entries:
         try:
             file = library.find(str(entry.get("path")))
@@ -255,21 +257,19 @@ def _read(body: Any, library: Library) -> list[_Photo]:
         # The last part of the client's name, without characters that file systems refuse.
         last = re.split(r"[/\\]", str(entry.get("name") or file.name))[-1]
         name = safe_name(last) or "photograph"
-        stem = _unique(Path(name).stem, stems)
-        if name in names:
-            name = stem + Path(name).suffix
-        names.add(name)
-        photos.append(_Photo(str(entry["path"]), file, name, stem, size, read_page_masks(entry, 1, size)))
-    return photos
+        name = _unique(name, names)
+        photos.append(_Photo(str(entry["path"]), file, name, name, size, read_page_masks(entry, 1, size)))
+    stems = distinct_stems([photo.name for photo in photos])
+    return [photo._replace(stem=stem) for photo, stem in zip(photos, stems, strict=True)]
 
 
-def _unique(stem: str, taken: set[str]) -> str:
-    """The stem, with a number if another photograph has the same; also where letters' case does not count."""
-    found, number = stem, 1
-    while found.lower() in taken:
+def _unique(name: str, taken: set[str]) -> str:
+    """Returns the name, with a number if another photograph has the same name, also in other capitals."""
+    path, found, number = Path(name), name, 1
+    while found.casefold() in taken:
         number += 1
-        found = f"{stem}_{number}"
-    taken.add(found.lower())
+        found = f"{path.stem}_{number}{path.suffix}"
+    taken.add(found.casefold())
     return found
 
 
