@@ -185,7 +185,7 @@ class EvaluateImagesCommand:
             if self.out is not None:
                 means, objects = output_files(self.out)
                 make_folder(means.parent)
-                write_atomically(objects, results.as_csv().encode(errors="surrogateescape"))
+                write_atomically(objects, results.as_csv().encode())
                 # The JSON file is written last: if it exists, the CSV file exists.
                 write_atomically(means, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
                 say(f"written to {click.format_filename(means)} and {click.format_filename(objects)}")

@@ -85,7 +85,7 @@ class FoundObjects(ResultsFile):
         writer.writerow(["image", "id", "likeness", "score", "area", "x", "y", "width", "height"])
         rows = sorted(self._rows, key=lambda row: -float(row[2]))
         writer.writerows(rows)
-        write_atomically(self._task.out / TABLE, text.getvalue().encode(errors="surrogateescape"))
+        write_atomically(self._task.out / TABLE, text.getvalue().encode())
         super()._save()
 
 

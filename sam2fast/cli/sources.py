@@ -19,7 +19,7 @@ import click
 from sam2fast.cli.left_out import LeftOut
 from sam2fast.cli.user_errors import USER_ERRORS, ErrorReport, UserError, as_user_error, format_error, print_note
 from sam2fast.io.file_records import file_sha256
-from sam2fast.io.image_names import GivenImage, distinct_stems, relative_names
+from sam2fast.io.image_names import GivenImage, distinct_stems, relative_names, utf8_text
 from sam2fast.io.images import (
     CINEMA_SUFFIXES,
     IMAGE_READ_ERRORS,
@@ -74,8 +74,8 @@ class InputSource:
         if self.own_stem is not None:
             return self.own_stem
         if self.path is not None and self.path.is_dir():
-            return os.path.basename(os.path.abspath(self.path))
-        return Path(self.file_name).stem
+            return utf8_text(os.path.basename(os.path.abspath(self.path)))
+        return utf8_text(Path(self.file_name).stem)
 
     def made_from(self) -> dict[str, str]:
         """Returns the path or address of an image and the digest of its content. Downloads an address."""
@@ -101,8 +101,8 @@ class InputSource:
         if self.path is None:
             return str(self)
         if self.path.name in ("", ".."):
-            return os.path.realpath(self.path)
-        return os.path.join(os.path.realpath(self.path.parent), self.path.name)
+            return utf8_text(os.path.realpath(self.path))
+        return utf8_text(os.path.join(os.path.realpath(self.path.parent), self.path.name))
 
     @contextmanager
     def file(self) -> Iterator[Path]:
@@ -183,7 +183,7 @@ def list_sources(texts: Sequence[str], list_folder: ListFolder, unit: str) -> tu
 def _with_distinct_stems(sources: Sequence[InputSource], unit: str) -> list[InputSource]:
     """Returns the inputs with different names of results; see :func:`~sam2fast.io.image_names.distinct_stems`."""
     stems = [source.stem for source in sources]
-    names = [one.file_name if one.path is None or one.path.is_file() else one.stem for one in sources]
+    names = [utf8_text(one.file_name) if one.path is None or one.path.is_file() else one.stem for one in sources]
     stems = distinct_stems(names, stems)
     found = [replace(source, own_stem=stem) for source, stem in zip(sources, stems, strict=True)]
     if renamed := [one for source, one in zip(sources, found, strict=True) if one.stem != source.stem]:

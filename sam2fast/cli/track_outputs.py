@@ -15,6 +15,7 @@ from sam2fast.cli.track_folder import COCO, MOT, OVERLAY, PNGS, Line, RunFolder,
 from sam2fast.cli.track_overlay import FrameDrawing, OverlayWriter, copy_sound, open_overlay
 from sam2fast.cli.track_request import TrackRequest
 from sam2fast.cli.user_errors import as_user_error, print_note
+from sam2fast.io.image_names import utf8_text
 from sam2fast.io.images import SUFFIXES
 from sam2fast.io.label_maps import MOST_LABELS, label_png
 from sam2fast.io.made_from import is_whole
@@ -81,7 +82,8 @@ def _write_coco(record: RecordIndex, folder: RunFolder, request: TrackRequest) -
     name = "camera" if source.camera is not None else Path(source.text).stem or "video"
     if request.frame_files:
         name = os.path.basename(os.path.abspath(source.text))
-    files = [f"{name}/{file.name}" for file in request.frame_files]
+    name = utf8_text(name)
+    files = [f"{name}/{utf8_text(file.name)}" for file in request.frame_files]
     length = len(files) or max(folder["frames"] or 0, max(record) + 1)
     document = to_coco_video(record.values(), folder.size, length, name, files or None)
     write_atomically(file, (json.dumps(document) + "\n").encode())

@@ -27,6 +27,7 @@ from sam2fast.cli.track_overlay import FrameDrawing, open_overlay
 from sam2fast.cli.track_passes import Masks, StreamPropagation, VideoPropagation
 from sam2fast.cli.track_request import TrackRequest
 from sam2fast.cli.user_errors import UserError, as_model_error, as_user_error, print_note
+from sam2fast.io.image_names import utf8_text
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 from sam2fast.tracking.strategies import strategy_of
 from sam2fast.video_io import VideoError
@@ -219,7 +220,7 @@ def _record(
                     break
                 record = None
                 if tracked.ids or request.detections is not None:
-                    name = request.frame_name(tracked.frame) if request.frame_names else None
+                    name = utf8_text(request.frame_name(tracked.frame)) if request.frame_names else None
                     results = tracked.ids, tracked.masks, tracked.scores
                     record = frame_record(tracked.frame, tracked.time, *results, passes.size, name)
                     folder.append(record)

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from sam2fast.evaluation.j_and_f import BOTH_EMPTY, Agreement
 from sam2fast.io.atomic import atomic_path
+from sam2fast.io.image_names import utf8_text
 
 # Id of an object: pixel value in the layout of DAVIS, or folder name in the layout of SA-V.
 ObjectId: TypeAlias = int | str
@@ -129,10 +130,9 @@ def write_results_csv(file: Path, scores: FolderScores) -> None:
     for video in videos:
         for i, score in video.objects.items():
             values = ", ".join(f"{value:>4.1f}" for value in (score.j_and_f, score.j, score.f))
-            lines.append(f"{video.name:<{width}},{str(i).zfill(3)}, {values}")
+            lines.append(f"{utf8_text(video.name):<{width}},{str(i).zfill(3)}, {values}")
     with atomic_path(file) as partial:
-        # File names that are invalid in this locale's encoding are written as bytes.
-        partial.write_text("\n".join(lines) + "\n", encoding="utf-8", errors="surrogateescape")
+        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _mean(values: Iterable[float]) -> float:

@@ -21,6 +21,8 @@ from sam2fast.utils.errors import FixableError
 # Ultralytics finds the labels of .../images/train/1.jpg in .../labels/train/1.txt.
 LABELS, IMAGES = "labels", "images"
 NUMBER = re.compile(r"\d{1,18}")
+# Python decodes bytes of a path that are not UTF-8 to these characters (PEP 383).
+SURROGATE, NOT_UTF8 = 0xDC00, re.compile("[\udc80-\udcff]")
 _log = logging.getLogger(__name__)
 
 
@@ -36,8 +38,16 @@ class ImageNameError(FixableError, ValueError):
         return f"{text} may be any of {names} in {place}; expected names that differ by a folder or a suffix"
 
 
+def utf8_text(name: str) -> str:
+    """Returns a name for text files and for results. Bytes that are not UTF-8 become ``%XX``, as in an address.
+
+    JSON with such bytes would be an error in most programs. Readers find the file by :func:`path_parts`.
+    """
+    return NOT_UTF8.sub(lambda match: f"%{ord(match[0]) - SURROGATE:02X}", name)
+
+
 def relative_names(images: Sequence[Path | str]) -> list[str]:
-    """Returns the paths of images relative to their common parent folder, with ``/`` as separator.
+    """Returns the paths of images relative to their common parent folder, with ``/`` as separator, in UTF-8.
 
     Args:
         images: Paths of files. Strings, such as addresses, are returned unchanged.
@@ -45,7 +55,7 @@ def relative_names(images: Sequence[Path | str]) -> list[str]:
     folders = [os.path.dirname(os.path.abspath(image)) for image in images if isinstance(image, Path)]
     parent = os.path.commonpath(folders) if folders else ""
     return [
-        image if isinstance(image, str) else Path(os.path.relpath(os.path.abspath(image), parent)).as_posix()
+        image if isinstance(image, str) else utf8_text(Path(os.path.relpath(os.path.abspath(image), parent)).as_posix())
         for image in images
     ]
 
@@ -73,9 +83,9 @@ def path_parts(text: str) -> tuple[str, ...]:
     """Returns the parts of a path or a URL, with the file name last.
 
     Reads ``/`` and ``\\`` as separators, drops ``.``, resolves ``..``, and composes characters (Unicode's NFC). Drops
-    spaces at both ends of a part.
+    spaces at both ends of a part. Bytes that are not UTF-8 are as in :func:`utf8_text`.
     """
-    scheme, is_address, rest = unicodedata.normalize("NFC", text).partition("://")
+    scheme, is_address, rest = unicodedata.normalize("NFC", utf8_text(text)).partition("://")
     path = unquote(re.split("[?#]", rest)[0]) if is_address else scheme
     parts: list[str] = []
     for part in map(str.strip, path.replace("\\", "/").split("/")):

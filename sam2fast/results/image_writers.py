@@ -15,7 +15,7 @@ from PIL import Image
 
 from sam2fast.io.atomic import atomic_path, atomic_write
 from sam2fast.io.image_files import as_rgb, has_eight_bits, image_format, read_header, read_image
-from sam2fast.io.image_names import relative_names
+from sam2fast.io.image_names import relative_names, utf8_text
 from sam2fast.io.images import write_jpeg
 from sam2fast.io.label_maps import label_png, paint_labels, row_major
 from sam2fast.io.png import encode_png
@@ -110,7 +110,7 @@ def write_masks(folder: str | Path, images: Iterable[AnnotatedImage], name: str,
 
 
 def _checked(images: Iterable[AnnotatedImage]) -> Iterator[AnnotatedImage]:
-    """Yields images with valid masks. All have the same classes, since classes are written as numbers."""
+    """Yields images with valid masks and stems in UTF-8. All have the same classes, which are written as numbers."""
     classes: list[str] | None = None
     stems: set[str] = set()
     for item in map(_with_plain_types, images):
@@ -123,7 +123,7 @@ def _checked(images: Iterable[AnnotatedImage]) -> Iterator[AnnotatedImage]:
         if classes not in (None, [*item.classes]):
             raise ValueError(f"{item.stem} has the classes {[*item.classes]}, but previous images have {classes}")
         classes = [*item.classes]
-        yield item
+        yield item._replace(stem=utf8_text(item.stem))
 
 
 def _with_plain_types(item: AnnotatedImage) -> AnnotatedImage:

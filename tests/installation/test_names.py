@@ -37,14 +37,14 @@ def masks(tmp_path):
     return tmp_path / "masks"
 
 
-def test_names_are_written_as_on_the_disk_and_printed_escaped(masks, tmp_path, monkeypatch):
+def test_names_are_written_in_utf_8_and_printed_escaped(masks, tmp_path, monkeypatch):
     """With the strict error handler, the default of stdout in a pipe."""
     stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="strict")
     monkeypatch.setattr(sys, "stdout", stream)
     csv = tmp_path / "results.csv"
     arguments = ["evaluate", "--gt", str(masks), "--pred", str(masks), "--csv", str(csv), "--processes", "1"]
     assert not main(arguments, standalone_mode=False)
-    assert ON_DISK in csv.read_bytes() and len(list(tmp_path.iterdir())) == 2
+    assert "Gr%F6%DFe" in csv.read_text(encoding="utf-8") and len(list(tmp_path.iterdir())) == 2
     stream.flush()
     assert b"Gr\\udcf6\\udcdfe" in stream.buffer.getvalue() and stream.errors == "strict"
 

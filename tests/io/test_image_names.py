@@ -3,7 +3,15 @@ from pathlib import Path
 
 import pytest
 
-from sam2fast.io.image_names import distinct_stems, find_files, pair_masks, path_parts, relative_names
+from sam2fast.io.image_names import (
+    FolderImages,
+    distinct_stems,
+    find_files,
+    pair_masks,
+    path_parts,
+    relative_names,
+    utf8_text,
+)
 
 DECOMPOSED = "train/e\N{COMBINING ACUTE ACCENT}t.jpg"
 
@@ -27,6 +35,16 @@ def test_names_are_relative_to_the_common_parent_folder(images, names):
 def test_parts_of_paths():
     assert path_parts(" ../x//./a\\ b.jpg ") == ("x", "a", "b.jpg") and path_parts("/") == ()
     assert path_parts("file:///C:/a/b%23c.jpg") == ("C:", "a", "b#c.jpg")
+
+
+def test_bytes_that_are_not_utf_8():
+    assert (
+        utf8_text("caf\udce9 %20 \N{LATIN SMALL LETTER E WITH ACUTE}\udcff")
+        == "caf%E9 %20 \N{LATIN SMALL LETTER E WITH ACUTE}%FF"
+    )
+    assert relative_names([Path("photos/caf\udce9.png")]) == ["caf%E9.png"]
+    assert path_parts("a\\caf\udce9.png") == path_parts("a/caf%E9.png")
+    assert FolderImages(["caf\udce9.png"], Path("photos")).find("caf%E9.png").image == "caf\udce9.png"
 
 
 def test_stems_that_would_be_equal_keep_the_suffix():

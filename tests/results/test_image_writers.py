@@ -68,6 +68,17 @@ def check_masks(found: np.ndarray, masks: list[np.ndarray], least: float = 0.95)
         assert (mask & expected).sum() / (mask | expected).sum() >= least
 
 
+@pytest.mark.parametrize("name", FORMATS)
+def test_stems_that_are_not_utf_8(tmp_path, image, name):
+    write_masks(tmp_path / "out", [item_of(image, "caf\udce9")], name, tolerance=0)
+    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert name == "coco" or any("caf%E9" in path.name for path in files)
+    for path in files:
+        path.name.encode()
+        if path.suffix in (".json", ".txt", ".xml", ".geojson"):
+            assert "\\ud" not in path.read_text(encoding="utf-8")
+
+
 def test_coco(tmp_path, image):
     other = item_of(image.parent / "sub/photo.png", "other")
     write_masks(tmp_path / "out", [item_of(image), other], "coco")

@@ -11,7 +11,7 @@ import numpy as np
 from sam2fast.datasets.dataset_files import DatasetError, read_labels, read_object_ids
 from sam2fast.datasets.displayed import displayed_segmentation, turn_for_display
 from sam2fast.datasets.segmentations import area_of, read_coco, read_sa1b, require_pycocotools
-from sam2fast.io.image_names import MaskOwners, find_files, pair_masks, visible_files
+from sam2fast.io.image_names import MaskOwners, find_files, pair_masks, utf8_text, visible_files
 from sam2fast.io.images import SUFFIXES
 from sam2fast.io.rle import encode_rle, rasterise_polygons
 
@@ -277,7 +277,7 @@ def _paired(
         if source is None:
             dataset.problems.append((str(path), _UNCLEAR if of_image else owners.unclear.get(name, _UNMASKED)))
         else:
-            dataset.jobs.append(ClickJob(name, path, source))
+            dataset.jobs.append(ClickJob(utf8_text(name), path, source))
     dataset.problems.extend((str(masks[name]), _UNPAIRED) for name in owners.unpaired)
     return dataset
 
@@ -337,5 +337,5 @@ def _coco(images: Path, file: Path, with_crowds: bool) -> ClickDataset:
         else:
             path, declared = found.renamed.get(name, name), (entry.get("height"), entry.get("width"))
             source = CocoMasks(file, images / path, tuple(by_image[entry["id"]]), declared)
-            dataset.jobs.append(ClickJob(Path(path).as_posix(), images / path, source))
+            dataset.jobs.append(ClickJob(utf8_text(Path(path).as_posix()), images / path, source))
     return dataset
