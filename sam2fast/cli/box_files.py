@@ -12,7 +12,7 @@ from sam2fast.cli.left_out import LeftOut
 from sam2fast.cli.prompt_texts import NO_AREA, NoArea, Reason, read_box, read_json, read_numbers
 from sam2fast.cli.prompts import Box
 from sam2fast.cli.user_errors import USER_ERRORS, UserError, format_error, print_note
-from sam2fast.io.image_names import ImageName
+from sam2fast.io.image_names import ImageName, coco_name
 
 CLASSES, DATA = "classes.txt", "data.yaml"  # YOLO's files with class names
 FOLDERS_ABOVE = 2  # number of folders above the input that are searched for files with class names
@@ -118,7 +118,7 @@ def _read_coco(file: BoxFile, content: Any) -> None:
         why = f"{error} is missing" if isinstance(error, KeyError) else error
         raise UserError(f"{file.path} is not COCO's format{expected}: {why}") from error
     if not file.counts_frames:
-        by_id = {key: ImageName.of(_file_name(image), file.path) for key, image in images.items() if _file_name(image)}
+        by_id = {key: ImageName.of(coco_name(image), file.path) for key, image in images.items() if coco_name(image)}
         file.names = dict.fromkeys(by_id.values())
     for number, annotation in enumerate(annotations, 1):
         has_id = isinstance(annotation, Mapping) and isinstance(annotation.get("id"), str | int)
@@ -148,12 +148,6 @@ def _list_of(content: Mapping[str, Any], key: str) -> list[Any]:
     if not isinstance(items, list):
         raise TypeError(f"{key} is not a list")
     return items
-
-
-def _file_name(image: Mapping[str, Any]) -> str:
-    """Returns the name of an image in COCO, the address of an image in LVIS, or an empty text."""
-    name = image.get("file_name") or image.get("coco_url")
-    return str(name).strip() if isinstance(name, str | int) else ""
 
 
 def _identifier(value: Any) -> str:

@@ -13,7 +13,7 @@ import click
 from sam2fast.cli.left_out import LeftOut
 from sam2fast.cli.prompts import BACKGROUND, FOREGROUND, Box, Click, ObjectId, Prompts, mask_file, note_fractions
 from sam2fast.cli.user_errors import UserError
-from sam2fast.io.image_names import ImageName
+from sam2fast.io.image_names import ImageName, similar_path
 
 NAME = re.compile(r"\s*([^\W\d_][^,]*?)\s*,")  # an object's name begins with a letter, unlike a coordinate
 NO_AREA = "its box has no area"  # reason in notes on left-out items
@@ -169,7 +169,14 @@ def _entry(entry: Mapping[str, Any], folder: Path) -> Prompts:
     box, mask = entry.get("box"), entry.get("mask")
     if mask is not None and not isinstance(mask, str):
         raise Reason(f"the mask is {mask!r}; expected the path of an image")
-    return Prompts(clicks, None if box is None else read_box(box), None if mask is None else folder / mask)
+    return Prompts(clicks, None if box is None else read_box(box), None if mask is None else _mask_path(folder, mask))
+
+
+def _mask_path(folder: Path, mask: str) -> Path:
+    """Returns the path of ``FILE`` or ``FILE:LABEL`` in a folder; see :func:`~sam2fast.io.image_names.similar_path`."""
+    file, label = mask_file(folder / mask)
+    ending = "" if label is None else mask[mask.rindex(":") :]
+    return file if not ending and file.is_file() else Path(f"{similar_path(folder, mask.removesuffix(ending))}{ending}")
 
 
 def read_json(path: Path) -> Any:

@@ -86,7 +86,7 @@ class InputSource:
     def given(self) -> GivenImage:
         """The image for names in files of prompts and boxes."""
         if self.content is not None:
-            return GivenImage.of(self.file_name, str(self))
+            return GivenImage(str(self), (self.file_name,), str(self))  # results are named stdin, and name the image -
         if self.path is None:
             return GivenImage.of(self.text, str(self))
         others = [self.resolved, *map(os.path.abspath, self.others)]
@@ -186,7 +186,8 @@ def _with_distinct_stems(sources: Sequence[InputSource], unit: str) -> list[Inpu
     names = [utf8_text(one.file_name) if one.path is None or one.path.is_file() else one.stem for one in sources]
     stems = distinct_stems(names, stems)
     found = [replace(source, own_stem=stem) for source, stem in zip(sources, stems, strict=True)]
-    if renamed := [one for source, one in zip(sources, found, strict=True) if one.stem != source.stem]:
+    renamed = [one for source, one in zip(sources, found, strict=True) if one.stem != source.stem]
+    if renamed and len({*map(str.casefold, stems)}) == len(stems):  # otherwise, check_results refuses the inputs
         count = f"{len(renamed)} {unit}" if len(renamed) > 1 else f"1 of the {unit}"
         print_note(
             f"{count} differ from others only by the suffix, which the names of results keep: the results of "

@@ -24,6 +24,7 @@ from sam2fast.cli.user_errors import ErrorReport, UserError, as_user_error, prin
 from sam2fast.deploy.parallel.runners import Runner
 from sam2fast.evaluation.vos.inference import VosDone, VosJob, VosSettings, build_for_vos, run_vos
 from sam2fast.io.atomic import remove_leftovers
+from sam2fast.io.image_names import name_key, similar_path
 from sam2fast.io.images import SUFFIXES, is_video_file
 from sam2fast.io.made_from import described_videos
 
@@ -205,6 +206,8 @@ class VosCommand:
 
         paths, ambiguous = videos_in(self.videos.absolute())  # absolute paths, for worker processes
         names = [*paths, *ambiguous] if self.list_file is None else listed_names(self.list_file)
+        known = {name_key(name): name for name in (*paths, *ambiguous)}
+        names = [known.get(name_key(name), name) for name in names]
         if self.list_file is None:
             self._add_unused(names, paths, left_out)
         if not names:
@@ -222,7 +225,7 @@ class VosCommand:
                     raise FileNotFoundError(
                         f"there is no folder {self.videos / name}, and no {name}.mp4 or other video file"
                     )
-                masks, out = self.masks.absolute() / name, self.out.absolute()
+                masks, out = similar_path(self.masks.absolute(), name), self.out.absolute()
                 inputs = inputs_of(paths[name], masks)
                 made_from = {**run, "video_path": os.path.realpath(paths[name]), **inputs.digests}
                 facts = settings, inputs.frames, made_from, self.overwrite
@@ -255,8 +258,9 @@ class VosCommand:
             if hidden:
                 left_out.add("frame", "its file is hidden", hidden[0], len(hidden))
             add_other_files(video, left_out)
+        keys = {name_key(name) for name in names}
         for path in sorted(list_entries(self.masks)):
-            if path.is_dir() and path.name not in names:
+            if path.is_dir() and name_key(path.name) not in keys:
                 left_out.add("mask folder", "no video has its name", path)
 
 

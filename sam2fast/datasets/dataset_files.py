@@ -5,7 +5,6 @@ nor other modules that are slow to load, because :mod:`sam2fast.evaluation.folde
 """
 
 import json
-import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from sam2fast.io.image_files import as_rgb, read_header, read_if_pillow_fails, read_image, read_image_size
-from sam2fast.io.image_names import utf8_text
+from sam2fast.io.image_names import name_key
 from sam2fast.io.images import IMAGE_READ_ERRORS, number_in_name, open_image
 from sam2fast.io.tiff_header import ORIENTATION
 from sam2fast.utils.errors import FixableError
@@ -49,9 +48,9 @@ Labels: TypeAlias = NDArray[np.integer[Any]]  # (H, W)
 def frame_key(name: str) -> FrameKey:
     """Returns the key of a frame: the number in the frame's name, or the name if the name is not a number.
 
-    Names with composed and decomposed characters have the same key, also names in ``utf8_text``.
+    See also :func:`~sam2fast.io.image_names.name_key`.
     """
-    return int(name) if name.isdecimal() else unicodedata.normalize("NFC", utf8_text(name))
+    return int(name) if name.isdecimal() else name_key(name)
 
 
 def frame_order(key: FrameKey) -> tuple[bool, int | Decimal, str]:

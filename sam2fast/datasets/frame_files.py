@@ -23,6 +23,7 @@ from sam2fast.datasets.dataset_files import (
     list_files,
     read_frame,
 )
+from sam2fast.io.image_names import similar_path
 from sam2fast.io.images import SUFFIXES, write_jpeg
 
 QUALITY = 95  # JPEG quality; OpenCV's default, like in the official extraction
@@ -39,11 +40,14 @@ class FrameFiles:
 
     @classmethod
     def find(cls, folders: Collection[Path], videos: Collection[Path] = ()) -> "FrameFiles":
-        """Returns the first existing folder or video. Raises DatasetError if all images have other formats."""
-        for video in videos:
+        """Returns the first existing folder or video; see :func:`~sam2fast.io.image_names.similar_path`.
+
+        Raises DatasetError if all images have other formats.
+        """
+        for video in (similar_path(path.parent, path.name) for path in videos):
             if video.is_file():
                 return cls(video=video)
-        for folder in folders:
+        for folder in (similar_path(path.parent, path.name) for path in folders):
             if folder.is_dir():
                 images = list_files(folder, FRAME_SUFFIXES)
                 others = [] if images else [p.name for p in list_entries(folder) if p.suffix.lower() in SUFFIXES]

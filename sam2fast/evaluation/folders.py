@@ -32,6 +32,7 @@ from sam2fast.evaluation.scores import (
     score_objects,
     write_results_csv,
 )
+from sam2fast.io.image_names import name_key, similar_path
 from sam2fast.utils.cores import available_cores
 from sam2fast.utils.errors import FixableError
 
@@ -81,13 +82,15 @@ class VideoPlan:
 
     def add(self, object_id: str | None, truth: Path, pred: Path, part: slice) -> None:
         """Adds the mask files of two folders, and names of files that are missing in one folder."""
-        names, there = _visible(truth), set(_visible(pred) if pred.is_dir() else ())
+        names, there = _visible(truth), {name_key(name): name for name in (_visible(pred) if pred.is_dir() else ())}
         sequence = MaskSequence(object_id, truth, pred, tuple(names[part]))
         self.sequences.append(sequence)
-        self.problems += _missing(sequence, there)
+        self.problems += _missing(sequence, there.keys())
         prefix = "" if object_id is None else f"{object_id}/"
-        self.only_truth += [prefix + name for name in names if name not in there]
-        self.only_pred += [prefix + name for name in sorted(there.difference(names)) if name.endswith(".png")]
+        keys = {name_key(name) for name in names}
+        self.only_truth += [prefix + name for name in names if name_key(name) not in there]
+        only_there = sorted(name for key, name in there.items() if key not in keys)
+        self.only_pred += [prefix + name for name in only_there if name.endswith(".png")]
 
 
 def pair_videos(truth: Path, pred: Path, strict: bool) -> VideoPair:
@@ -118,7 +121,7 @@ def pair_videos(truth: Path, pred: Path, strict: bool) -> VideoPair:
 def plan_video(pair: VideoPair, name: str, skip_first_and_last: bool) -> VideoPlan:
     """Returns the files of a video to compare. ``skip_first_and_last`` excludes the first and last annotated frame."""
     plan = VideoPlan(name)
-    truth, pred = pair.truth / name, pair.pred / name
+    truth, pred = pair.truth / name, similar_path(pair.pred, name)
     part = slice(1, -1) if skip_first_and_last else slice(None)
     entries = _visible(truth)
     folders = [entry for entry in entries if (truth / entry).is_dir()]
@@ -136,19 +139,26 @@ def plan_video(pair: VideoPair, name: str, skip_first_and_last: bool) -> VideoPl
 
 def _in_both(truth: Path, pred: Path) -> VideoPair:
     truths, preds = (
-        {name for name in _entries(root) if not name.startswith(".") and (root / name).is_dir()}
+        {name_key(name): name for name in _entries(root) if not name.startswith(".") and (root / name).is_dir()}
         for root in (truth, pred)
     )
-    both, only_truth, only_pred = (tuple(sorted(names)) for names in (truths & preds, truths - preds, preds - truths))
+    both, only_truth, only_pred = (
+        tuple(sorted(names[key] for key in keys))
+        for names, keys in (
+            (truths, truths.keys() & preds.keys()),
+            (truths, truths.keys() - preds.keys()),
+            (preds, preds.keys() - truths.keys()),
+        )
+    )
     return VideoPair(truth, pred, both, only_truth, only_pred)
 
 
-def _missing(sequence: MaskSequence, there: set[str]) -> list[str]:
+def _missing(sequence: MaskSequence, there: Collection[str]) -> list[str]:
     if not sequence.names:
         return []
     if not sequence.pred.is_dir():
         return [f"{sequence.pred} is missing: the truth has {sequence.truth}"]
-    gone = [name for name in sequence.names if name not in there]
+    gone = [name for name in sequence.names if name_key(name) not in there]
     of = f"{len(gone)} of {len(sequence.names)}"
     return [f"{of} masks are missing in {sequence.pred}: {', '.join(gone)}"] if gone else []
 
@@ -308,7 +318,11 @@ def compare_frames(sequence: MaskSequence, tolerance: float, ignored_labels: Col
     for name in sequence.names:
         try:
             agreements = compare_files(
-                sequence.pred / name, sequence.truth / name, sequence.object_id is not None, tolerance, ignored_labels
+                similar_path(sequence.pred, name),
+                sequence.truth / name,
+                sequence.object_id is not None,
+                tolerance,
+                ignored_labels,
             )
         except DatasetError as error:
             out.problems.append(str(error))

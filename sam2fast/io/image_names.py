@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from sam2fast.io.images import IMAGE_SUFFIXES
@@ -44,6 +44,27 @@ def utf8_text(name: str) -> str:
     JSON with such bytes would be an error in most programs. Readers find the file by :func:`path_parts`.
     """
     return NOT_UTF8.sub(lambda match: f"%{ord(match[0]) - SURROGATE:02X}", name)
+
+
+def name_key(name: str) -> str:
+    """Returns a key that is equal for composed and decomposed characters, and for :func:`utf8_text`."""
+    return unicodedata.normalize("NFC", utf8_text(name))
+
+
+def similar_path(folder: Path, name: str) -> Path:
+    """Returns ``folder / name``. If it does not exist, returns an existing path with other separators or characters.
+
+    Separators may be ``\\``, and names of folders and of the file may have the same :func:`name_key`.
+    """
+    path = folder
+    if (path / name).exists():
+        return path / name
+    for part in name.replace("\\", "/").split("/"):
+        has_forms = not part.isascii() or "%" in part  # otherwise, listing a large folder would be in vain
+        if has_forms and not (path / part).exists() and path.is_dir():
+            part = next((other for other in os.listdir(path) if name_key(other) == name_key(part)), part)
+        path /= part
+    return path if path.exists() else folder / name
 
 
 def relative_names(images: Sequence[Path | str]) -> list[str]:
@@ -85,10 +106,10 @@ def path_parts(text: str) -> tuple[str, ...]:
     Reads ``/`` and ``\\`` as separators, drops ``.``, resolves ``..``, and composes characters (Unicode's NFC). Drops
     spaces at both ends of a part. Bytes that are not UTF-8 are as in :func:`utf8_text`.
     """
-    scheme, is_address, rest = unicodedata.normalize("NFC", utf8_text(text)).partition("://")
-    path = unquote(re.split("[?#]", rest)[0]) if is_address else scheme
+    scheme, is_address, rest = text.partition("://")
+    path = unquote(re.split("[?#]", rest)[0], errors="surrogateescape") if is_address else scheme
     parts: list[str] = []
-    for part in map(str.strip, path.replace("\\", "/").split("/")):
+    for part in map(str.strip, name_key(path).replace("\\", "/").split("/")):
         if part == "..":
             del parts[-1:]
         elif part not in ("", "."):
@@ -127,6 +148,12 @@ class ImageName:
             parts[last] = IMAGES
         below = label.relative_to(folder).with_suffix("")
         return cls(folder, tuple(parts), below.as_posix(), len(below.parts))
+
+
+def coco_name(image: Mapping[str, Any]) -> str:
+    """Returns the name of an image in COCO, the address of an image in LVIS, or an empty text."""
+    name = image.get("file_name") or image.get("coco_url")
+    return str(name) if isinstance(name, str | int) and str(name).strip() else ""
 
 
 class GivenImage(NamedTuple):

@@ -5,6 +5,7 @@ The names have decomposed accents, spaces, and bytes that are not UTF-8. The fol
 
 import csv
 import functools
+import io
 import json
 import os
 import shutil
@@ -190,15 +191,66 @@ def test_track_finds_frames(written, tmp_path, writer):
 
 
 def test_data_sets_find_frames(written, tmp_path):
-    """Of the masks of track as images, for vos and training, and of its record."""
-    shutil.copytree(written.results["track png"], tmp_path / "masks/clip")
-    clip = PNGRawDataset(written.frames.parent, tmp_path / "masks").get_video(0)
+    """For the masks of track in vos, evaluate and training, and for its record. Other programs composed all names."""
+    decomposed = "clip e\N{COMBINING ACUTE ACCENT}"
+    composed = unicodedata.normalize("NFC", decomposed)
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / decomposed).symlink_to(written.frames)
+    for path in written.results["track png"].iterdir():
+        (tmp_path / "masks" / composed).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, tmp_path / "masks" / composed / unicodedata.normalize("NFC", path.name))
+    (tmp_path / "list.txt").write_text(f"{composed}\n", encoding="utf-8")
+    options = ["--videos", tmp_path / "videos", "--masks", tmp_path / "masks", "--list", tmp_path / "list.txt"]
+    small = ["--model", written.track.config, "--checkpoint", nano.WEIGHTS, "--device", "cpu"]
+    result = ok(invoke("vos", *options, *small, "--out", tmp_path / "vos"))
+    assert "left out" not in result.stderr
+    assert sorted(os.listdir(tmp_path / "vos" / decomposed)) == sorted(FRAMES)
+    options = ["--gt", tmp_path / "masks", "--pred", tmp_path / "vos", "--processes", "1", "--json"]
+    (scores,) = json.loads(ok(invoke("evaluate", *options)).stdout)["results"]
+    assert scores["videos"].keys() == {composed} and not (scores["masks_only_in_gt"] or scores["masks_only_in_pred"])
+    clip = PNGRawDataset(tmp_path / "videos", tmp_path / "masks").get_video(0)
     assert len(clip) == 3 and all(clip.visible_objects(t) == (1,) for t in range(3))
-    options = ["--videos", written.frames.parent, "--masks", tmp_path / "masks", "--out", tmp_path / "vos"]
-    ok(invoke("vos", *options, "--model", written.track.config, "--checkpoint", nano.WEIGHTS, "--device", "cpu"))
-    assert sorted(os.listdir(tmp_path / "vos/clip")) == sorted(FRAMES)
-    ok(invoke("evaluate", "--gt", tmp_path / "masks", "--pred", tmp_path / "vos", "--processes", "1"))
     shutil.copy(written.results["track json"], tmp_path / "clip.jsonl")
     ok(invoke("dataset", "convert", tmp_path / "clip.jsonl", tmp_path / "davis", "--to", "davis"))
     names = [Path(name).stem.replace("\udce9", "%E9") for name in FRAMES]
     assert sorted(os.listdir(tmp_path / "davis/Annotations/clip")) == [f"{name}.png" for name in names]
+
+
+def test_masks_of_prompts(written, tmp_path):
+    """Their paths are Windows' and composed."""
+    (tmp_path / "rough").mkdir()
+    for name in ("m\N{COMBINING ACUTE ACCENT}.png", "labels.png"):
+        Image.fromarray(MASK.astype(np.uint8)).save(tmp_path / "rough" / name)
+    masks = ("rough\\" + unicodedata.normalize("NFC", "m\N{COMBINING ACUTE ACCENT}.png"), "rough\\labels.png:1")
+    entries = [{"object": f"object {i}", "mask": mask} for i, mask in enumerate(masks)]
+    (tmp_path / "prompts.json").write_text(json.dumps({"prompts": entries}))
+    options = ["--prompts", tmp_path / "prompts.json", *NANO, "--out", tmp_path / "out", "--json"]
+    result = ok(invoke("segment", written.photos / IMAGES[2], *options))
+    assert len(json.loads(result.stdout)["results"]) == 2
+
+
+def test_results_of_stdin(tmp_path, monkeypatch):
+    """Their names of the image, "-" in COCO and "stdin" in YOLO, stand for stdin again."""
+    write_image(tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()
+
+    def run(*arguments: object) -> str:
+        monkeypatch.setattr(
+            "sam2fast.cli.sources.sys", type("Sys", (), {"stdin": io.TextIOWrapper(io.BytesIO(content))})
+        )
+        return ok(invoke(*arguments)).stdout
+
+    run("masks", "-", *MASKS, "--format", "json,yolo", "--out", tmp_path / "masks")
+    for boxes in ("masks.json", "yolo/labels"):
+        options = ["--boxes-from", tmp_path / "masks" / boxes, *NANO, "--json", "--out", tmp_path / "out"]
+        assert json.loads(run("segment", "-", *options))["results"]
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_addresses_of_lvis(written, tmp_path, reader):
+    """LVIS has no file_name."""
+    content = load(written.results["masks json"])
+    for image in content["images"]:
+        image["coco_url"] = f"http://images.cocodataset.org/{image.pop('file_name')}"
+    (tmp_path / "lvis.json").write_text(json.dumps(content))
+    assert READERS[reader](tmp_path / "lvis.json", written.photos, tmp_path) == {*IMAGES}

@@ -10,6 +10,7 @@ from sam2fast.io.image_names import (
     pair_masks,
     path_parts,
     relative_names,
+    similar_path,
     utf8_text,
 )
 
@@ -107,3 +108,11 @@ def test_masks_of_images():
     assert owners.unclear.keys() == {"b.heic"} and owners.unpaired == ["z/y"]
     owners = pair_masks(["x_1", "x_2_a", "sub/x/1"], images, Path("photos"), of_objects=True)
     assert owners.owned == {"x.jpg": [("x_1", True), ("x_2_a", True)], "sub/x.jpg": [("sub/x/1", True)]}
+
+
+def test_similar_paths(photos):
+    composed = unicodedata.normalize("NFC", DECOMPOSED)
+    for name in (DECOMPOSED, composed, composed.replace("/", "\\")):
+        assert similar_path(photos, name) == photos / DECOMPOSED
+    for name in ("train/none.jpg", "none\\a.png", "", "/nowhere"):
+        assert similar_path(photos, name) == photos / name

@@ -11,7 +11,7 @@ import numpy as np
 from sam2fast.datasets.dataset_files import DatasetError, read_labels, read_object_ids
 from sam2fast.datasets.displayed import displayed_segmentation, turn_for_display
 from sam2fast.datasets.segmentations import area_of, read_coco, read_sa1b, require_pycocotools
-from sam2fast.io.image_names import MaskOwners, find_files, pair_masks, utf8_text, visible_files
+from sam2fast.io.image_names import MaskOwners, coco_name, find_files, pair_masks, utf8_text, visible_files
 from sam2fast.io.images import SUFFIXES
 from sam2fast.io.rle import encode_rle, rasterise_polygons
 
@@ -309,7 +309,7 @@ def _coco(images: Path, file: Path, with_crowds: bool) -> ClickDataset:
     by_image: dict[Any, list[Any]] = {}
     for position, entry in enumerate(content["images"]):
         fields = entry if isinstance(entry, dict) else {}
-        if isinstance(fields.get("id"), int | str) and isinstance(fields.get("file_name"), str):
+        if isinstance(fields.get("id"), int | str) and coco_name(fields):
             entries.append(entry)
             by_image[entry["id"]] = []
         else:
@@ -325,10 +325,10 @@ def _coco(images: Path, file: Path, with_crowds: bool) -> ClickDataset:
         else:
             dataset.left_out.append(("object", "it is a crowd", f"annotation {annotation.get('id', position)}"))
     require_pycocotools((item.get("segmentation") for objects in by_image.values() for item in objects), "eval")
-    found = find_files({entry["file_name"] for entry in entries if by_image[entry["id"]]}, images, SUFFIXES)
+    found = find_files({coco_name(entry) for entry in entries if by_image[entry["id"]]}, images, SUFFIXES)
     missing = set(found.missing)
-    for entry in sorted(entries, key=lambda entry: entry["file_name"]):
-        name = entry["file_name"]
+    for entry in sorted(entries, key=coco_name):
+        name = coco_name(entry)
         if not by_image[entry["id"]]:
             dataset.left_out.append(("image", "it has no objects", name))
         elif name in found.unclear or name in missing:

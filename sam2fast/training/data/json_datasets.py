@@ -22,7 +22,7 @@ from sam2fast.datasets.frame_annotations import MaskletAnnotations, SegmentAnnot
 from sam2fast.datasets.frame_files import count_frames, decode_video_frames
 from sam2fast.datasets.layout import MASKLETS
 from sam2fast.datasets.segmentations import area_of, read_coco, read_sa1b, require_pycocotools
-from sam2fast.io.image_names import distinct_stems
+from sam2fast.io.image_names import coco_name, distinct_stems
 from sam2fast.io.images import SUFFIXES, is_video_file
 from sam2fast.training.data.clip import DataError
 from sam2fast.training.data.raw_dataset import (
@@ -248,12 +248,13 @@ class CocoRawDataset(NamedVideoDataset):
             content = read_coco(self.annotation_file)
             objects = _objects_by_image(content, _category_ids(content, categories), min_area)
             used = [i for i in content["images"] if i["id"] in objects]
-            images = {str(i["file_name"]): i for i in used}
+            names = [coco_name(i) or str(i["file_name"]) for i in used]
+            images = dict(zip(names, used, strict=True))
         except DatasetError as error:
             raise DataError(f"annotation_file: {error}") from error
         except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             raise DataError(f"{self.annotation_file} is not a valid COCO file: {error!r}") from error
-        if repeated := [file for file, count in Counter(str(i["file_name"]) for i in used).items() if count > 1]:
+        if repeated := [name for name, count in Counter(names).items() if count > 1]:
             raise DataError(f"{self.annotation_file} has several images of one name, such as {repeated[0]}")
         by_name = dict(zip(distinct_stems([*images]), images, strict=True))
         lists = file_list_txt, excluded_videos_list_txt

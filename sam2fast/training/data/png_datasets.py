@@ -16,7 +16,7 @@ from sam2fast.datasets.dataset_files import (
     object_number,
 )
 from sam2fast.datasets.frame_annotations import MaskImages
-from sam2fast.io.image_names import distinct_stems, pair_masks
+from sam2fast.io.image_names import distinct_stems, pair_masks, similar_path
 from sam2fast.training.data.clip import DataError
 from sam2fast.training.data.raw_dataset import (
     MAX_NAMED,
@@ -80,7 +80,7 @@ class PNGRawDataset(NamedVideoDataset):
         refuse_without_frames(empty, names, self.img_folder, FRAME_FILES)
         self._check_masks(names, masks)
         if single_object_mode:
-            names = sorted(f"{name}/{path.name}" for name in names for path in list_folders(self.gt_folder / name))
+            names = sorted(f"{name}/{path.name}" for name in names for path in list_folders(self._masks_of(name)))
         if frames_sampling_mult:
             counts = {name: len(list_files(self._frame_folder(name), FRAME_SUFFIXES)) for name in names}
             names = [name for name in names for _ in range(counts[name])]
@@ -96,8 +96,11 @@ class PNGRawDataset(NamedVideoDataset):
     def _frame_folder(self, name: str) -> Path:
         return self.img_folder / (os.path.dirname(name) if self.single_object_mode else name)
 
+    def _masks_of(self, name: str) -> Path:
+        return similar_path(self.gt_folder, name)
+
     def _annotations(self, name: str) -> MaskImages:
-        folder = self.gt_folder / name
+        folder = self._masks_of(name)
         if self.is_palette:
             return MaskImages({None: list_files(folder)}, folder)
         folders = {object_number(folder): folder} if self.single_object_mode else object_folders(folder)
@@ -108,7 +111,7 @@ class PNGRawDataset(NamedVideoDataset):
             by_object = not self.is_palette or self.single_object_mode
             return any(has_files(path, MASK_SUFFIXES) for path in (list_folders(folder) if by_object else [folder]))
 
-        folders = {name: self.gt_folder / name for name in names}
+        folders = {name: self._masks_of(name) for name in names}
         present = ", ".join(sorted(path.name for path in list_entries(self.gt_folder))[:MAX_NAMED])
         raise_if_any(
             [name for name, folder in folders.items() if not folder.is_dir()],
