@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ from sam2fast.cli.sources import InputSource
 from sam2fast.cli.user_errors import UserError, WriteError, as_user_error, format_error, print_note
 from sam2fast.io.atomic import atomic_path, remove_leftovers
 from sam2fast.io.made_from import described, described_videos, differences, is_whole
-from sam2fast.results.formats import FILES
+from sam2fast.results.formats import FILES, WITH_IMAGES
 
 RESULTS = "masks.json"
 START_AGAIN = "choose another --out, or leave --resume out to start again"
@@ -44,6 +45,16 @@ def mask_files(out: Path, stem: str, formats: Sequence[str]) -> dict[str, Path]:
     files = {"layers": out / f"{stem}_masks.png", "overlay": out / f"{stem}_overlay.png"}
     files |= {name: out / name / file.format(stem) for name, file in EXPORT_FILES.items()}
     return {key: file for key, file in files.items() if key in formats}
+
+
+def copies_of_images(out: Path, formats: Sequence[str]) -> dict[str, list[Path]]:
+    """Returns the files in the folders of images beside labels, by stem."""
+    copies: dict[str, list[Path]] = defaultdict(list)
+    for name in WITH_IMAGES:
+        folder = out / name / ("images" if FILES[name].startswith("labels/") else "")
+        for path in folder.iterdir() if name in formats and folder.is_dir() else ():
+            copies[path.stem].append(path)
+    return copies
 
 
 def check_results(

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, ClassVar
 import click
 
 from sam2fast.cli.command import argument, command, option, shared
-from sam2fast.cli.command_files import EXPORT_FILES, RESULTS, check_results, make_folder, mask_files
+from sam2fast.cli.command_files import (
+    EXPORT_FILES,
+    RESULTS,
+    check_results,
+    copies_of_images,
+    make_folder,
+    mask_files,
+)
 from sam2fast.cli.jobs import note_resumed, work_through
 from sam2fast.cli.left_out import LeftOut
 from sam2fast.cli.model_choice import ModelChoice
@@ -24,8 +31,9 @@ from sam2fast.cli.options import (
 )
 from sam2fast.cli.reporting import emit, output_options, progress_bar
 from sam2fast.cli.runner_options import RayOptions, add_seconds, choose_runner, resume_option, runner_options
-from sam2fast.cli.sources import STDIN, InputSource, file_names, images_in, list_sources
+from sam2fast.cli.sources import STDIN, InputSource, file_names, images_in, list_sources, may_exist
 from sam2fast.cli.user_errors import print_note
+from sam2fast.cli.written_files import WrittenFiles
 from sam2fast.io.atomic import remove_leftovers
 
 if TYPE_CHECKING:
@@ -34,6 +42,8 @@ if TYPE_CHECKING:
 DEFAULT_FORMATS = ("json", "layers", "overlay")
 SAME = {"coco": "json", "png": "layers"}  # other names of formats, used by other commands and in Python
 FORMATS = (*DEFAULT_FORMATS, *SAME, *EXPORT_FILES)
+ENDS = {"layers": "_masks.png", "overlay": "_overlay.png"}
+WRITTEN = ".masks.files.json"  # record of the written files
 SHARE = click.FloatRange(0, 1)
 # Options of the mask generator, in the order of the results file.
 OPTIONS = (
@@ -97,6 +107,9 @@ class MaskingCommand:
 
         changed: dict[str, list[str]] = {}
         before = read_previous_masks(self.out / RESULTS, task, files, changed) if self.resume else {}
+        for path in [path for path in before if not may_exist(path)]:
+            del before[path]
+            left_out.add("image", "the earlier run had it, and its file is gone", path)
         left = [image for image in files if image.resolved not in before]
         others = {path: InputSource(path, b"" if path == STDIN else None) for path in before}
         sources = others | {image.resolved: image for image in files}
@@ -105,7 +118,7 @@ class MaskingCommand:
             note_resumed(len(files) - len(left), len(files), changed)
         workers = choose_runner(self.ray_options, self.model.device, len(left or files), "images")
         spent, rows = dict[str, float](), list[tuple[str, ...]]()
-        results, total = task.results(workers.name, spent), len(files) + len(problems.found)
+        results, total, done = task.results(workers.name, spent), len(files) + len(problems.found), list[InputSource]()
 
         def note(image: InputSource, found: "FoundMasks") -> None:
             best = max((one[self.SCORE] for one in found.annotations), default=None)
@@ -116,18 +129,34 @@ class MaskingCommand:
             if best is None:
                 self.note_none(image, left_out)
 
-        with results.kept(), progress_bar("images", len(files), "images", len(files) - len(left)) as bar:
+        with (
+            WrittenFiles(self.out, WRITTEN) as written,
+            results.kept(),
+            progress_bar("images", len(files), "images", len(files) - len(left)) as bar,
+        ):
             for path, entries in before.items():
                 results.add(entries.named(names[sources[path]]))
             for image in files:
                 if image.resolved in before:
                     note(image, before[image.resolved])
             task = task.shown_by(bar) if workers.is_local else task
-            for image, (found, seconds, used) in work_through(task, left, workers.runner, task.load, problems, bar):
-                results.device = used if workers.is_local else workers.name
-                add_seconds(spent, seconds)
-                results.add(found.named(names[image]))
-                note(image, found)
+            try:
+                for image, (found, seconds, used) in work_through(task, left, workers.runner, task.load, problems, bar):
+                    results.device = used if workers.is_local else workers.name
+                    add_seconds(spent, seconds)
+                    results.add(found.named(names[image]))
+                    note(image, found)
+                    done.append(image)
+            finally:
+                copies = copies_of_images(self.out, formats)
+                of_inputs = {
+                    image.resolved: [*mask_files(self.out, image.stem, formats).values(), *copies[image.stem]]
+                    for image in files
+                }
+                for image in done:
+                    written.add(image.resolved, of_inputs[image.resolved])
+            of_others = {path: written.files_of(path) for path in before.keys() - of_inputs.keys()}
+            written.remove_others(of_inputs | of_others, partial(_is_of_formats, formats))
         left_out.report()
         if rows:
             print_table([("image", "masks", "best", "size"), *rows], spent, self.out)
@@ -136,6 +165,13 @@ class MaskingCommand:
     def note_none(self, image: InputSource, left_out: LeftOut) -> None:
         """Notes an image without masks."""
         print_note(f"no mask in {image} reaches --pred-iou-thresh and --stability-score-thresh: lower them")
+
+
+def _is_of_formats(formats: Sequence[str], path: Path) -> bool:
+    """Returns True if a path in the output folder is a file of one of the formats."""
+    if len(path.parts) > 1:
+        return path.parts[0] in formats
+    return any(name in formats and path.name.endswith(end) for name, end in ENDS.items())
 
 
 class MasksCommand(MaskingCommand):

@@ -33,9 +33,12 @@ from sam2fast.cli.reporting import emit, output_options, progress_bar
 from sam2fast.cli.runner_options import RayOptions, add_seconds, choose_runner, resume_option, runner_options
 from sam2fast.cli.sources import InputSource, file_names, images_in, list_sources
 from sam2fast.cli.user_errors import USER_ERRORS, ErrorReport, UserError, format_error
+from sam2fast.cli.written_files import WrittenFiles
 from sam2fast.downloads.digests import digest_of
 from sam2fast.io.atomic import remove_leftovers
 from sam2fast.io.made_from import differences, is_whole
+
+WRITTEN = ".segment.files.json"  # record of the written files
 
 if TYPE_CHECKING:
     import numpy as np
@@ -169,15 +172,27 @@ class SegmentCommand:
             note_resumed(len(done), len(jobs), changed)
         for record in chain.from_iterable(done.values()):
             emit(record)
+        written = WrittenFiles(self.out, WRITTEN)
         if left := [job for job in jobs if str(job) not in done]:
             runner = choose_runner(self.ray_options, self.model.device, len(left), "images").runner
-            with progress_bar("images", len(jobs), "images", len(done)) as bar:
+            with written, progress_bar("images", len(jobs), "images", len(done)) as bar:
                 for job, (records, beyond, seconds) in work_through(task, left, runner, task.load, problems, bar):
                     add_seconds(spent, seconds)
                     left_out.add_all(beyond)
                     done[str(job)] = records
+                    written.add(job.image.resolved, job.files(self.out))
                     for record in records:
                         emit(record)
+        with written:
+            of_inputs = {image.resolved: written.files_of(image.resolved) for image in sources}
+            of_inputs |= {image.resolved: [] for image, prompts in objects.items() if not prompts}
+            for job in jobs:
+                if str(job) in done:
+                    found = [record.get("object") for record in done[str(job)]]
+                    of_inputs[job.image.resolved] = [*output_files(self.out, job.image.stem, found).values()] * bool(
+                        found
+                    )
+            written.remove_others(of_inputs)
         records = [record for job in jobs for record in done.get(str(job), ())]
         if self.as_json:
             _print_json(records, problems, left_out, spent)

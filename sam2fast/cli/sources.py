@@ -132,6 +132,11 @@ def is_address(text: str) -> bool:
     return "://" in text or text.startswith(CAMERA)
 
 
+def may_exist(resolved: str) -> bool:
+    """Returns False if a path, a value of :attr:`InputSource.resolved`, does not exist. Addresses may exist."""
+    return resolved == STDIN or is_address(resolved) or os.path.lexists(resolved)
+
+
 def without_password(text: str) -> str:
     """Returns an address without user and password."""
     return re.sub(r"://[^/@]*@", "://", text) if is_address(text) else text

@@ -313,6 +313,8 @@ def test_truncated_and_deleted_results_are_not_done(root, made, command, size):
     assert all(is_whole(root / "out" / name) for name in whole)
     for name, content in whole.items():
         file = root / "out" / name
+        if name.endswith(".files.json"):  # without it, files of later runs are recorded
+            continue
         if size is None:
             file.unlink()
         elif len(content) > size:

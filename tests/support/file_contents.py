@@ -10,5 +10,5 @@ def files_of(folder: Path, pattern: str = "*") -> dict[str, bytes]:
 
 
 def names(folder: Path) -> list[str]:
-    """What is directly in a folder, sorted."""
-    return sorted(os.listdir(folder))
+    """What is directly in a folder, sorted, except records of written files."""
+    return sorted(name for name in os.listdir(folder) if not name.endswith(".files.json"))
