@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sam2fast.io.atomic import locked
+from sam2fast.io.file_kinds import first_bytes, kind_of
 from sam2fast.io.file_records import file_sha256
 from sam2fast.utils.errors import FixableError
 
@@ -99,8 +100,11 @@ def check_file(path: Path, sha256: str | None = None) -> None:
     """Checks the hash of a file, or, without ``sha256``, the checksums that ``torch.save`` wrote into the file.
 
     Raises:
-        DamagedError: If the hash or a checksum differs.
+        DamagedError: If the hash or a checksum differs, or the file is another program's, such as a web page.
     """
+    head = first_bytes(path)
+    if not head.startswith(b"PK") and (kind := kind_of(head)):
+        raise DamagedError(f"the downloaded file is {kind.name}, not a checkpoint")
     if sha256 is not None:
         if (actual := file_sha256(path)) != sha256:
             raise DamagedError(f"the SHA-256 of the downloaded file is {actual}; expected {sha256}")

@@ -17,6 +17,7 @@ from typing import BinaryIO
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from sam2fast.io.atomic import annotate_oserror
+from sam2fast.io.file_kinds import first_bytes, kind_of
 
 # Lower-case suffixes of image files that are read from a folder.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".heic", ".heif", ".avif", ".exr", ".dpx")
@@ -26,8 +27,9 @@ ANIMATED_FORMATS = ("PNG", "WEBP", "AVIF", "GIF")  # Pillow's names
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm")
 MAX_NAMED = 5  # maximum number of names in a note on skipped files
 # Refused formats. For EPS, Pillow calls Ghostscript, and for WMF, Windows. IPTC contains images of any format. For PSD,
-# Pillow before 12.1.1 writes out of bounds (CVE-2026-25990).
-REFUSED = frozenset(("EPS", "WMF", "IPTC", "PSD"))
+# Pillow before 12.1.1 writes out of bounds (CVE-2026-25990). Of BUFR, GRIB and HDF5, Pillow only knows the names.
+REFUSED = frozenset(("EPS", "WMF", "IPTC", "PSD", "BUFR", "GRIB", "HDF5"))
+UNKNOWN = "cannot identify the image"
 AVIF_BRANDS = (b"avif", b"avis")
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 MOST_PIXELS = 1 << 28
@@ -120,13 +122,15 @@ def open_image(file: str | Path | BinaryIO, formats: tuple[str, ...] | None = No
     """
     try:
         image = _open_any_size(file, formats)
-    except UnidentifiedImageError as error:
-        if _enable_heif(file):
+    except UnidentifiedImageError:
+        head = first_bytes(file)
+        if not _enable_heif(head):
+            kind = kind_of(head)
+            raise UnidentifiedImageError(f"it is {''.join(kind)}" if kind else UNKNOWN) from None
+        try:
             image = _open_any_size(file, formats)
-        elif isinstance(file, str | Path):
-            raise
-        else:
-            raise UnidentifiedImageError("cannot identify the image") from error  # Pillow's message shows an address
+        except UnidentifiedImageError:
+            raise UnidentifiedImageError(UNKNOWN) from None  # Pillow's message shows an address
     try:
         if image.format in REFUSED:
             raise UnidentifiedImageError(f"{image.format} files are not supported; convert the image to PNG")
@@ -166,26 +170,20 @@ def without_pillow_limit() -> Iterator[None]:
                 Image.MAX_IMAGE_PIXELS = _PillowLimit.value
 
 
-def _enable_heif(file: str | Path | BinaryIO) -> bool:
-    """Enables HEIC in Pillow and returns True, or returns False for other files.
+def _enable_heif(head: bytes) -> bool:
+    """Enables HEIC in Pillow and returns True, or returns False for first bytes of other files.
 
     Raises:
         UnidentifiedImageError: If the file is HEIC or AVIF, and the decoder is not installed.
     """
-    if isinstance(file, str | Path):
-        with open(file, "rb") as opened:
-            start = opened.read(12)
-    else:
-        file.seek(0)
-        start = file.read(12)
-        file.seek(0)
-    if start[4:8] != b"ftyp":
+    brand = head[8:12]
+    if head[4:8] != b"ftyp":
         return False
-    if start[8:] in AVIF_BRANDS:
+    if brand in AVIF_BRANDS:
         raise UnidentifiedImageError(
             "AVIF needs Pillow 11.3 or newer: pip install 'pillow>=11.3', or convert the image to JPEG"
         )
-    if start[8:] not in HEIF_BRANDS:
+    if brand not in HEIF_BRANDS:
         return False
     try:
         import_module("pillow_heif").register_heif_opener()

@@ -2,8 +2,10 @@
 
 import errno
 import functools
+import os
 import platform
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
@@ -15,6 +17,7 @@ from av.container import InputContainer
 from av.error import FFmpegError
 from av.video.stream import VideoStream
 
+from sam2fast.io.file_kinds import TEXT, VIDEO, first_bytes, kind_of
 from sam2fast.utils.cores import available_cores
 from sam2fast.video_io.video_types import NoFramesError, ToneMapped, VideoError
 
@@ -90,6 +93,8 @@ class VideoInput:
         Raises:
             VideoError: If the input cannot be opened, or is not a video.
         """
+        if other := self._other_kind():
+            raise VideoError(f"{self.name} cannot be read as a video: it is {other}")
         # Metadata may have any encoding. From PyAV 19 on, invalid metadata are replaced by default.
         lenient: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
         try:
@@ -112,6 +117,16 @@ class VideoInput:
             raise
         stream.codec_context.thread_count = min(available_cores(), MOST_DECODERS)
         return container, stream
+
+    def _other_kind(self) -> str:
+        """Returns what a file is if its first bytes are another program's, since FFmpeg finds an image in a PDF."""
+        # A pipe cannot be rewound. For text, such as a playlist, FFmpeg's refusal has a reason.
+        if not self.is_file or (isinstance(self.target, str) and not os.path.isfile(self.target)):
+            return ""
+        with suppress(OSError):  # FFmpeg raises the same error
+            kind = kind_of(first_bytes(self.target))
+            return "".join(kind) if kind and kind.name not in (VIDEO, TEXT) else ""
+        return ""
 
     def _limits(self) -> dict[str, str]:
         """Returns options that protect against malicious files. A network address may use any format and protocol."""

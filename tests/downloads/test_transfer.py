@@ -91,7 +91,7 @@ def test_wrong_sizes(server, download, names):
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        (web_page, "not a checkpoint"),
+        (web_page, "is a web page, not a checkpoint"),
         *((status(code), f"/file.pt: HTTP status {code} ") for code in (401, 403, 404, 410)),
     ],
     ids=["a login page", 401, 403, 404, 410],

@@ -224,7 +224,9 @@ REFUSED = {
         form: (lambda form=form: image_file(form), "is a single image")
         for form in ("PNG", "JPEG", "WebP", "BMP", "TIFF")
     },
-    "empty": (lambda: b"", NOT_A_VIDEO),
+    "empty": (lambda: b"", f"{NOT_A_VIDEO}: it is an empty file: copy or download it again"),
+    "PDF": (lambda: image_file("PDF"), f"{NOT_A_VIDEO}: it is a PDF or PostScript document: export its image"),
+    "web page": (lambda: b"<!DOCTYPE html><html>", f"{NOT_A_VIDEO}: it is a web page: download"),
     "a word": (lambda: b"no video", NOT_A_VIDEO),
     "zeros": (lambda: bytes(5000), NOT_A_VIDEO),
     "cover and sound": (cover_and_sound, "only a cover image, audio"),
