@@ -40,24 +40,45 @@ TRANSFORMERS_FILES = tuple(
 
 
 class _NotRead:
-    """Placeholder for a NumPy value beside the weights, such as a loss. The value is ignored."""
+    """Placeholder for a harmless object beside the weights, such as a loss or options. The object is not made."""
 
-    def __new__(cls, *args: object) -> "_NotRead":
+    def __new__(cls, *args: object, **kwargs: object) -> "_NotRead":
         return object.__new__(cls)
 
     def __setstate__(self, state: object) -> None:
         pass
 
 
-# Names of globals in pickles of NumPy scalars and arrays, before and since NumPy 2.
-_NUMPY_NAMES = [
-    (_NotRead, f"numpy.{name}")
-    for name in (
-        *(f"{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
-        *("dtype", "ndarray"),
-    )
+class _PlainDict:
+    """Makes an empty dict for a subclass of dict. Pickle adds the items."""
+
+    def __new__(cls, *args: object) -> dict[Any, Any]:  # type: ignore[misc]
+        return {}
+
+
+# Modules and names of harmless classes and functions in pickles.
+_HARMLESS = {
+    **{f"numpy.{core}.multiarray": ("scalar", "_reconstruct") for core in ("core", "_core")},  # before, since NumPy 2
+    "numpy": ("dtype", "ndarray"),
+    "argparse": ("Namespace",),
+    "types": ("SimpleNamespace",),
+    "datetime": ("date", "datetime", "time", "timedelta", "timezone"),
+    **{
+        module: tuple(f"{pure}{system}Path" for pure in ("", "Pure") for system in ("", "Posix", "Windows"))
+        for module in ("pathlib", "pathlib._local")
+    },
+    "omegaconf.dictconfig": ("DictConfig",),
+    "omegaconf.listconfig": ("ListConfig",),
+    "omegaconf.base": ("ContainerMetadata", "Metadata"),
+    "omegaconf.nodes": tuple(f"{kind}Node" for kind in ("Any", "Boolean", "Bytes", "Float", "Integer", "String")),
+    "typing": ("Any",),
+    "builtins": ("bool", "bytes", "dict", "float", "frozenset", "int", "list", "range", "slice", "str", "tuple"),
+}
+_SAFE_GLOBALS: list[tuple[Any, str]] = [
+    *((_NotRead, f"{module}.{name}") for module, names in _HARMLESS.items() for name in names),
+    (_PlainDict, "collections.defaultdict"),
 ]
-_numpy_lock = threading.Lock()  # torch's list of safe globals is shared by all threads
+_globals_lock = threading.Lock()  # torch's list of safe globals is shared by all threads
 
 
 class CheckpointError(FixableError, RuntimeError):
@@ -197,10 +218,8 @@ def _read_pickle(path: Path) -> Any:
     try:
         try:
             return load()
-        except pickle.UnpicklingError as error:
-            if "numpy" not in str(error):
-                raise
-            with _numpy_lock, torch.serialization.safe_globals(_NUMPY_NAMES):  # type: ignore[arg-type]
+        except pickle.UnpicklingError:
+            with _globals_lock, torch.serialization.safe_globals(_SAFE_GLOBALS):  # type: ignore[arg-type]
                 return load()
     except pickle.UnpicklingError as error:
         # Replaces torch's message, since torch advises loading the file without this protection.
