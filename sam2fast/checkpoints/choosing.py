@@ -8,6 +8,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from sam2fast._official_names import EDGETAM, EFFICIENTTAM, MEDSAM2, RELEASES, SAM3_CONFIG
+from sam2fast.checkpoints.other_files import OTHER_MODEL, family_of
 from sam2fast.checkpoints.reading import read_layout
 from sam2fast.checkpoints.transformers_config import overrides_from
 from sam2fast.checkpoints.weight_files import CONFIG_FILE, NoConfigError, listed
@@ -62,6 +63,8 @@ def choose_config(path: str | Path, prefix: str = "") -> Choice:
     file, from_transformers, tensors = read_layout(path, prefix)[:3]
     config = guess_config(tensors)
     if config is None:
+        if family := family_of(tensors):
+            raise NoConfigError(f"{file} has weights of {family}, not of a SAM 2 model; {OTHER_MODEL}")
         raise NoConfigError(
             f"{file} fits none of nano, mini and the official models: its {len(tensors)} weights are "
             f"{listed(list(tensors))}; name its configuration"

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sam2fast.checkpoints.choosing import guess_config
+from sam2fast.checkpoints.other_files import OTHER_MODEL, family_of
 from sam2fast.checkpoints.reading import read_checkpoint
 from sam2fast.checkpoints.weight_files import CheckpointError, listed
 
@@ -95,6 +96,8 @@ def _check(path: str | Path, expected: Mapping[str, Tensor], found: Mapping[str,
         raise CheckpointError(
             f"{path} has weights for images only: use another file for video. It lacks weights of {_modules(missing)}"
         )
+    if family := family_of(found):
+        raise CheckpointError(f"{path} does not fit the model: it has weights of {family}; {OTHER_MODEL}")
     parts = _differences(missing, report.unexpected, report.other_shape)
     hint = ""
     if (config := guess_config(found)) is not None:

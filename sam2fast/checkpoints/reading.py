@@ -9,6 +9,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from sam2fast.checkpoints.int8 import from_int8
+from sam2fast.checkpoints.other_files import refused_weights
 from sam2fast.checkpoints.sam3_files import is_whole, tracker_of
 from sam2fast.checkpoints.transformers_layout import MARKS, OFFICIAL_MARKS, is_transformers, to_official
 from sam2fast.checkpoints.weight_files import CheckpointError, find_weights, listed, read_file
@@ -53,8 +54,8 @@ def read_checkpoint(path: str | Path, prefix: str = "") -> dict[str, Tensor]:
     Raises:
         FileNotFoundError: If the file does not exist.
         CheckpointError: If the file is not a checkpoint, is damaged, or contains objects other than tensors; if no name
-            has ``prefix``; if only some of SAM 2's names have a prefix; or if the weights have adapters that are not
-            merged.
+            has ``prefix``; if only some of SAM 2's names have a prefix; or if the weights are SAM 3.1's or adapters,
+            or have adapters that are not merged.
         ImportError: If the file is a safetensors file and the package safetensors is not installed.
     """
     return read_with_notes(path, prefix).tensors
@@ -80,8 +81,8 @@ def read_layout(path: str | Path, prefix: str) -> StoredWeights:
         raise CheckpointError(f"{file} has the same weight with and without {WRAPPERS.pattern}")
     if not tensors:
         raise CheckpointError(f"no name in {file} begins with {prefix!r}; the first is {next(iter(stored))}")
-    if any(".base_layer." in name for name in tensors):
-        raise CheckpointError(f"{file} has adapters that are not merged; load merged.pt of the same training instead")
+    if reason := refused_weights(tensors):
+        raise CheckpointError(f"{file} {reason}")
     of_detector = 0
     if is_whole(tensors):
         try:

@@ -14,13 +14,16 @@ import torch
 from torch import Tensor
 
 from sam2fast._official_names import RELEASES
+from sam2fast.checkpoints.other_files import archive_kind, folder_kind
 from sam2fast.io.atomic import expanded
+from sam2fast.io.file_kinds import first_bytes, kind_of
 from sam2fast.utils.embedded import EMBEDDED
 from sam2fast.utils.errors import FixableError
 
 MOST_LISTED = 8  # maximum number of names in an error message, before "and N more"
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"  # first bytes of the new and the old format of torch.save
-GIT_LFS = b"version https://git-lfs.github.com/spec/"
+# torch's advice to load a file without protection, and remarks about its own code, in the first line of an error.
+_ADVICE = re.compile(r"\. (?:In PyTorch|This file can still|This is an internal) .*")
 # Keys under which a file may store the weights: the official key, followed by other common keys. The first match is
 # used.
 LEVELS = (
@@ -90,8 +93,8 @@ class NoConfigError(CheckpointError):
 
 
 def first_line(error: BaseException) -> str:
-    """Returns the first line of an exception's message, or the exception's type if the message is empty."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """Returns the first line of an exception's message without torch's advice, or the type if there is no message."""
+    return _ADVICE.sub("", (str(error).strip().splitlines() or [type(error).__name__])[0])
 
 
 def listed(names: Sequence[str]) -> str:
@@ -116,12 +119,7 @@ def read_file(path: Path) -> dict[str, Tensor]:
         raise FileNotFoundError(f"no checkpoint file {str(path)!r}")
     if path.name.endswith(INDEX_SUFFIX):
         return _read_shards(path)
-    head = _head(path)
-    if head.startswith(GIT_LFS):
-        raise CheckpointError(f"{path} is a Git LFS pointer, not the weights: run `git lfs pull`")
-    if head.lstrip().startswith(b"<"):
-        raise CheckpointError(f"{path} is a web page, not the weights: download the file that the page links to")
-    return _tensors(path, _read_safetensors(path) if _is_safetensors(head) else _read_pickle(path))
+    return _tensors(path, _read_safetensors(path) if _is_safetensors(first_bytes(path)) else _read_pickle(path))
 
 
 def read_record(path: Path) -> Any:
@@ -131,7 +129,7 @@ def read_record(path: Path) -> Any:
     """
     try:
         file = find_weights(path)
-        if not _is_safetensors(_head(file)):
+        if not _is_safetensors(first_bytes(file)):
             content = _read_pickle(file)
             return content.get(RECORD) if isinstance(content, Mapping) else None
         from safetensors import SafetensorError, safe_open
@@ -143,11 +141,6 @@ def read_record(path: Path) -> Any:
             return None
     except (CheckpointError, FileNotFoundError, ValueError):
         return None
-
-
-def _head(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(64)
 
 
 def _is_safetensors(head: bytes) -> bool:
@@ -207,9 +200,15 @@ def _unusable(tensor: Tensor) -> str | None:
 
 
 def _read_pickle(path: Path) -> Any:
+    head = first_bytes(path)
+    if head.startswith(ZIP):
+        if kind := archive_kind(path):
+            raise CheckpointError(f"{path} is {kind}")
+    elif not head.startswith(PICKLE) and (other := kind_of(head)):
+        raise CheckpointError(f"{path} is {other.name}, not the weights{other.advice}")
     # torch.load only maps files that are passed as paths, and treats the suffix .safetensors as safetensors.
     is_utf8 = os.fsencode(path) == str(path).encode("utf-8", "surrogatepass")  # torch assumes UTF-8 in every locale
-    is_mapped = _starts_with(path, ZIP) and is_utf8 and path.suffix != ".safetensors"
+    is_mapped = head.startswith(ZIP) and is_utf8 and path.suffix != ".safetensors"
 
     def load() -> Any:
         with path.open("rb") as file:
@@ -221,25 +220,24 @@ def _read_pickle(path: Path) -> Any:
         except pickle.UnpicklingError:
             with _globals_lock, torch.serialization.safe_globals(_SAFE_GLOBALS):  # type: ignore[arg-type]
                 return load()
-    except pickle.UnpicklingError as error:
-        # Replaces torch's message, since torch advises loading the file without this protection.
-        named = re.search(r"GLOBAL (\S+)|class (\S+)|function (\S+)", str(error))
-        if named is None and not _starts_with(path, PICKLE):
-            raise CheckpointError(f"{path} is damaged or no checkpoint at all") from error
-        name = next(filter(None, named.groups())) if named else "a pickle of something other than tensors"
-        raise CheckpointError(
-            f"{path} contains {name}, which could run code, and was not loaded; if you trust the file, save only its "
-            "weights with the program that wrote it"
-        ) from error
     except MemoryError:
         raise
     except Exception as error:  # for damaged files, torch.load raises many types of errors, such as struct.error
-        raise CheckpointError(f"{path} is truncated, damaged or no checkpoint ({first_line(error)})") from error
+        raise unreadable(path, error) from error
 
 
-def _starts_with(path: Path, magic: bytes) -> bool:
-    with path.open("rb") as file:
-        return file.read(len(magic)) == magic
+def unreadable(path: Path, error: Exception) -> CheckpointError:
+    """Returns the error for a file that ``torch.load`` refuses, without torch's advice to run the file's code."""
+    if not isinstance(error, pickle.UnpicklingError):
+        return CheckpointError(f"{path} is truncated, damaged or no checkpoint ({first_line(error)})")
+    named = re.search(r"GLOBAL (\S+)|class (\S+)|function (\S+)", str(error))
+    if named is None and not first_bytes(path).startswith(PICKLE):
+        return CheckpointError(f"{path} is damaged or no checkpoint at all")
+    name = next(filter(None, named.groups())) if named else "a pickle of something other than tensors"
+    return CheckpointError(
+        f"{path} contains {name}, which could run code, and was not loaded; if you trust the file, save only its "
+        "weights with the program that wrote it"
+    )
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -288,7 +286,7 @@ def find_weights(path: str | Path) -> Path:
 
     Raises:
         FileNotFoundError: If the path does not exist, or the folder has no checkpoint.
-        CheckpointError: If the folder has several candidates.
+        CheckpointError: If the folder has several candidates, or another program's files (``other_files.py``).
     """
     path = expanded(path)
     if path.is_file():
@@ -306,6 +304,8 @@ def find_weights(path: str | Path) -> Path:
         preferred = indices
     candidates = preferred or [file for file in files if file.suffix in SUFFIXES or file.name in TRANSFORMERS_FILES]
     if not candidates:
+        if kind := folder_kind(path):
+            raise CheckpointError(f"the folder {path} {kind}")
         raise FileNotFoundError(f"no checkpoint ({', '.join(SUFFIXES)}) in the folder {str(path)!r}")
     if len(candidates) > 1:
         names_of_all = listed([file.name for file in candidates])

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from sam2fast.checkpoints import CheckpointError
+from sam2fast.checkpoints.other_files import PEFT_CONFIG
+from sam2fast.checkpoints.weight_files import read_file
 from sam2fast.io.atomic import atomic_write
 
 # Default name patterns of layers with adapters: attention projections of image encoder and memory attention.
@@ -25,7 +27,8 @@ ATTENTION = (
     "image_encoder.trunk.blocks.*.attn.proj",
     "memory_attention.layers.*_proj",
 )
-CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
+CONFIG_FILE, WEIGHTS_FILE = PEFT_CONFIG, "adapter_model.safetensors"
+PICKLED_FILE = "adapter_model.bin"  # instead of WEIGHTS_FILE, from peft's save_pretrained(safe_serialization=False)
 PREFIX = "base_model.model."  # prefix of parameter names in peft's files
 DOWN, UP = ".lora_A.default.weight", ".lora_B.default.weight"
 
@@ -242,16 +245,14 @@ def _misfits(model: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], Any]:
-    from safetensors import SafetensorError, safe_open
-
-    for needed in (path / CONFIG_FILE, path / WEIGHTS_FILE):
+    weights, source = path / WEIGHTS_FILE, path / CONFIG_FILE
+    if not weights.exists() and (path / PICKLED_FILE).exists():
+        weights = path / PICKLED_FILE
+    for needed in (source, weights):
         if not needed.is_file():
             raise FileNotFoundError(f"no file {str(needed)!r}")
-    source = path / WEIGHTS_FILE
+    tensors = {name.removeprefix(PREFIX): tensor for name, tensor in read_file(weights).items()}
     try:
-        with safe_open(source, framework="pt") as file:
-            tensors = {name.removeprefix(PREFIX): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        source = path / CONFIG_FILE
         return tensors, _peft().PeftConfig.from_peft_type(**json.loads(source.read_bytes()))
-    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError, OverflowError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError, OverflowError) as error:
         raise CheckpointError(f"{source} is damaged or not an adapter file: {error}") from error

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from sam2fast.checkpoints import CheckpointError
-from sam2fast.checkpoints.weight_files import first_line
+from sam2fast.checkpoints.weight_files import unreadable
 from sam2fast.checkpoints.writing import save_torch
 from sam2fast.io.atomic import (
     annotate_oserror,
@@ -109,7 +109,7 @@ def load(path: Path) -> dict[str, Any]:
     except Exception as error:  # torch.load raises exceptions of almost any type for damaged files
         if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL: from a truncated zip file
             raise
-        raise CheckpointError(f"{path} is damaged or not a checkpoint: {first_line(error)}") from error
+        raise unreadable(path, error) from error
     if not isinstance(content, dict) or not content.keys() >= NEEDED:
         raise CheckpointError(
             f"{path} is not a sam2fast training checkpoint; trainer.checkpoint.initialize_from starts from the "

@@ -1,17 +1,24 @@
 """``reading`` and ``loading`` of checkpoints in every layout, refusals, and that a failed load changes nothing."""
 
+import argparse
 import copy
+import gzip
 import io
 import logging
 import os
 import sys
 import warnings
 import zipfile
+from collections import defaultdict
+from datetime import datetime, timezone
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from checkpoint_files import numbered_weights
+from omegaconf import OmegaConf
 from parity import random_image
 from safetensors.torch import save, save_file
 
@@ -189,11 +196,19 @@ def test_truncated(suffix, share, nano_file, nano_weights, tmp_path):
         read_checkpoint(tmp_path / f"cut{suffix}")
 
 
-def zipped():
+def zipped(name):
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
-        archive.writestr("readme.txt", "hello")
+        archive.writestr(name, "hello")
     return content.getvalue()
+
+
+ARCHIVES = {
+    "readme.txt": "is a ZIP archive without weights of PyTorch: unpack it",
+    "weights.npy": "is an archive of NumPy arrays",
+    "model.weights.h5": "is a model of Keras",
+    "x/archive_format": "is a program of torch.export",
+}
 
 
 @pytest.mark.parametrize(
@@ -208,7 +223,14 @@ def zipped():
         ),
         ({"model": {"a": torch.zeros(1), "version": 2}}, "got a dict with 'model'"),
         ([torch.zeros(1)], "got list"),
-        *((content, "truncated|damaged") for content in (b"", b"hello", b"\x80\x04", b"PK\x03\x04", zipped())),
+        (b"", "is an empty file.*again"),
+        (b"hello", "is a text file"),
+        (b"GGUF\x03\0\0\0", "is a GGUF file"),
+        (b"\x89HDF\r\n\x1a\n", "is an HDF5 file"),
+        (b"\x08\x07\x12\x07pytorch", "is an ONNX model"),
+        (gzip.compress(b"x", mtime=0), "is a packed file, .*: unpack it"),
+        *((zipped(name), word) for name, word in ARCHIVES.items()),
+        *((content, "truncated|damaged") for content in (b"\x80\x04", b"PK\x03\x04")),
         *((content, "no checkpoint") for content in (5, torch.zeros(3), {"optimizer": {}}, {"model": {"a": 1}})),
     ],
 )
@@ -226,13 +248,16 @@ BESIDE = {
     "arrays": {"curve": np.arange(3.0), "kept": np.array(1), "columns": np.zeros(2, [("a", "f4")])},
     "objects": np.array([1, "a", None], dtype=object),
     "state of the random generator": np.random.get_state(),  # noqa: NPY002
+    "options": argparse.Namespace(lr=0.1, folder=Path("runs"), more=SimpleNamespace(start=datetime.now(timezone.utc))),
+    "omegaconf": OmegaConf.create({"lr": 0.1, "sizes": [1, None, True], "folder": "${lr}/x"}),
+    "counts": defaultdict(list, {"a": [1]}),
 }
 
 
 @pytest.mark.parametrize("name", BESIDE)
 @pytest.mark.parametrize("is_zip", [True, False])
-def test_numpy_values_beside_the_weights(name, is_zip, tmp_path):
-    """They are not read, and may be read as before afterwards."""
+def test_harmless_objects_beside_the_weights(name, is_zip, tmp_path):
+    """Reads the weights without the objects, and restores torch's list of safe globals."""
     weights, known = numbered_weights(nano.CONFIG), set(torch.serialization.get_safe_globals())
     content = {"metrics": BESIDE[name], "model": weights}
     torch.save(content, tmp_path / "x.pt", _use_new_zipfile_serialization=is_zip)

@@ -14,6 +14,7 @@ REFUSED: dict[str, tuple[int, ...]] = {
     "load_partial": _NOT_OF_THE_MODEL,
     "choose_config": _NO_CONFIGURATION_OF_OURS,
     "training checkpoint": (0, 1, 2, 3, 5, 6),  # not from a training run
+    "read_checkpoint of safetensors": (3,),  # adapters
     "load_checkpoint of safetensors": (1, 2, 3, 4),  # as above, adapters, and one weight in int8
     "choose_config of safetensors": (0, 3, 4),
     "adapters": (0, 1, 2, 4),  # other weights
@@ -27,5 +28,5 @@ REFUSED: dict[str, tuple[int, ...]] = {
 
 
 def is_accepted(target: str, file: str) -> bool:
-    """Whether a reader must accept the valid file of this name; otherwise it must refuse it."""
+    """Returns True if a reader must accept the valid file of this name, and False if it must refuse the file."""
     return int(file) not in REFUSED.get(target, ())

@@ -186,7 +186,7 @@ def edit_config(folder, **changed):
 FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "another shape": (lambda f: edit_weights(f, LAYER, lambda x: x.T.contiguous()), "1 names .*0.attn.qkv"),
     "another layer": (lambda f: edit_weights(f, "neck.lora_B.weight", lambda _: torch.zeros(1)), "1 names .*neck"),
-    "cut off": (lambda f: (f / WEIGHTS).write_bytes((f / WEIGHTS).read_bytes()[:1000]), f"{WEIGHTS} is damaged"),
+    "cut off": (lambda f: (f / WEIGHTS).write_bytes((f / WEIGHTS).read_bytes()[:1000]), "is truncated, damaged"),
     "kind": (lambda f: edit_config(f, peft_type="NONE"), f"{CONFIG} is damaged"),
     "dora": (lambda f: edit_config(f, use_dora=True), "16 names .*lora_magnitude_vector"),
     "no rank": (lambda f: edit_config(f, r=None), "another model"),
