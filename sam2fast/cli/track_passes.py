@@ -13,7 +13,7 @@ from sam2fast.cli.left_out import LeftOut
 from sam2fast.cli.prompts import Prompts, check_against_video
 from sam2fast.cli.track_folder import RunFolder
 from sam2fast.cli.track_request import TrackRequest
-from sam2fast.cli.user_errors import as_user_error
+from sam2fast.cli.user_errors import as_user_error, print_note
 from sam2fast.compat.video_state import VideoState
 from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
@@ -82,6 +82,7 @@ class VideoPropagation:
         self.video_frames = len(frames) if request.step == 1 else request.source.probe()[2]
         count = self._frame(len(frames) - 1) + 1
         check_against_video(request.prompts, masks, *self.size, count, request.start, request.end)
+        _note_end(request, self.video_frames)
         end = len(frames) if request.end is None else self._index(request.end) + 1
         self._forward = range(first, min(end, len(frames)))
         # Last frame of the forward pass to which the backward pass attends.
@@ -208,6 +209,7 @@ class StreamPropagation:
                 break
         else:
             count = read
+            _note_end(self._request, count)
         if self._request.detections is not None and count is not None:
             self._request.detections.count_beyond(count, self.left_out)
         late = next((prompt for prompt in self._request.prompts if prompt.frame >= read), None)
@@ -243,6 +245,11 @@ class StreamPropagation:
             )
             detections.count_unused(frame.index, ids, self.left_out)
         return result
+
+
+def _note_end(request: TrackRequest, frames: int | None) -> None:
+    if frames is not None and request.end is not None and request.end >= frames:
+        print_note(f"--end {request.end} is beyond the last frame, {frames - 1}")
 
 
 def _masks_form(predictor: SAM2VideoPredictor) -> Output:

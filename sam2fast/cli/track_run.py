@@ -82,8 +82,6 @@ def run(
             print_note(f"frames are counted from 0: frame 0 is {request.first_name}")
         allowed = request.start, request.end, request.first_name
         check_against_video(request.prompts, masks, height, width, count, *allowed)
-        if count is not None and request.end is not None and request.end >= count:
-            print_note(f"--end {request.end} is beyond the last frame, {count - 1}")
     begun = time.monotonic()
     predictor, of_model = load()
     with as_user_error(ValueError):

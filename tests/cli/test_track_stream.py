@@ -108,6 +108,15 @@ def test_url(track, video_file, tmp_path, monkeypatch):
     assert missing.exit_code == 1 and "none.mp4" in missing.stderr and not (tmp_path / "none").exists()
 
 
+@pytest.mark.parametrize("options", [[], ["--stream"], ["--step", "2"]])
+def test_an_end_beyond_a_video_of_unknown_length(track, tmp_path, options):
+    """Matroska files do not state the number of frames. With ``--step 2``, the length stays unknown."""
+    moving_shapes.write_video(tmp_path / "video.mkv", moving_shapes.make_frames(3))
+    result = track(tmp_path / "video.mkv", *ONE, *options, "--end", 9, "--out", tmp_path / "out")
+    note = "sam2fast: note: --end 9 is beyond the last frame, 2\n"
+    assert result.exit_code == 0 and (note in result.stderr) == ("--step" not in options)
+
+
 def test_prompt_after_the_end_of_a_stream_of_unknown_length(track, tmp_path, monkeypatch):
     monkeypatch.setattr(
         track_passes, "read_frames", lambda source, size: read_frames(iter(moving_shapes.make_frames(4)), size)
