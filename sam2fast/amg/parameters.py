@@ -62,8 +62,13 @@ def grids_of_layers(
     if len(grids) <= layers:
         raise ValueError(f"point_grids has {len(grids)} grids, but crop_n_layers {layers} needs {layers + 1}")
     for i, grid in enumerate(grids):
-        if grid.ndim != 2 or grid.shape[1] != 2 or not (np.abs(grid) <= LARGEST).all():  # comparisons are False for NaN
-            raise ValueError(f"point_grids[{i}] must be finite points (N, 2), got shape {grid.shape}")
+        if grid.ndim != 2 or grid.shape[1] != 2:
+            raise ValueError(f"point_grids[{i}] must be points (N, 2), got shape {grid.shape}")
+        if not ((grid >= 0) & (grid <= 1)).all():  # also for NaN
+            raise ValueError(
+                f"point_grids[{i}] has values from {grid.min():g} to {grid.max():g}; expected fractions of the image's "
+                "width and height in [0, 1]: divide pixels by (width, height)"
+            )
     return grids
 
 

@@ -304,6 +304,11 @@ def test_attributes():
         ({"output_mode": "png"}, "output_mode .*'png'"),
         ({"points_per_side": None, "point_grids": []}, "0 grids, .* needs 1"),
         ({"points_per_side": None, "point_grids": [np.zeros((4, 3))]}, r"point_grids\[0\]"),
+        (
+            {"points_per_side": None, "point_grids": [np.array([[12, 300], [0, 8]])]},
+            r"point_grids\[0\] has values from 0 to 300; .* in \[0, 1\]: divide pixels by \(width, height\)",
+        ),
+        ({"points_per_side": None, "point_grids": [np.full((1, 2), np.nan)]}, "has values from nan to nan"),
     ],
     ids=lambda x: next(reversed(x)) if isinstance(x, dict) else "",
 )
