@@ -132,8 +132,8 @@ class EvaluateCommand:
         except EvaluationError as error:
             raise UserError(format_error(error) + _earlier_run_note(file)) from error
         if not scores.objects and not scores.problems:
-            why = f"nothing to score in {scores.truth}: it shows no object in the scored frames"
-            raise UserError(why + _earlier_run_note(file))
+            why = _why_unscored(sum(video.frames for video in scores.videos))
+            raise UserError(f"nothing to score: {scores.truth} {why}{_earlier_run_note(file)}")
         return scores
 
     def _as_json(self, scores: "FolderScores") -> dict[str, Any]:
@@ -172,8 +172,15 @@ def _left_out(scores: "FolderScores") -> LeftOut:
                 left_out.add("mask", f"only {folder} has it", f"{video.name}/{name}")
     for video in scores.videos:
         if not video.objects and not video.problems:
-            left_out.add("video", f"{scores.truth} shows no object in the scored frames", video.name)
+            left_out.add("video", f"{scores.truth} {_why_unscored(video.frames)}", video.name)
     return left_out
+
+
+def _why_unscored(frames: int) -> str:
+    """Returns the reason why videos have no scores, for messages that begin with the folder of the ground truth."""
+    from sam2fast.evaluation.folders import NO_FRAME
+
+    return "shows no object in the scored frames" if frames else NO_FRAME
 
 
 def _earlier_run_note(file: Path) -> str:

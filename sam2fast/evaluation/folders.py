@@ -39,6 +39,10 @@ from sam2fast.utils.errors import FixableError
 __all__ = ["ComparedFrames", "EvaluationError", "benchmark", "compare_frames", "evaluate_folders"]
 
 ANNOTATIONS = "Annotations"
+NO_FRAME = (
+    "has no scored frame; the first and the last annotated frame are scored only with --keep-first-and-last, or "
+    "skip_first_and_last=False in Python"
+)
 # Number of frames per unit of work. Several processes can share one long video.
 FRAMES_AT_ONCE = 32
 # Minimum number of frames per process. For fewer frames, starting a process takes longer than comparing the frames.
@@ -357,7 +361,10 @@ def _video_score(plan: VideoPlan, compared: Iterator[ComparedFrames], done: Call
             objects.update(scores.items())
         elif scores:
             objects[sequence.object_id] = scores[1]
+        elif not sequence.names:
+            problems.append(f"{sequence.truth} {NO_FRAME}")
         elif len(problems) == unread:
             problems.append(f"{sequence.truth} shows its object in none of the {len(sequence.names)} frames that count")
     unpaired = tuple(plan.only_truth), tuple(plan.only_pred)
-    return VideoScore(plan.name, {} if problems else objects, tuple(problems), *unpaired)
+    count = sum(len(sequence.names) for sequence in plan.sequences)
+    return VideoScore(plan.name, {} if problems else objects, tuple(problems), *unpaired, frames=count)

@@ -58,6 +58,7 @@ class VideoScore(_ObjectMeans):
         problems: one line per missing or unusable file.
         only_truth, only_pred: masks that are missing in the other folder, as ``FRAME.png`` or ``OBJECT/FRAME.png``.
             Masks in ``only_truth`` belong to frames that are not evaluated, or are listed in ``problems``.
+        frames: number of evaluated frames; for folders of objects, of all objects.
     """
 
     name: str
@@ -65,6 +66,7 @@ class VideoScore(_ObjectMeans):
     problems: tuple[str, ...] = ()
     only_truth: tuple[str, ...] = ()
     only_pred: tuple[str, ...] = ()
+    frames: int = 0
 
     def _scores(self) -> Iterable[ObjectScore]:
         return self.objects.values()

@@ -162,18 +162,22 @@ def test_masks_of_one_folder_only(score, pair):
 
 
 def test_videos_without_objects(score, pair):
+    """Without an object in the scored frames, or with two annotated frames, which are not scored by default."""
     truth, pred = pair
     labels, _ = sets.hard_case()
+    shutil.rmtree(truth / "video0")
+    sets.write_davis(truth / "video0", [0 * label for label in labels])
+    assert f"1 video ({truth} shows no object in the scored frames; video0)\n" in score().stderr
     for name in ("video0", "video1", "video2"):
-        if name == "video1":
-            note = f"1 video ({truth} shows no object in the scored frames; video0)\n"
-            assert note in score().stderr
         shutil.rmtree(truth / name)
         sets.write_davis(truth / name, labels[:2])
+        if name == "video0":
+            assert f"1 video ({truth} has no scored frame; the first and the last annotated frame " in score().stderr
     (pred / "results.csv").unlink()
     result = score()
-    assert result.exit_code == 1 and result.stderr.startswith(f"sam2fast: nothing to score in {truth}")
-    assert not (pred / "results.csv").exists()
+    assert result.exit_code == 1 and result.stderr.startswith(f"sam2fast: nothing to score: {truth} has no scored fr")
+    assert "--keep-first-and-last" in result.stderr and not (pred / "results.csv").exists()
+    assert "has no scored frame" not in score("--keep-first-and-last").stderr
 
 
 def test_one_note_counts_what_is_left_out_of_all_pairs(run, tmp_path):

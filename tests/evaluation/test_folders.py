@@ -80,6 +80,15 @@ def test_an_object_that_is_never_shown(tmp_path):
     assert scores.problems["video0"] == (f"{truth}/video0/004 shows its object in none of the 7 frames that count",)
 
 
+def test_an_object_with_two_annotated_frames(tmp_path):
+    """In the layout of SA-V, each object has its own annotated frames. Both are left out by default."""
+    masks, _ = sets.hard_case()
+    for folder in ("truth", "pred"):
+        sets.write_sav(tmp_path / folder / "video0", masks[:2], [4])
+    (problem,) = evaluate_folders(tmp_path / "truth", tmp_path / "pred").problems["video0"]
+    assert problem.startswith(f"{tmp_path}/truth/video0/004 has no scored frame") and "--keep-first-and-last" in problem
+
+
 @pytest.mark.parametrize("values", [(0, 1), (0, 255), (3, 9), (7,)])
 def test_nonzero_pixels_are_the_object_in_the_layout_of_sav(tmp_path, values):
     truth, pred = sets.write_sets(tmp_path, "sav")
