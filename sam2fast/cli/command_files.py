@@ -1,11 +1,13 @@
 """Names, checks and atomically writes the files of commands."""
 
 import errno
+import hashlib
 import json
 import os
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -19,15 +21,46 @@ from sam2fast.io.made_from import described, described_videos, differences, is_w
 from sam2fast.results.formats import FILES, WITH_IMAGES
 
 RESULTS = "masks.json"
+RESERVED = '%/\\:*?"<>|'  # characters that Windows refuses in file names, and the character of percent-encoding
+MOST_BYTES = 230  # of a file name: file systems take 255 bytes, and the temporary name is 22 bytes longer
 START_AGAIN = "choose another --out, or leave --resume out to start again"
 EXPORT_FILES = {name: file for name, file in FILES.items() if name != "png"}  # mask_files has "layers" for "png"
 
 
 def output_files(out: Path, stem: str, names: Sequence[str | None] = (None,)) -> dict[str, Path]:
     """Returns the result files of an image: ``overlay``, ``json``, and each object's mask by :func:`mask_key`."""
-    quoted = {name: "" if name is None else "_" + quote(name, safe=" ") for name in names}
-    masks = {mask_key(name): out / f"{stem}{quoted[name]}_mask.png" for name in names}
+    parts = {name: "" if name is None else "_" + name_in_file(name, stem) for name in names}
+    masks = {mask_key(name): out / f"{stem}{parts[name]}_mask.png" for name in names}
     return {**masks, "overlay": out / f"{stem}_overlay.png", "json": out / f"{stem}.json"}
+
+
+def name_in_file(name: str, stem: str) -> str:
+    """Returns an object's name as a part of the file name of its mask, by :func:`encoded_name`.
+
+    If the file name would be too long, the part is cut, and ends with ``~`` and 8 digits of the name's SHA-256.
+    """
+    part, room = os.fsencode(encoded_name(name)), MOST_BYTES - len(os.fsencode(f"{stem}__mask.png"))
+    if len(part) <= room:
+        return os.fsdecode(part)
+    digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:8]
+    return f"{part[: max(0, room - 9)].decode(sys.getfilesystemencoding(), 'ignore')}~{digest}"
+
+
+def encoded_name(name: str) -> str:
+    """Returns a name with percent-encoded characters if file systems refuse or do not show these characters."""
+    coding = sys.getfilesystemencoding()
+    is_plain = {c: c.isprintable() and c not in RESERVED and bool(c.encode(coding, "ignore")) for c in name}
+    return "".join(c if is_plain[c] else quote(c, safe="", errors="surrogatepass") for c in name)
+
+
+def remove_encoded_masks(out: Path, stem: str, names: Sequence[str | None]) -> None:
+    """Removes the masks of an earlier run of version 0.3, which percent-encoded all but ASCII characters in names."""
+    now = output_files(out, stem, names).values()
+    for name in filter(None, names):
+        with suppress(OSError, UnicodeEncodeError):  # the name was too long, or could not be encoded
+            before = out / f"{stem}_{quote(name, safe=' ')}_mask.png"
+            if before not in now:
+                before.unlink()
 
 
 def files_of_object(files: Mapping[str, Path], name: str | None) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import click
 import numpy as np
 
-from sam2fast.cli.command_files import files_of_object, mask_key, output_files, write_atomically
+from sam2fast.cli.command_files import files_of_object, mask_key, output_files, remove_encoded_masks, write_atomically
 from sam2fast.cli.prompts import Prompts
 from sam2fast.cli.reporting import say, say_table
 from sam2fast.cli.segmenter import Prediction, mask_box
@@ -78,6 +78,7 @@ def write_results(
         records.append(record)
         write_atomically(files[mask_key(name)], encode_png(mask.astype(np.uint8) * np.uint8(255)))
     write_atomically(files["overlay"], encode_image(overlay))
+    remove_encoded_masks(out, stem, [one.name for one in objects])
     # The JSON is written last: if it exists, the images exist.
     content = records[0] if objects[0].name is None else {"results": records}
     write_atomically(files["json"], (json.dumps(content, indent=2) + "\n").encode())

@@ -19,8 +19,10 @@ from sam2fast.cli.command_files import (
     START_AGAIN,
     check_results,
     check_same,
+    encoded_name,
     files_of_object,
     make_folder,
+    name_in_file,
     output_files,
 )
 from sam2fast.cli.jobs import note_resumed, work_through
@@ -32,7 +34,7 @@ from sam2fast.cli.prompts import ImagePrompts, Prompts, mask_file, note_fraction
 from sam2fast.cli.reporting import emit, output_options, progress_bar
 from sam2fast.cli.runner_options import RayOptions, add_seconds, choose_runner, resume_option, runner_options
 from sam2fast.cli.sources import InputSource, file_names, images_in, list_sources
-from sam2fast.cli.user_errors import USER_ERRORS, ErrorReport, UserError, format_error
+from sam2fast.cli.user_errors import USER_ERRORS, ErrorReport, UserError, format_error, print_note
 from sam2fast.cli.written_files import WrittenFiles
 from sam2fast.downloads.digests import digest_of
 from sam2fast.io.atomic import remove_leftovers
@@ -154,6 +156,7 @@ class SegmentCommand:
                 emit({"left_out": left_out.as_json()})
             problems.raise_if_any(total)
             raise UserError(f"there are no prompts for these images; left out: {left_out}")
+        _note_cut_names(objects)
         choice = self.model.choose()
         make_folder(self.out)
         earlier = [output_files(self.out, image.stem)["json"] for image in objects] if self.resume else []
@@ -207,6 +210,13 @@ class SegmentCommand:
 
 
 segment = command(SegmentCommand, output_options(has_bar=True))
+
+
+def _note_cut_names(objects: Mapping[InputSource, Sequence[Prompts]]) -> None:
+    named = {(one.object, image.stem) for image, prompts in objects.items() for one in prompts if one.object}
+    if cut := sorted({name for name, stem in named if name_in_file(name, stem) != encoded_name(name)}):
+        what = f"{len(cut)} names of objects are" if len(cut) > 1 else "the name of an object is"
+        print_note(f"{what} cut in file names, since file systems limit them: {cut[0]}")
 
 
 def _print_json(

@@ -1,6 +1,7 @@
 """``sam2fast segment`` with several objects: names, prompt files, boxes of detectors."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,26 @@ def test_each_object_is_as_if_alone(run, make_image, tmp_path):
     assert [line.split("  ")[0] for line in table.stdout.splitlines()[1:4]] == [f"image.png {name}" for name in asked]
     changed = run("segment", "image.png", *named, "--point", "left,21,30", *NANO, "--resume", "--out", "all")
     assert "0 of 1 images were done before" in changed.stderr
+
+
+def test_names_in_file_names(run, make_image, tmp_path):
+    """Characters stay, unless file systems refuse them. Long names are cut, and masks of version 0.3 are replaced."""
+    make_image()
+    chinese, long = "\u72d7" * 30, ["\u732b" * 90 + end for end in "ab"]
+    asked = [text for name in (chinese, "c/d%\u202e", *long) for text in ("--point", f"{name},20,30")]
+    earlier = tmp_path / "out" / "image_caf%C3%A9_mask.png"
+    earlier.parent.mkdir()
+    earlier.write_bytes(b"")
+    result = ok(run("segment", "image.png", *asked, "--point", "caf\u00e9,20,30", *NANO, "--json"))
+    files = [Path(record["files"]["mask"]).name for record in json.loads(result.stdout)["results"]]
+    assert files[:2] == [f"image_{chinese}_mask.png", "image_c%2Fd%25%E2%80%AE_mask.png"]
+    assert files[4] == "image_caf\u00e9_mask.png" and not earlier.exists()
+    for file in files[2:4]:
+        assert re.fullmatch("image_\u732b{68}~[0-9a-f]{8}_mask.png", file)
+    assert names(tmp_path / "out") == sorted([*files, "image.json", "image_overlay.png"])
+    assert f"note: 2 names of objects are cut in file names, since file systems limit them: {long[0]}\n" in result.stderr
+    again = run("segment", "image.png", *asked, "--point", "caf\u00e9,20,30", *NANO, "--resume")
+    assert "1 of 1 images were done before" in again.stderr
 
 
 def test_prompt_files_and_images_of_their_own(run, make_image, tmp_path):
