@@ -8,7 +8,17 @@ from typing import Any
 
 import click
 
-PATH = click.Path(path_type=Path)
+from sam2fast.io.atomic import expanded
+
+
+class HomePath(click.Path):
+    """A path in which ``~`` is the home folder, since shells do not expand ``--out=~/results``."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return super().convert(expanded(value) if str(value).startswith("~") else value, param, ctx)
+
+
+PATH = HomePath(path_type=Path)
 # Settings of click.option by the field's annotation.
 TYPES: dict[Any, dict[str, Any]] = {bool: {"is_flag": True}, float | None: {"type": float}}
 TYPES |= {Path: {"type": PATH}, Path | None: {"type": PATH}, Sequence[Path]: {"multiple": True, "type": PATH}}

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from sam2fast.cli.command import command, option, shared
+from sam2fast.cli.command import HomePath, command, option, shared
 from sam2fast.cli.options import ModelOptions, model_options
 from sam2fast.cli.user_errors import as_model_error
 
@@ -21,7 +21,7 @@ class McpCommand:
         multiple=True,
         required=True,
         metavar="DIR",
-        type=click.Path(exists=True, file_okay=False, path_type=Path),
+        type=HomePath(exists=True, file_okay=False, path_type=Path),
         help="Folder below which images and videos may be read. Repeatable.",
     )
     max_megabytes: int = option("--max-mb", type=click.IntRange(1), default=256, help="Maximum size of a file.")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sam2fast.cli.command import command, option, shared
+from sam2fast.cli.command import HomePath, command, option, shared
 from sam2fast.cli.command_files import check_folder
 from sam2fast.cli.model_choice import ModelChoice, choose_model
 from sam2fast.cli.options import (
@@ -79,7 +79,7 @@ class ServeCommand:
     no_token: bool = option(help="Accept requests without a token.")
     port: int = option(type=click.IntRange(0, 65535), default=7263, help="Port to listen on; 0 for any free port.")
     data: Path | None = option(
-        type=click.Path(file_okay=False, path_type=Path),
+        type=HomePath(file_okay=False, path_type=Path),
         metavar="DIR",
         help="Folder of gallery/, uploads/, sources/ and posters/. An empty gallery is filled with a real and several "
         "synthetic videos.  [default: a folder in the user's cache]",

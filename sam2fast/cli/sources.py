@@ -18,6 +18,7 @@ import click
 
 from sam2fast.cli.left_out import LeftOut
 from sam2fast.cli.user_errors import USER_ERRORS, ErrorReport, UserError, as_user_error, format_error, print_note
+from sam2fast.io.atomic import expanded
 from sam2fast.io.file_records import file_sha256
 from sam2fast.io.image_names import GivenImage, distinct_stems, relative_names, utf8_text
 from sam2fast.io.images import (
@@ -236,6 +237,8 @@ def _expand(text: str, list_folder: ListFolder) -> list[InputSource]:
     try:
         os.stat(text)
     except FileNotFoundError:
+        if (home := str(expanded(text))) != text and text.startswith("~"):  # the shell did not expand a quoted ~
+            return _expand(home, list_folder)
         if not glob.has_magic(text):
             raise UserError(f"no file {text!r}{numbered_files_hint(text)}") from None
         matches = sorted(glob.glob(text, recursive=True))

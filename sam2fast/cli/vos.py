@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
-from sam2fast.cli.command import command, option, shared
+from sam2fast.cli.command import HomePath, command, option, shared
 from sam2fast.cli.command_files import make_folder
 from sam2fast.cli.left_out import LeftOut
 from sam2fast.cli.model_choice import ModelChoice
@@ -29,7 +29,7 @@ from sam2fast.io.images import SUFFIXES, is_video_file
 from sam2fast.io.made_from import described_videos
 
 T = TypeVar("T")
-INPUT = {"required": True, "type": click.Path(exists=True, file_okay=False, path_type=Path), "metavar": "DIR"}
+INPUT = {"required": True, "type": HomePath(exists=True, file_okay=False, path_type=Path), "metavar": "DIR"}
 # Type and reason of left-out items, by key of `count_left_out`.
 REASONS = {
     "late_objects": ("object", "appears after the first frame; --late-objects tracks it"),
@@ -68,13 +68,13 @@ class VosCommand:
     out: Path = option(
         *("--out", "--output_mask_dir"),
         required=True,
-        type=click.Path(file_okay=False, path_type=Path),
+        type=HomePath(file_okay=False, path_type=Path),
         metavar="DIR",
         help="Output folder, with the layout of --masks.",
     )
     list_file: Path | None = option(
         *("--list", "--video_list_file"),
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        type=HomePath(exists=True, dir_okay=False, path_type=Path),
         metavar="FILE",
         help="Names of videos, one per line.  [default: all in --videos]",
     )

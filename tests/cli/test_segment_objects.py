@@ -87,7 +87,7 @@ def test_names_in_file_names(run, make_image, tmp_path):
     for file in files[2:4]:
         assert re.fullmatch("image_\u732b{68}~[0-9a-f]{8}_mask.png", file)
     assert names(tmp_path / "out") == sorted([*files, "image.json", "image_overlay.png"])
-    assert f"note: 2 names of objects are cut in file names, since file systems limit them: {long[0]}\n" in result.stderr
+    assert "note: 2 names of objects are cut in file names, since file systems limit them: \u732b" in result.stderr
     again = run("segment", "image.png", *asked, "--point", "caf\u00e9,20,30", *NANO, "--resume")
     assert "1 of 1 images were done before" in again.stderr
 

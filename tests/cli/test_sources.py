@@ -194,6 +194,15 @@ def test_images_given_to_track_are_one_error_that_names_their_folder(track, tmp_
     assert len(lines_of(tmp_path / "out/frames")) == 3
 
 
+def test_a_home_folder_that_the_shell_does_not_expand(run, make_image, tmp_path, monkeypatch):
+    make_image("photo.jpg")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    result = run("segment", "~/photo.jpg", "--point", "9,9", *NANO, "--out=~/results")
+    assert result.exit_code == 0 and (tmp_path / "results/photo.json").is_file()
+    missing = run("segment", "~/other.jpg", "--point", "9,9", *NANO)
+    assert missing.exit_code == 1 and f"no file '{tmp_path}/other.jpg'" in missing.stderr
+
+
 def test_inputs_of_another_command_name_it(run, track, make_image, tmp_path):
     assert "use `sam2fast segment`" in assert_one_line(track(make_image("photo.jpg"), *ONE))
     for name in ("scan.nii.gz", "scan.NII", "slice.dcm"):
