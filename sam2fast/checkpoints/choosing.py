@@ -11,7 +11,7 @@ from sam2fast._official_names import EDGETAM, EFFICIENTTAM, MEDSAM2, RELEASES, S
 from sam2fast.checkpoints.other_files import OTHER_MODEL, family_of
 from sam2fast.checkpoints.reading import read_layout
 from sam2fast.checkpoints.transformers_config import overrides_from
-from sam2fast.checkpoints.weight_files import CONFIG_FILE, NoConfigError, listed
+from sam2fast.checkpoints.weight_files import CONFIG_FILE, CheckpointError, NoConfigError, listed
 from sam2fast.utils.embedded import MINI, NANO
 
 EMBEDDED_SIZES = {(32, 10): NANO, (96, 10): MINI}  # models by width and depth of the image encoder
@@ -57,14 +57,14 @@ def choose_config(path: str | Path, prefix: str = "") -> Choice:
 
     Raises:
         NoConfigError: If no configuration fits the weights, or ``config.json`` describes another model.
-        CheckpointError: If the checkpoint cannot be read.
+        CheckpointError: If the checkpoint cannot be read, or has weights of another family of models, such as SAM 1.
         FileNotFoundError, ImportError: If :func:`sam2fast.checkpoints.read_checkpoint` raises the error.
     """
     file, from_transformers, tensors = read_layout(path, prefix)[:3]
     config = guess_config(tensors)
     if config is None:
         if family := family_of(tensors):
-            raise NoConfigError(f"{file} has weights of {family}, not of a SAM 2 model; {OTHER_MODEL}")
+            raise CheckpointError(f"{file} has weights of {family}, not of a SAM 2 model; {OTHER_MODEL}")
         raise NoConfigError(
             f"{file} fits none of nano, mini and the official models: its {len(tensors)} weights are "
             f"{listed(list(tensors))}; name its configuration"

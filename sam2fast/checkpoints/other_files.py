@@ -14,7 +14,7 @@ ADAPTERS = (
 # Endings of member names, and descriptions of archives. The first match is used.
 _ARCHIVES = {
     "/constants.pkl": "a TorchScript program, not weights: use the checkpoint that it was made from, or, if you trust "
-    "the file, torch.save(torch.jit.load(FILE).state_dict(), 'weights.pt')",
+    "the file, write its weights by torch.save(torch.jit.load(FILE).state_dict(), 'weights.pt')",
     "/data.pkl": "",
     "/archive_format": "a program of torch.export, not weights: use the checkpoint that it was made from",
     ".npy": "an archive of NumPy arrays, not weights of PyTorch",

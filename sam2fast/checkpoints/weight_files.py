@@ -232,7 +232,7 @@ def unreadable(path: Path, error: Exception) -> CheckpointError:
         return CheckpointError(f"{path} is truncated, damaged or no checkpoint ({first_line(error)})")
     named = re.search(r"GLOBAL (\S+)|class (\S+)|function (\S+)", str(error))
     if named is None and not first_bytes(path).startswith(PICKLE):
-        return CheckpointError(f"{path} is damaged or no checkpoint at all")
+        return CheckpointError(f"{path} is damaged or no checkpoint: expected a file of torch.save or safetensors")
     name = next(filter(None, named.groups())) if named else "a pickle of something other than tensors"
     return CheckpointError(
         f"{path} contains {name}, which could run code, and was not loaded; if you trust the file, save only its "
