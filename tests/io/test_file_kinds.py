@@ -26,7 +26,7 @@ def numpy_file():
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>'
 OTHERS = {
     "SVG": (SVG, "it is an SVG drawing: convert it to PNG"),
-    "SVG after a comment": (b'<?xml version="1.0"?>\n<!-- made by hand -->\n<!DOCTYPE svg [ <!ENTITY a "b"> ]>\n' + SVG, "an SVG drawing"),
+    "SVG with a header": (b'<?xml?>\n<!-- a -->\n<!DOCTYPE svg [ <!ENTITY a "b"> ]>\n' + SVG, "an SVG drawing"),
     "comments only": (b"<!---->" * 200, "a web page"),  # a pattern that backtracks would take years
     "PDF": (saved("PDF"), "a PDF or PostScript document: export its image or page as PNG"),
     "CR2": (b"II*\0\x10\0\0\0CR\x02\0" + bytes(99), "a camera's raw file: convert it to PNG, TIFF"),
