@@ -60,7 +60,7 @@ def test_default_that_cannot_be_had_is_mini_with_a_warning(run, make_image, tmp_
     assert line.endswith("sam2fast download tiny. To hide this line: --model mini") and "ckpt_path" not in line
     (record,) = json.loads(result.stdout)["results"]
     assert record["model"]["name"] == "mini" and record["model"]["fallback"] is True
-    assert json.loads((tmp_path / "out/image.json").read_text()) == record
+    assert json.loads((tmp_path / "out/image.json").read_text()) == {**record, "image": "image.png"}
     found = ["--points-per-side", 1, "--pred-iou-thresh", 0, "--stability-score-thresh", 0]
     before = run("masks", "image.png", *found, *small)
     assert "THIS IS NOT SAM 2:" in before.stderr
