@@ -66,7 +66,7 @@ def test_commands(command, tmp_path):
     prompt = ["--point", "20,30"] if command == "segment" else ["--points-per-side", "2"]
     run = [command, tmp_path / "image.png", *prompt, "--model", "nano", "--out", tmp_path / "out"]
     assert invoke(*run, "--image-size", 64).exit_code == 0
-    (file,) = (tmp_path / "out").glob("*.json")
+    (file,) = (tmp_path / "out").glob("[!.]*.json")
     content = json.loads(file.read_text())
     assert (content if command == "segment" else content["info"])["model"]["image_size"] == 64
     wrong = invoke(*run, "--image-size", 65)

@@ -153,8 +153,8 @@ class MaskingCommand:
                     image.resolved: [*mask_files(self.out, image.stem, formats).values(), *copies[image.stem]]
                     for image in files
                 }
-                for image in done:
-                    written.add(image.resolved, of_inputs[image.resolved])
+                for image in [*done, *(image for image in files if image.resolved in before)]:
+                    written.add(image.resolved, of_inputs[image.resolved], image.resolved not in before)
             of_others = {path: written.files_of(path) for path in before.keys() - of_inputs.keys()}
             written.remove_others(of_inputs | of_others, partial(_is_of_formats, formats))
         left_out.report()

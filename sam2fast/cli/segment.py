@@ -192,9 +192,9 @@ class SegmentCommand:
             for job in jobs:
                 if str(job) in done:
                     found = [record.get("object") for record in done[str(job)]]
-                    of_inputs[job.image.resolved] = [*output_files(self.out, job.image.stem, found).values()] * bool(
-                        found
-                    )
+                    outputs = list(output_files(self.out, job.image.stem, found).values()) if found else []
+                    of_inputs[job.image.resolved] = outputs
+                    written.add(job.image.resolved, outputs, is_new=False)
             written.remove_others(of_inputs)
         records = [record for job in jobs for record in done.get(str(job), ())]
         if self.as_json:

@@ -34,16 +34,22 @@ class WrittenFiles:
         return self
 
     def __exit__(self, *error: object) -> None:
-        content = (json.dumps(self._files, indent=0) + "\n").encode()
+        content = (json.dumps(dict(sorted(self._files.items())), indent=0) + "\n").encode()
         before = self._record.read_bytes() if self._record.is_file() else b"{}\n"
         if content != before:
             write_atomically(self._record, content)
 
-    def add(self, image: str, files: Iterable[Path]) -> None:
-        """Records the files that this run wrote for an image, a value of :attr:`InputSource.resolved`."""
+    def add(self, image: str, files: Iterable[Path], is_new: bool = True) -> None:
+        """Records the files of an image, a value of :attr:`InputSource.resolved`.
+
+        Args:
+            is_new: True if this run wrote the files. False for files that an unfinished run may have written: only
+                those without a record are added.
+        """
         for file in files:
-            if file.is_file():
-                self._files[file.relative_to(self._out).as_posix()] = image, file_sha256(file)
+            name = file.relative_to(self._out).as_posix()
+            if file.is_file() and (is_new or name not in self._files):
+                self._files[name] = image, file_sha256(file)
 
     def files_of(self, image: str) -> list[Path]:
         """Returns the recorded files of an image."""

@@ -73,6 +73,8 @@ class CommandKills(ABC):
 
     def compared(self, name: str, content: bytes, out: Path) -> Any:
         """The part of a file's content that must be equal: the path of the results may differ."""
+        if name.endswith(".files.json"):  # digests of files that have this path
+            return list(json.loads(content))
         return content.replace(os.fsencode(out), b"")
 
     def left_whole(self, out: Path) -> None:
