@@ -160,7 +160,7 @@ def test_a_video(server, predictor, root):
         ("segment_image", {"path": "up/missing.png", "box": BOX}, "is not below"),
         ("segment_image", {"path": "/etc/passwd", "box": BOX}, "is not below"),
         ("segment_image", {"path": "bad\0name", "box": BOX}, "null"),
-        ("segment_everything", {"path": "clips/clip.mp4"}, "image"),
+        ("segment_everything", {"path": "clips/clip.mp4"}, "a video"),
         ("track_video", {"path": "clips/clip.mp4", "prompts": []}, "there are 0 prompts"),
         ("track_video", {"path": "clips/clip.mp4", "prompts": [{"name": "a"}]}, "give a box"),
         ("track_video", {"path": "clips/clip.mp4", "prompts": [{"name": "a", "frame": 9, "box": BOX}]}, "has 6 frames"),

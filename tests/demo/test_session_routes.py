@@ -51,7 +51,7 @@ MASK = {"frameIndex": 0, "objectId": 1, "mask": encode_rle(np.ones(SIZE, bool))}
         ("read_masks", b"\x89PNG damaged", "cannot be read as masks: 'cannot identify the image'"),
         ("read_masks", b"PK\x03\x04 damaged", "cannot be read"),
         ("read_masks", label_png(np.zeros(SIZE, np.uint8)), "no masks"),
-        ("read_masks", label_png(np.ones((4, 4), np.uint8)), "expected the shape of"),
+        ("read_masks", label_png(np.ones((40, 40), np.uint8)), "expected the shape of"),
         ("read_masks", b"\xff\xd8\xff JPEG", "expected a PNG with labels, COCO's JSON"),
         ("read_masks", json.dumps(HUGE).encode(), "at most 33554432 pixels"),
         ("read_masks", json.dumps(HUGE).replace("1048576", "-4").encode(), "has the size [-4, -4]"),

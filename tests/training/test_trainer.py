@@ -41,7 +41,7 @@ def test_a_stopped_run_resumes_bitwise(undisturbed, tmp_path, caplog):
     current = tmp_path / "checkpoints/checkpoint.pt"
     current.write_bytes(current.read_bytes()[:1000])
     build(tmp_path, FOUR).run()
-    assert "checkpoint.pt is damaged" in caplog.text
+    assert "checkpoint.pt is truncated, damaged" in caplog.text
     assert_same(checkpoint_of(tmp_path), checkpoint_of(undisturbed))
     assert [line["step"] for line in reports(tmp_path, "train")] == [1, 2, 3, 4]
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sam2fast.datasets.displayed import has_same_ratio
 from sam2fast.demo.server.demo_errors import BadInputError, shortened
 from sam2fast.demo.server.page_masks import read_mask
 from sam2fast.demo.server.prompt_limits import MAX_OBJECTS
@@ -171,8 +172,7 @@ def _segmentation(segmentation: Any, stated: Mapping[str, Any], size: tuple[int,
 
 def _fitted(mask: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     """Resizes a mask or label image to the video by the nearest pixels. Raises BadInputError for another shape."""
-    (height, width), (rows, columns) = mask.shape, size
-    if not 0.99 < height * columns / (width * rows) < 1.01:  # more than rounding of a side
-        raise BadInputError(f"a mask has the size {[height, width]}; expected the shape of {list(size)}")
+    if not has_same_ratio((mask.shape[0], mask.shape[1]), size):
+        raise BadInputError(f"a mask has the size {list(mask.shape)}; expected the shape of {list(size)}")
     y, x = ((np.arange(n) + 0.5) * old / n for n, old in zip(size, mask.shape, strict=True))
     return mask[np.ix_(y.astype(int), x.astype(int))]
