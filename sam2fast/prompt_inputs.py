@@ -330,9 +330,9 @@ def plain_ids(obj_ids: Iterable[Any]) -> list[Any]:
 
     Raises:
         ValueError: If there are no ids.
-        TypeError: If ``obj_ids`` is not iterable.
+        TypeError: If ``obj_ids`` is not iterable, or text.
     """
-    if not isinstance(obj_ids, Iterable):
+    if not isinstance(obj_ids, Iterable) or isinstance(obj_ids, str | bytes):
         raise TypeError(f"obj_ids is {obj_ids!r}; expected several ids, such as [{obj_ids!r}]")
     ids = list(map(plain_id, obj_ids))
     if not ids:

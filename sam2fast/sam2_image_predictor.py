@@ -56,7 +56,7 @@ class SAM2ImagePredictor:
         **kwargs: Ignored, as in the official package.
 
     Attributes:
-        fast: Use of CUDA graphs, see :class:`~sam2fast.tracking.predictor_methods.PredictorMethods`.
+        fast: Use of CUDA graphs, see :class:`~sam2fast.tracking.settings.TrackingModel`.
     """
 
     fast: bool | None = None

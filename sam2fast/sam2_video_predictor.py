@@ -48,7 +48,7 @@ class SAM2VideoPredictor(PrivateMethods, PredictorMethods[VideoState], SAM2Base)
         **kwargs: Arguments of :class:`~sam2fast.modeling.sam2_base.SAM2Base`.
 
     Attributes:
-        selection_watch, fast: See :class:`~sam2fast.tracking.predictor_methods.PredictorMethods`.
+        selection_watch, fast: See :class:`~sam2fast.tracking.settings.TrackingModel`.
     """
 
     def __init__(
@@ -431,6 +431,7 @@ class SAM2VideoPredictor(PrivateMethods, PredictorMethods[VideoState], SAM2Base)
 class SAM2VideoPredictorVOS(SAM2VideoPredictor):
     """:class:`SAM2VideoPredictor` that logs why CUDA graphs cannot be used. The official class is compiled."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    explains_eager = True
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # the official signature
         super().__init__(*args, **kwargs)
-        self.explains_eager = True

@@ -3,6 +3,7 @@
 # Earlier module -> current module. Submodules move with their package. A submodule that also got another name needs an
 # entry below the package's current name.
 MOVED = {
+    "sam2fast.cli.image_names": "sam2fast.io.image_names",
     "sam2fast.engine.encoders": "sam2fast.engine.plans.encoders",
     "sam2fast.engine.memory_plan": "sam2fast.engine.plans.memory",
     "sam2fast.engine.parts": "sam2fast.engine.unmodified",

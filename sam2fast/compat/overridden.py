@@ -107,18 +107,20 @@ def flow_of(predictor: SAM2Base, state: VideoState, unsupported: str | None = No
         unsupported: Name of a requested option or method that the official flow lacks.
 
     Raises:
-        RuntimeError: If the session is the official dict and ``unsupported`` is not None.
+        RuntimeError: If the session is or would become the official dict, and ``unsupported`` is not None. The session
+            is unchanged.
     """
     if state.official is None:
         name = overridden(predictor)
         if name is None:
             return None
-        state.to_official(f"{type(predictor).__name__}.{name} is overridden")
     if unsupported is not None:
         raise RuntimeError(
             f"{unsupported} is not supported: this session is the official dict, since one of its keys was used or a "
             "private method is overridden"
         )
+    if state.official is None:
+        state.to_official(f"{type(predictor).__name__}.{name} is overridden")
     return OfficialFlow(predictor, state)
 
 

@@ -67,3 +67,7 @@ if not TYPE_CHECKING:  # otherwise type checkers would accept any name
         import importlib
 
         return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+    def __dir__() -> list[str]:
+        """Returns the public names, for completion."""
+        return __all__

@@ -140,14 +140,16 @@ def test_documented_class_gives_a_warning_at_the_line_of_the_import():
 
 def test_predictors_that_version_0_3_pickled():
     """Load, and track. They were pickled with an object of the class Steps, which is gone, and with dicts of tables."""
-    predictor = build_sam2_video_predictor(CONFIG, None, device="cpu", hydra_overrides_extra=["++model.image_size=64"])
-    vars(predictor)["_steps"] = steps = SimpleNamespace(explain=False, _changes=3)
+    small = {"device": "cpu", "hydra_overrides_extra": ["++model.image_size=64"], "vos_optimized": True}
+    predictor = build_sam2_video_predictor(CONFIG, None, **small)
+    vars(predictor)["_steps"] = steps = SimpleNamespace(explain=True, _changes=3)
     with_tables = [module for module in predictor.modules() if "_tables" in vars(module)]
     for module in with_tables:
         module._tables = {}
     data = pickle.dumps(predictor, protocol=2)
     found = pickle.loads(data.replace(b"ctypes\nSimpleNamespace\n", b"csam2fast.tracking.steps\nSteps\n"))
     assert vars(found)["_steps"] == steps and b"ctypes\nSimpleNamespace\n" in data and len(with_tables) > 2
+    assert found.explains_eager and "explains_eager" not in vars(found)
     state = found.init_state([np.zeros((64, 64, 3), np.uint8)] * 2)
     found.add_new_points_or_box(state, 0, 1, [[32, 32]], [1])
     assert [frame for frame, *_ in found.propagate_in_video(state, progress=False)] == [0, 1]

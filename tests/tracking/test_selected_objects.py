@@ -124,7 +124,7 @@ def test_an_object_that_is_removed_meanwhile(predictor):
     ("obj_ids", "error", "message"),
     [
         ([3, 4], RuntimeError, r"there is no object 4 to track; the ids are \[7, 3, 5, 8\]"),
-        ("dog", RuntimeError, "there is no object 'd' to track"),
+        ("dog", TypeError, r"obj_ids is 'dog'; expected several ids, such as \['dog'\]"),
         ([], ValueError, "obj_ids is empty; expected at least one id, or None for all objects"),
         (3, TypeError, r"obj_ids is 3; expected several ids, such as \[3\]"),
         ([3, 8], RuntimeError, "object 8 has no points, box or mask"),
@@ -150,6 +150,15 @@ def test_the_originals_dict_is_refused(predictor, method):
     with pytest.raises(RuntimeError, match="obj_ids is not supported: this session is the official dict"):
         list(getattr(predictor, method)(state, obj_ids=[3]) or ())
     assert [*new] == [1]
+
+
+def test_a_refusal_leaves_the_session_as_it_is(predictor, monkeypatch):
+    """With an overridden private method, without which the session would stay ours."""
+    state = prompted(predictor, [3])
+    monkeypatch.setattr(predictor, "track_step", predictor.track_step, raising=False)
+    with pytest.raises(RuntimeError, match="obj_ids is not supported"):
+        predictor.propagate_in_video_preflight(state, obj_ids=[3])
+    assert state.official is None
 
 
 def test_a_session_that_becomes_the_originals_dict_meanwhile(predictor):
