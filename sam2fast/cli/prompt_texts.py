@@ -14,6 +14,7 @@ from sam2fast.cli.left_out import LeftOut
 from sam2fast.cli.prompts import BACKGROUND, FOREGROUND, Box, Click, ObjectId, Prompts, mask_file, note_fractions
 from sam2fast.cli.user_errors import UserError
 from sam2fast.io.image_names import ImageName, similar_path
+from sam2fast.results.object_numbers import id_of_text
 
 NAME = re.compile(r"\s*([^\W\d_][^,]*?)\s*,")  # an object's name begins with a letter, unlike a coordinate
 NO_AREA = "its box has no area"  # reason in notes on left-out items
@@ -193,7 +194,7 @@ def read_json(path: Path) -> Any:
 def object_id(value: Any) -> ObjectId:
     """Reads the id of an object: an integer, an integer as Python prints it, or a name such as ``dog`` or ``007``."""
     if isinstance(value, str) and (text := value.strip()):
-        return int(text) if re.fullmatch("0|-?[1-9][0-9]*", text) else text
+        return id_of_text(text)
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     raise Reason(f"the object is {value!r}; expected an integer or a name")

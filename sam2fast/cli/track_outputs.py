@@ -4,7 +4,9 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +32,11 @@ from sam2fast.video_io import StreamFrame, VideoError, read_frames
 from sam2fast.video_io.video_types import PROBE_SIZE
 
 VOLUMES = {"nifti": write_nifti, "dicom-seg": write_dicom_seg}
-NUMBERED = {"png": MOST_LABELS, "nifti": MOST_LABELS, "mot": None}  # largest numbers of formats with numbered objects
+# Maximum numbers in formats with numbers for objects. The formats after "mot" also have the ids as text.
+MOST_NUMBERS: dict[str, int | None] = {"png": MOST_LABELS, "nifti": MOST_LABELS, "mot": None}
+MOST_NUMBERS |= dict.fromkeys(("coco", "labelme", "labelme-mask", "geojson"))
+WITH_NOTE = ("png", "nifti", "mot")
+FILE_NAMES = {"png": PNGS, "coco": COCO, "mot": MOT, **VOLUME_FILES}  # other formats have a folder of their name
 
 
 def write_outputs(folder: RunFolder, request: TrackRequest) -> None:
@@ -38,23 +44,50 @@ def write_outputs(folder: RunFolder, request: TrackRequest) -> None:
     with as_user_error(OSError, ValueError, ImportError), closing(RecordIndex(folder.record)) as record:
         if not len(record):
             return
-        ids = [*request.objects, *folder["objects"]]
-        for name in NUMBERED.keys() & set(request.formats):
-            if note := positions_note(object_numbers(ids, NUMBERED[name]), name):
-                print_note(note)
+        request = _with_outdated(record, folder, request)
+        numbers = {name: _numbers(name, folder, request) for name in MOST_NUMBERS if name in request.formats}
+        if note := positions_note({name: numbers[name] for name in WITH_NOTE if name in numbers}):
+            print_note(note)
         if "png" in request.formats:
-            _write_pngs(record, folder, request, object_numbers(ids, NUMBERED["png"]))
-        if "coco" in request.formats and not folder.has(folder.path / COCO):
+            _write_pngs(record, folder, request, numbers["png"])
+        if "coco" in request.formats and not folder.has(folder.path / COCO, **_options("coco", folder, request)):
             _write_coco(record, folder, request)
-        if "mot" in request.formats and not folder.has(folder.path / MOT):
+        if "mot" in request.formats and not folder.has(folder.path / MOT, **_options("mot", folder, request)):
             lines = (record[t] for t in sorted(record))
-            write_atomically(folder.path / MOT, to_mot(lines, object_numbers(ids, NUMBERED["mot"])).encode())
-            folder.made(folder.path / MOT)
+            write_atomically(folder.path / MOT, to_mot(lines, numbers["mot"]).encode())
+            folder.made(folder.path / MOT, **_options("mot", folder, request))
         for name in VOLUMES.keys() & set(request.formats):
-            if not folder.has(file := folder.path / VOLUME_FILES[name]):
+            options = _options(name, folder, request)
+            if not folder.has(file := folder.path / VOLUME_FILES[name], **options):
                 VOLUMES[name](file, request.source.to_open, _visible(record))
-                folder.made(file)
+                folder.made(file, **options)
         _write_frames(record, folder, request)
+
+
+def _numbers(name: str, folder: RunFolder, request: TrackRequest) -> dict[ObjectId, int]:
+    """Returns the number of each object in a format."""
+    return object_numbers([*request.objects, *folder["objects"]], MOST_NUMBERS.get(name))
+
+
+def _options(name: str, folder: RunFolder, request: TrackRequest) -> dict[str, Any]:
+    """Returns the options of a format for the manifest. Version 0.3 wrote no numbers there, and positions in files."""
+    options: dict[str, Any] = {"tolerance": request.tolerance} if name in FILES and name != "png" else {}
+    if name in MOST_NUMBERS:
+        options["numbers"] = [[*pair] for pair in _numbers(name, folder, request).items()]
+    return options
+
+
+def _with_outdated(record: RecordIndex, folder: RunFolder, request: TrackRequest) -> TrackRequest:
+    """Adds the formats of existing files with other numbers, so that all files of the folder have equal numbers."""
+    files = {name: folder.path / FILE_NAMES.get(name, name) for name in MOST_NUMBERS if name not in request.formats}
+    if "png" in files and not (files["png"] / f"{request.frame_name(request.frames(record)[0])}.png").exists():
+        del files["png"]  # the folder has only other files
+    outdated = [
+        name
+        for name, file in files.items()
+        if file.exists() and folder.numbers(file) != _options(name, folder, request)["numbers"]
+    ]
+    return replace(request, formats=(*request.formats, *outdated))
 
 
 def _visible(record: RecordIndex) -> Iterator[FrameMasks]:
@@ -65,16 +98,16 @@ def _visible(record: RecordIndex) -> Iterator[FrameMasks]:
 
 
 def _write_pngs(record: RecordIndex, folder: RunFolder, request: TrackRequest, numbers: Mapping[ObjectId, int]) -> None:
-    images, frames, listed = folder.path / PNGS, request.frames(record), [[*pair] for pair in numbers.items()]
+    images, frames, options = folder.path / PNGS, request.frames(record), _options("png", folder, request)
     make_folder(images)
-    are_numbered = folder.numbers(images) == listed
+    are_numbered = folder.numbers(images) == options["numbers"]
     with progress_bar("images", len(frames), "images") as bar:
         for frame in frames:
             file = images / f"{request.frame_name(frame)}.png"
             if not (are_numbered and is_whole(file)):  # kept, since the masks of a frame never change
                 write_atomically(file, label_png(label_map(record.get(frame), numbers, folder.size)))
             bar.update()
-    folder.made(images, numbers=listed)
+    folder.made(images, **options)
 
 
 def _write_coco(record: RecordIndex, folder: RunFolder, request: TrackRequest) -> None:
@@ -87,7 +120,7 @@ def _write_coco(record: RecordIndex, folder: RunFolder, request: TrackRequest) -
     length = len(files) or max(folder["frames"] or 0, max(record) + 1)
     document = to_coco_video(record.values(), folder.size, length, name, files or None)
     write_atomically(file, (json.dumps(document) + "\n").encode())
-    folder.made(file)
+    folder.made(file, **_options("coco", folder, request))
 
 
 def _write_frames(record: RecordIndex, folder: RunFolder, request: TrackRequest) -> None:
@@ -97,7 +130,7 @@ def _write_frames(record: RecordIndex, folder: RunFolder, request: TrackRequest)
     """
     source, frames, overlay_file = request.source, request.frames(record), folder.path / OVERLAY
     asked = [name for name in FILES if name in request.formats and name != "png"]  # _write_pngs writes the format "png"
-    missing = [name for name in asked if not folder.has(folder.path / name, tolerance=request.tolerance)]
+    missing = [name for name in asked if not folder.has(folder.path / name, **_options(name, folder, request))]
     # The overlay of a camera or URL is drawn during tracking.
     lacks_overlay = "overlay" in request.formats and not source.is_live
     lacks_overlay = lacks_overlay and not folder.has(overlay_file, ids=request.show_ids)
@@ -132,7 +165,7 @@ def _write_frames(record: RecordIndex, folder: RunFolder, request: TrackRequest)
                 copy_sound(file, overlay_file, *overlay.part)
             folder.made(overlay_file, ids=request.show_ids)
     for name in missing:
-        folder.made(folder.path / name, tolerance=request.tolerance)
+        folder.made(folder.path / name, **_options(name, folder, request))
 
 
 def _images(

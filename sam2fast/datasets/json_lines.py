@@ -18,6 +18,7 @@ from sam2fast.datasets.dataset_files import VIDEO_SUFFIXES, DatasetError
 from sam2fast.datasets.frame_files import FrameFiles
 from sam2fast.datasets.layout import Layout, StagingFolder, Written
 from sam2fast.datasets.sav_json import DIGITS
+from sam2fast.results.object_numbers import object_numbers
 from sam2fast.results.record import complete_lines
 
 FORMAT, VERSION = "sam2fast masks", 1
@@ -149,10 +150,8 @@ class _Found:
 
     @property
     def numbers(self) -> dict[Any, int]:
-        """Returns a number from 1 for each id: the id itself if all ids are integers from 1."""
-        if all(isinstance(name, int) and name >= 1 for name in self._ids):
-            return {name: name for name in self._ids}
-        return {name: number for number, name in enumerate(self._ids, 1)}
+        """Returns a number for each id. See :func:`~sam2fast.results.object_numbers.object_numbers`."""
+        return object_numbers(self._ids)
 
     def metadata(self, frames: list[str], where: str) -> Metadata:
         if self._size is None:

@@ -41,7 +41,8 @@ def to_numpy(result: Any) -> FrameMasks:
     frame, ids, masks = result[:3]
     pixels = mask_array(masks, len(ids))
     scores = score_array(result[3] if len(result) == 4 else None, len(ids))
-    return FrameMasks(int(frame), list(ids), pixels, scores)
+    plain = [obj_id.item() if isinstance(obj_id, np.generic) else obj_id for obj_id in ids]
+    return FrameMasks(int(frame), plain, pixels, scores)
 
 
 def mask_array(masks: Any, count: int) -> NDArray[np.bool_]:

@@ -8,7 +8,6 @@ from track_runs import lines_of, middle_of_square, text
 
 from sam2fast.cli.boxes import read_detections
 from sam2fast.results.mot import to_mot
-from sam2fast.results.object_numbers import object_numbers
 
 BOX = {"area": 9, "box": [4, 0, 5, 2], "score": 0.5}
 LINES = [
@@ -24,13 +23,6 @@ def test_lines():
         "1,2,5,1,5,2,0.25,-1,-1,-1",
         "9,2,5,1,5,2,0.5,-1,-1,-1",
     ]
-
-
-@pytest.mark.parametrize(
-    "ids, numbers", [([7, 2], [7, 2]), ([0, 1], [1, 2]), (["dog", 5], [1, 2]), ([-1, 3], [1, 2]), ([], [])]
-)
-def test_numbers_of_ids(ids, numbers):
-    assert object_numbers(ids) == dict(zip(ids, numbers, strict=True))
 
 
 @pytest.mark.parametrize("ids", [["dog", 9], [4, 9]])
