@@ -46,7 +46,7 @@ class VosCommand:
 
     \b
     Writes to the output folder
-      VIDEO/FRAME.png         a palette image of object ids, of the video's size
+      VIDEO/FRAME.png         an image of object ids, of the video's size
       VIDEO/OBJECT/FRAME.png  with --per-object: 0 and 1, OBJECT as three digits
 
     A video's folder appears when all of its files are written. The same command continues an interrupted run. Failed
@@ -63,7 +63,7 @@ class VosCommand:
     masks: Path = option(
         *("--masks", "--input_mask_dir"),
         **INPUT,
-        help="VIDEO/FRAME.png, palette images of object ids; with --per-object VIDEO/OBJECT/FRAME.png.",
+        help="VIDEO/FRAME.png, palette or grey images of object ids; with --per-object VIDEO/OBJECT/FRAME.png.",
     )
     out: Path = option(
         *("--out", "--output_mask_dir"),

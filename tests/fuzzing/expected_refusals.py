@@ -8,8 +8,7 @@ REFUSED: dict[str, tuple[int, ...]] = {
     **dict.fromkeys(("open_frames", "open_frames of bytes", "read_frames", "read_frames of a file object"), _PLAYLISTS),
     "video of training": _PLAYLISTS,
     # An image with three channels has no labels.
-    **dict.fromkeys(("labels of training", "label map", "DAVIS", "click labels"), (5,)),
-    "masks of vos": (3, 5),  # a palette image holds no 16-bit ids
+    **dict.fromkeys(("labels of training", "label map", "DAVIS", "click labels", "masks of vos"), (5,)),
     "load_checkpoint": _NOT_OF_THE_MODEL,
     "load_partial": _NOT_OF_THE_MODEL,
     "choose_config": _NO_CONFIGURATION_OF_OURS,

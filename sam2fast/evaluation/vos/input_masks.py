@@ -21,8 +21,7 @@ from sam2fast.datasets.dataset_files import (
 )
 from sam2fast.datasets.frame_annotations import MaskImages
 from sam2fast.evaluation.scores import VOID
-from sam2fast.io.label_maps import palette_of
-from sam2fast.results.formats import MOST_OBJECTS
+from sam2fast.io.label_maps import MOST_LABELS, palette_of
 
 Mask = NDArray[np.bool_]
 LATE = "for videos in which objects appear later give --late-objects"
@@ -106,9 +105,9 @@ class InputMasks(MaskImages):
             labels = labels * ~np.isin(labels, list(self._ignored))
         if i is not None and not self.has_void and (labels == VOID).any():
             self.has_void = len(labels_in(labels)) > 1
-        if labels.dtype != np.uint8 and labels.max() > MOST_OBJECTS:
+        if labels.dtype.itemsize > 2 and labels.max() > MOST_LABELS:
             raise DatasetError(
-                f"{self._files[i][frame]}: ids go up to {labels.max()}; a palette image has ids up to {MOST_OBJECTS}"
+                f"{self._files[i][frame]}: ids go up to {labels.max()}; expected at most {MOST_LABELS}, 16 bits"
             )
         return labels
 

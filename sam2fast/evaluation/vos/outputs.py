@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2fast.io.atomic import annotate_oserror, replace_all, temporary_path
-from sam2fast.io.label_maps import extended, label_png, stack_masks
+from sam2fast.io.label_maps import extended, label_dtype, label_png, stack_masks
 from sam2fast.io.made_from import described, differences, is_whole
 
 NOTE = ".note.json"  # file in the hidden folder that becomes the note next to the output folder
@@ -83,7 +83,9 @@ def format_error(error: Exception) -> str:
 
 
 class MaskWriter:
-    """Writes masks as PNG in a thread: a palette image per frame, or an image of 0 and 1 per object and frame.
+    """Writes masks as PNG in a thread: a label image per frame, or an image of 0 and 1 per object and frame.
+
+    A label image has a palette, or 16 bits if an id exceeds 255.
 
     If the writer's context ends without an exception, all files are written.
 
@@ -128,7 +130,8 @@ class MaskWriter:
         pixels = {i: np.unpackbits(bits, axis=-1, count=self._size[1], bitorder="little") for i, bits in masks.items()}
         if not self._per_object:
             # At pixels of overlapping masks, the smaller id is written.
-            labels = stack_masks(((i, pixels[i].view(np.bool_)) for i in sorted(pixels, reverse=True)), self._size)
+            shown = ((i, pixels[i].view(np.bool_)) for i in sorted(pixels, reverse=True))
+            labels = stack_masks(shown, self._size, label_dtype(pixels))
             colours = None if self._colours is None else extended(self._colours, max(pixels, default=0) + 1)
             self._save(self._folder, frame, label_png(labels, colours))
             return

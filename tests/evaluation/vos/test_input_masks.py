@@ -35,12 +35,14 @@ def test_numbers_may_be_written_otherwise(tmp_path):
 
 
 def test_images_without_a_palette(tmp_path):
-    for frame, highest in enumerate((200, 300)):
+    for frame, highest in enumerate((200, 65535)):
         Image.fromarray(np.full((4, 6), highest, dtype=np.uint16)).save(tmp_path / f"{frame:05d}.png")
+    Image.fromarray(np.full((4, 6), 65536, dtype=np.int32), "I").save(tmp_path / "00002.tif")
+    (tmp_path / "00002.tif").rename(tmp_path / "00002.png")
     masks = InputMasks(tmp_path, NAMES, False)
-    assert masks.read(0)[200].all() and masks.colours(0) is None
-    with pytest.raises(DatasetError, match=r"00001\.png: ids go up to 300"):
-        masks.read(1)
+    assert masks.read(0)[200].all() and masks.read(1)[65535].all() and masks.colours(0) is None
+    with pytest.raises(DatasetError, match=r"00002\.png: ids go up to 65536; expected at most 65535"):
+        masks.read(2)
 
 
 def all_prompts(arrivals):
