@@ -16,7 +16,7 @@ from sam2fast.cli.jobs import work_through
 from sam2fast.cli.left_out import LeftOut
 from sam2fast.cli.options import PATH, out_option
 from sam2fast.cli.reporting import emit, output_options, progress_bar, say, say_table
-from sam2fast.cli.user_errors import ErrorReport, UserError, format_error
+from sam2fast.cli.user_errors import ErrorReport, UserError, format_error, print_note
 from sam2fast.io.atomic import remove_leftovers
 from sam2fast.utils.cores import available_cores
 
@@ -290,6 +290,7 @@ class _ConvertCommand:
         from sam2fast.datasets.conversion import ConvertJob, convert_video
         from sam2fast.datasets.layout import Settings
         from sam2fast.datasets.layout_registry import open_layout
+        from sam2fast.results.object_numbers import positions_note
 
         options = {"to": self.to, "masklets": masklets, "rate": self.rate}
         options |= {"images": self.images, "overlaps": self.overlaps}
@@ -306,6 +307,8 @@ class _ConvertCommand:
                 lost = ", ".join(map(str, sorted({number for numbers in done.lost.values() for number in numbers})))
                 of_frames = f"{len(done.lost)} frames from {next(iter(done.lost))} on"
                 say(f"{video}: lost pixels where masks overlap, {of_frames}, objects {lost}")
+            if note := positions_note({self.to: done.numbers}):
+                print_note(f"{video}: {note}")
         output.finish()
         emit(
             {"out": str(self.target), "videos": count, "objects": objects, "frames": frames, "done_before": done_before}

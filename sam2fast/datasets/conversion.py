@@ -53,7 +53,8 @@ class Converted(NamedTuple):
     frames: int  # number of annotated frames
     objects: int
     has_images: bool  # True if the source has its frames
-    lost: Mapping[str, Sequence[int]]  # objects that lost pixels to other objects in palette images, by frame
+    lost: Mapping[str, Sequence[int]]  # objects that lost pixels to other objects in label images, by frame
+    numbers: Mapping[Any, int]  # number of each id in the written files; empty if ids are kept
 
 
 def convert_video(_: Any, job: ConvertJob) -> Converted:
@@ -69,7 +70,10 @@ def convert_video(_: Any, job: ConvertJob) -> Converted:
         difference = first_difference(video, target.open(video.name))
         if difference is not None:
             raise DatasetError(f"the written masks differ from those that were read: {difference}")
-    return Converted(len(video.frames), len(video.objects), bool(files), written.lost)
+    names, numbers = video.facts.get("ids", {}), {}  # track's names of objects, see json_lines
+    if names or written.numbers:
+        numbers = {names.get(str(i), i): written.numbers.get(i, i) + target.first_id - 1 for i in video.objects}
+    return Converted(len(video.frames), len(video.objects), bool(files), written.lost, numbers)
 
 
 def _copy_images(

@@ -86,7 +86,7 @@ def object_folders(folder: Path, expected: str = "<object>/<frame>.png") -> dict
 
 def object_number(folder: Path) -> int:
     """Returns the object number in the name of an object's folder."""
-    if not folder.name.isdecimal():
+    if not (folder.name.isascii() and folder.name.isdecimal()):
         raise DatasetError(f"{folder}: the folder of an object must be named by a number, such as 003")
     return int(folder.name)
 

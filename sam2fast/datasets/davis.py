@@ -28,11 +28,12 @@ from sam2fast.datasets.dataset_files import (
 )
 from sam2fast.datasets.frame_files import QUALITY, FrameFiles
 from sam2fast.datasets.layout import Layout, StagingFolder, Written, refuse_unknown
-from sam2fast.datasets.palette_masks import indices_of, masks_in, paint
+from sam2fast.datasets.palette_masks import masks_in, paint
 from sam2fast.io.atomic import atomic_path, remove_leftovers
-from sam2fast.io.label_maps import extended, label_png, palette, palette_of, stack_masks
+from sam2fast.io.label_maps import MOST_LABELS, extended, label_png, palette, palette_of, stack_masks
 from sam2fast.io.made_from import are_whole, files_below, is_whole
 from sam2fast.results.formats import MOST_OBJECTS
+from sam2fast.results.object_numbers import id_of_text, object_numbers
 
 MASKS, FRAMES, LISTS = "Annotations", "JPEGImages", "ImageSets"
 VIDEO = "other masks of the video"  # for messages
@@ -76,7 +77,7 @@ class Davis(Layout):
         )
 
     def write(self, video: VideoAnnotations, stage: StagingFolder) -> Written:
-        indices = indices_of(video.objects, video.name)
+        indices = object_numbers(video.objects, MOST_LABELS)
         colours = extended(bytes.fromhex(video.facts.get("palette", "")))
         masks_path, metadata_path = f"{MASKS}/{video.name}", metadata_file(Path(), video.name).as_posix()
         folder = stage.folder(masks_path)
@@ -98,7 +99,7 @@ class Davis(Layout):
         numbers = {number: index for number, index in indices.items() if number != index}
         metadata = Metadata.of(video, unannotated=unannotated, numbers=numbers, meta=self._meta(video, seen))
         metadata.write(stage.file(metadata_path))
-        return Written([metadata_path, masks_path], lost)
+        return Written([metadata_path, masks_path], lost, numbers)
 
     def _objects(self, name: str, files: Mapping[FrameKey, Path], size: tuple[int, int]) -> tuple[int, ...]:
         """Returns the object ids of a video without a metadata file: all nonzero values in the video's masks."""
@@ -229,9 +230,11 @@ class YouTubeVOS(Davis):
     def _objects(self, name: str, files: Mapping[FrameKey, Path], size: tuple[int, int]) -> tuple[int, ...]:
         entry = self._entry(name)
         objects = entry.get("objects") if isinstance(entry, dict) else None
-        if not isinstance(objects, dict) or not all(number.isdecimal() and int(number) for number in objects):
+        numbers = map(id_of_text, objects) if isinstance(objects, dict) else ()
+        ids = tuple(number for number in numbers if isinstance(number, int) and number > 0)
+        if not isinstance(objects, dict) or len(ids) < len(objects):
             raise DatasetError(f'{self.root / META}, video {name}: expected "objects" by their ids, such as "1"')
-        return tuple(int(number) for number in objects)
+        return ids
 
     def _facts(self, name: str, files: Mapping[FrameKey, Path]) -> dict[str, Any]:
         return {**super()._facts(name, files), "ytvos": self._entry(name)}

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import ClassVar, NamedTuple
 
 from sam2fast.datasets.annotations import VideoAnnotations, metadata_file
@@ -38,6 +39,7 @@ class Written(NamedTuple):
 
     paths: Sequence[str]  # paths in the data set; the last one marks the video as complete
     lost: Mapping[str, Sequence[int]]  # objects that lost pixels to other objects, by frame
+    numbers: Mapping[int, int] = MappingProxyType({})  # numbers of objects in the files that differ from the ids
 
 
 class StagingFolder:

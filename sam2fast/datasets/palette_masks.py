@@ -1,36 +1,25 @@
-"""Converts masks to palette images, the format of video object segmentation data sets, and back."""
+"""Converts masks to label images, the format of video object segmentation data sets, and back."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sam2fast.datasets.annotations import Masks
-from sam2fast.datasets.dataset_files import DatasetError, Labels, OverlapError
+from sam2fast.datasets.dataset_files import Labels, OverlapError
 from sam2fast.datasets.segmentations import area_of
-from sam2fast.io.label_maps import paint_labels
+from sam2fast.io.label_maps import label_dtype, paint_labels
 from sam2fast.io.rle import RLE, decode_rle, encode_rle
-from sam2fast.results.formats import MOST_OBJECTS
-from sam2fast.results.object_numbers import object_numbers
 
 # Rules for pixels of overlapping objects.
 REFUSE, SMALLER_ID, LARGER_AREA = OVERLAPS = ("refuse", "smaller-id", "larger-area")
 
 
-def indices_of(objects: Sequence[int], name: str) -> dict[int, int]:
-    """Returns palette indices of up to 255 objects. See :func:`~sam2fast.results.object_numbers.object_numbers`."""
-    if len(objects) > MOST_OBJECTS:
-        raise DatasetError(
-            f"{name} has {len(objects)} objects, but a palette image has room for {MOST_OBJECTS}; "
-            "the layout sav-png has no such limit"
-        )
-    return object_numbers(objects, MOST_OBJECTS)
-
-
 def paint(
     masks: Masks, size: tuple[int, int], indices: Mapping[int, int], overlaps: str, where: str
-) -> tuple[NDArray[np.uint8], list[int]]:
-    """Paints masks of ``size``. Returns palette indices ``(H, W)`` uint8 and the ids of objects that lost pixels.
+) -> tuple[NDArray[np.integer[Any]], list[int]]:
+    """Paints masks of ``size``. Returns labels ``(H, W)`` uint8 or uint16, and the ids of objects that lost pixels.
 
     ``overlaps`` selects the object at a pixel with several objects: the smaller id, or the larger area (on ties
     the smaller id). If ``overlaps`` is ``refuse``, raises OverlapError with the objects' ids.
@@ -39,13 +28,14 @@ def paint(
     # Later objects overwrite earlier objects.
     order = sorted(masks, key=lambda number: (areas[number] if overlaps == LARGER_AREA else 0, -number))
     labels = paint_labels([masks[number] for number in order], *size, [indices[number] for number in order])
-    left = np.bincount(labels.ravel(), minlength=MOST_OBJECTS + 1)
+    labels = labels.astype(label_dtype(indices.values()), copy=False)
+    left = np.bincount(labels.ravel(), minlength=max(indices.values(), default=0) + 1)
     losers = sorted(number for number, area in areas.items() if left[indices[number]] < area)
     if losers and overlaps == REFUSE:
         lost = decode_rle(masks[losers[0]])
         overlapping = sorted(number for number, rle in masks.items() if (decode_rle(rle) & lost).any())
         raise OverlapError(
-            f"{where}: objects {', '.join(map(str, overlapping))} overlap, and a palette image has one object at "
+            f"{where}: objects {', '.join(map(str, overlapping))} overlap, and a label image has one object at "
             f"each pixel; choose --overlaps {SMALLER_ID} or {LARGER_AREA}, which loses pixels, or a layout that keeps "
             "them (sav, sav-png, coco-jsonl)"
         )

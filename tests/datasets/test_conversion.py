@@ -128,7 +128,7 @@ def test_random_annotations_there_and_back(one, other, tmp_path):
         random_video("even", 1, facts=FACTS, overlap=overlap),
         random_video("uneven", 2, (5, 2, 9), ("00003", "00005", "00012"), overlap=overlap),
         random_video("named", 3, (1,), ("first", "second"), {"davis": {"a": None}}),
-        random_video("short", 4, (2, 300), ("7", "11"), overlap=overlap, gaps=False),
+        random_video("short", 4, (2, 70000), ("7", "11"), overlap=overlap, gaps=False),
         random_video("nothing", 5, (), ("00000", "00004"), gaps=False),
     ]
     for video in videos:
@@ -193,21 +193,28 @@ def overlapping(*masks: tuple[slice, slice]) -> VideoAnnotations:
 
 
 @pytest.mark.parametrize("to", PALETTES)
-@pytest.mark.parametrize(
-    "video, error, message",
-    [
-        (
-            overlapping(np.s_[:9, :9], np.s_[5:20, 5:20], np.s_[25:, :]),
-            OverlapError,
-            "00004: objects 1, 2 .*--overlaps",
-        ),
-        (random_video("many", 0, tuple(range(1, 257)), ("00000",), gaps=False), DatasetError, "many has 256 .* 255"),
-    ],
-    ids=["overlaps", "objects"],
-)
-def test_what_a_palette_cannot_hold(video, error, message, to, tmp_path):
+@pytest.mark.parametrize("objects", [(2, 300), tuple(range(1, 257))], ids=["an id", "a number of objects"])
+def test_ids_above_255_have_16_bits(objects, to, tmp_path):
+    """In all frames, also in those without these ids."""
+    put(tmp_path / "a", "coco-jsonl", random_video("many", 0, objects, ("00000", "00005"), overlap=False))
+    assert not convert(tmp_path / "a", "coco-jsonl", tmp_path / to, to, "many").numbers
+    for file in (tmp_path / to).rglob("*.png"):
+        with Image.open(file) as image:
+            assert image.mode == "I;16" and {*np.unique(np.asarray(image))} <= {0, *objects}
+    shutil.rmtree(tmp_path / to / "Facts")
+    assert {*open_layout(tmp_path / to, to).open("many").objects} <= {*objects}
+
+
+def test_larger_ids_are_numbered(tmp_path):
+    put(tmp_path / "a", "coco-jsonl", random_video("many", 0, (2, 70000), overlap=False))
+    assert convert(tmp_path / "a", "coco-jsonl", tmp_path / "b", "davis", "many").numbers == {2: 1, 70000: 2}
+
+
+@pytest.mark.parametrize("to", PALETTES)
+def test_overlaps_are_refused(to, tmp_path):
+    video = overlapping(np.s_[:9, :9], np.s_[5:20, 5:20], np.s_[25:, :])
     put(tmp_path / "a", "coco-jsonl", video)
-    with pytest.raises(error, match=message):
+    with pytest.raises(OverlapError, match="00004: objects 1, 2 .*--overlaps"):
         convert(tmp_path / "a", "coco-jsonl", tmp_path / to, to, video.name)
     assert read_files(tmp_path / to) == {}
     convert(tmp_path / "a", "coco-jsonl", tmp_path / "c", "sav-png", video.name)
@@ -326,6 +333,7 @@ MASKS, NAME = "Annotations/bear", "cannot be the name of a file"
     [
         ("ytvos", meta({"wolf": {"objects": {}}}), r"meta\.json .* bear"),
         ("ytvos", meta({"bear": {"objects": {"1": {}, "2": {}}}}), r"\.png has the index 7"),
+        ("ytvos", meta({"bear": {"objects": {"7": {}, "07": {}}}}), r'meta\.json, video bear: expected "objects"'),
         ("ytvos", image(f"{MASKS}/00010.png", 5, 6), r"00010\.png has 6x5 pixels, .* 46x34"),
         ("ytvos", image(f"{MASKS}/5.png"), r"00005\.png and 5\.png"),
         ("ytvos", no_masks, r"no masks: expected <frame>\.png"),

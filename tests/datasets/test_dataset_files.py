@@ -80,5 +80,8 @@ def test_folders_of_objects(tmp_path):
     (tmp_path / "2").mkdir()
     with pytest.raises(DatasetError, match="2: another folder is the same object, 002"):
         object_folders(tmp_path)
+    (tmp_path / "2").rename(tmp_path / "\N{ARABIC-INDIC DIGIT TWO}")
+    with pytest.raises(DatasetError, match="must be named by a number"):
+        object_folders(tmp_path)
     with pytest.raises(DatasetError, match="nowhere: No such file.*expected <object>/<frame>.png"):
         object_folders(tmp_path / "nowhere")
