@@ -8,6 +8,7 @@ import moving_shapes
 import numpy as np
 import pytest
 from demo_client import pixels_of, unzipped, zipped
+from PIL import Image
 from pycocotools.coco import COCO
 
 from sam2fast.demo.server.demo_errors import BadInputError
@@ -50,6 +51,17 @@ def page(*objects, frames):
 def export(client, session, kind, body):
     """Returns the files of a ZIP, by name."""
     return unzipped(client.export(session, kind, body))
+
+
+def test_ids_above_255_have_16_bits(client, session):
+    body = page((300, "Left"), (5, "Right"), frames={1: {5: ONE}, 2: {300: OTHER, 5: ONE}})
+    files = export(client, session, "masks_png", body)
+    images = [Image.open(BytesIO(content)) for content in files.values()]
+    assert [(image.mode, {*np.unique(np.asarray(image))}) for image in images] == [
+        ("I;16", {0, 5}),
+        ("I;16", {0, 5, 300}),
+    ]
+    assert {one.name for one in read_masks(zipped(files), VIDEO, 0)} == {"Object 5", "Object 300"}
 
 
 def test_a_mask_is_a_prompt_and_can_be_removed(client, session):

@@ -29,10 +29,9 @@ from sam2fast.demo.server.video_exports import (
     write_prores,
     write_transparent,
 )
-from sam2fast.io.label_maps import label_png, paint_labels
+from sam2fast.io.label_maps import MOST_LABELS, label_dtype, label_png, paint_labels
 from sam2fast.io.rle import decode_rle
 from sam2fast.results.coco import CATEGORY, coco_box, coco_entry, to_coco_video
-from sam2fast.results.formats import MOST_OBJECTS
 from sam2fast.results.image_writers import TOLERANCE
 from sam2fast.results.label_files import labelme_document, labelme_polygons, yolo_data, yolo_line, yolo_polygon
 from sam2fast.results.object_numbers import object_numbers
@@ -95,7 +94,7 @@ def export(data: ExportData, kind: str, folder: Path) -> ExportedFile:
     """Makes a file; the caller deletes it.
 
     Args:
-        kind: ``masks_png``: a zip of palette images; ``coco``: a zip of images with COCO's JSON; ``coco_rle``: the JSON
+        kind: ``masks_png``: a zip of label images; ``coco``: a zip of images with COCO's JSON; ``coco_rle``: the JSON
             of YouTube-VIS, COCO's for videos; ``overlay_mp4``: the video with the masks in colour; ``source_mp4``: the
             video without them; ``green_mp4``, ``matte_mp4``: the objects before a green screen, and white on black;
             ``transparent_webm``, ``prores_mov``: the objects alone; ``cutout``: a zip of images that are transparent
@@ -144,17 +143,13 @@ def _polygons(data: ExportData, frame: int) -> dict[int, list[Polygon]]:
 
 
 def _mask_images(data: ExportData) -> _Entries:
-    """Palette images with the objects' ids, as ``sam2fast track --format png`` writes them."""
-    labels = object_numbers(data.objects, MOST_OBJECTS)
-    if len(labels) > MOST_OBJECTS:
-        raise BadInputError(f"a palette image has room for {MOST_OBJECTS} objects, there are {len(labels)}")
+    """Yields images of the objects' ids, as ``sam2fast track --format png`` writes them."""
+    labels = object_numbers(data.objects, MOST_LABELS)
     for done, (frame, masks) in enumerate(data.masks.items()):
         data.report(done / len(data.masks))
         numbers = [labels[object_id] for object_id in masks]
-        yield (
-            f"{frame:05d}.png",
-            label_png(paint_labels([mask.visible for mask in masks.values()], *data.size, numbers)),
-        )
+        painted = paint_labels([mask.visible for mask in masks.values()], *data.size, numbers)
+        yield f"{frame:05d}.png", label_png(painted.astype(label_dtype(labels.values()), copy=False))
 
 
 def _coco_files(data: ExportData) -> _Entries:

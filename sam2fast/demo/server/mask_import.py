@@ -29,7 +29,7 @@ MAX_PIXELS = 1 << 25  # of a mask
 EXPECTED = "a PNG with labels, COCO's JSON, or a ZIP of either"
 HIDDEN = re.compile(r"(^|/)(\.|__MACOSX/)")  # what Finder adds to a ZIP
 WHITE = 255  # of an image with the mask of one object
-LABEL_MODES = ("P", "L", "1")
+LABEL_MODES = ("P", "L", "1", "I;16", "I")
 NO_CLASS = str(CATEGORY["name"])
 SIDES = ("height", "width")
 # Keys by which annotations of several images are one object.
@@ -110,7 +110,7 @@ def _label_image(content: bytes, frame: int, size: tuple[int, int], folder: str 
     image = open_image(BytesIO(content))
     if image.mode not in LABEL_MODES:
         raise BadInputError(f"an image has the mode {image.mode}; expected a palette or grey, 0 for the background")
-    labels = _fitted(np.asarray(image).astype(np.uint8), size)
+    labels = _fitted(np.asarray(image).astype(np.int32), size)
     for label in np.unique(labels[labels > 0]).tolist():
         name = f"Object {label}" if not folder else folder if label == WHITE else f"{folder} {label}"
         yield (folder, label), name, "", frame, labels == label
