@@ -134,8 +134,12 @@ def is_address(text: str) -> bool:
 
 
 def may_exist(resolved: str) -> bool:
-    """Returns False if a path, a value of :attr:`InputSource.resolved`, does not exist. Addresses may exist."""
-    return resolved == STDIN or is_address(resolved) or os.path.lexists(resolved)
+    """Returns False if an image, a value of :attr:`InputSource.resolved`, was removed from a folder that exists.
+
+    If the folder is missing, it may have been renamed, or may be on a drive that is not mounted.
+    """
+    is_path = resolved != STDIN and not is_address(resolved)
+    return not is_path or os.path.lexists(resolved) or not os.path.isdir(os.path.dirname(resolved))
 
 
 def without_password(text: str) -> str:

@@ -60,8 +60,8 @@ class WrittenFiles:
     ) -> None:
         """Removes recorded files that the results of this run do not include. Notes count these files.
 
-        A file is removed if its image does not exist anymore, or is in ``outputs`` without this file. Files that were
-        changed since they were written, and files of other images, are kept.
+        A file is removed if its image is gone (see :func:`may_exist`), or is in ``outputs`` without this file. Files
+        that were changed since they were written, and files of other images, are kept.
 
         Args:
             outputs: Files of each input.

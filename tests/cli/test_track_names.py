@@ -95,7 +95,7 @@ def test_masks_are_scored_against_those_of_the_same_frames(track, tmp_path, name
 
 
 def test_objects_keep_their_ids_in_every_format(track, tmp_path):
-    """Also if they are prompted in another order. Positions of an earlier version are replaced."""
+    """Prompts the objects in another order. Positions of an earlier version are replaced."""
     folder, out = write_frames(tmp_path / "clip", FOLDERS["from one"]), tmp_path / "out"
     prompts = ["--point", text(0, 5, *middle_of_square(0)), "--box", text(0, 2, *box_of_disc(0))]
     command = [folder, *prompts, "--format", "json,png,coco,mot,labelme,geojson", "--tolerance", 0, "--out", out]

@@ -56,13 +56,24 @@ def test_a_corrected_label_and_files_of_other_formats_and_inputs_are_kept(run, p
 
 
 def test_without_a_record_nothing_is_removed(run, photos, tmp_path):
-    """As after version 0.3."""
+    """Runs after version 0.3, which wrote no record."""
     command = ["masks", "photos", *FAST, "--format", FORMATS, "--out", "out"]
     ok(run(*command))
     (tmp_path / "out/.masks.files.json").write_text('{"../photos/a.png": ["/none.png", "0"], "x": 1}')
     (photos / "b.png").unlink()
     ok(run(*command))
     assert of_image(tmp_path / "out", "b") == FILES and (photos / "a.png").exists()
+
+
+def test_files_of_a_folder_that_is_missing_are_kept(run, photos, make_image, tmp_path):
+    """The folder may be on a drive that is not mounted."""
+    ok(run("masks", "photos", *FAST, "--format", FORMATS, "--out", "out"))
+    photos.rename(tmp_path / "elsewhere")
+    result = ok(run("masks", make_image("d.png"), *FAST, "--format", FORMATS, "--out", "out", "--resume"))
+    assert "kept, of images without results" not in result.stderr and "gone" not in result.stderr
+    result = ok(run("masks", "d.png", *FAST, "--format", FORMATS, "--out", "out"))
+    assert "kept, of images without results in this run: 15 (first:" in result.stderr
+    assert of_image(tmp_path / "out", "b") == FILES
 
 
 def test_files_of_an_object_without_prompts_are_removed(run, photos, tmp_path):
